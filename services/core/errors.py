@@ -12,14 +12,14 @@ The tree, leaf classes named after their reason in `lns.errors.v1.ErrorReason`:
     ├─ RegistryUnauthenticated · RegistryDenied CallerDenied
     └─ ContentCorrupt · Conflict · Unimplemented · Internal VmFailed
 
-This module knows names only; `services.chassis.status` maps them to the wire and back. Exceptions
-are ordinary classes: a frozen dataclass would break when a context manager sets `__traceback__`.
+`Unclassified` stands for a reason of a newer peer. This module knows names only;
+`services.chassis.status` maps them to the wire and back. Exceptions are ordinary classes: a frozen
+dataclass would break when a context manager sets `__traceback__`.
 """
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import ClassVar
 
 
 class Kind(StrEnum):
@@ -72,8 +72,8 @@ class LnsError(Exception):
         retry_after: seconds after which trying again makes sense, or None.
     """
 
-    kind: ClassVar[Kind] = Kind.INTERNAL
-    reason: ClassVar[str] = "INTERNAL"
+    kind: Kind = Kind.INTERNAL
+    reason: str = "INTERNAL"
 
     def __init__(
         self,
@@ -372,5 +372,28 @@ class RegistryProtocol(LnsError):
     reason = "REGISTRY_PROTOCOL"
 
 
-LEAVES: Mapping[str, type[LnsError]] = {leaf.reason: leaf for leaf in LnsError.__subclasses__()}
+class Unclassified(LnsError):
+    """An error of a peer whose reason this version does not know; it keeps the peer's names."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        kind: Kind,
+        reason: str,
+        hint: str = "",
+        metadata: Mapping[str, str] | None = None,
+        violations: Iterable[Violation] = (),
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(
+            message, hint=hint, metadata=metadata, violations=violations, retry_after=retry_after
+        )
+        self.kind = kind
+        self.reason = reason
+
+
+LEAVES: Mapping[str, type[LnsError]] = {
+    leaf.reason: leaf for leaf in LnsError.__subclasses__() if leaf is not Unclassified
+}
 """Every leaf class by its reason; a test holds it against `lns.errors.v1.ErrorReason`."""
