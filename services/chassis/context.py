@@ -1,0 +1,54 @@
+"""What belongs to the call being served: its request id and its deadline.
+
+The server's interceptor sets both, the channel passes both on to the next hop. Work that outlives
+or serves several calls (a shared download, a supervisor) runs in `detached()` context, so that no
+single caller's deadline ends it.
+"""
+
+import contextvars
+import math
+import re
+import time
+import uuid
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+_request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="")
+_deadline: contextvars.ContextVar[float] = contextvars.ContextVar("deadline", default=math.inf)
+
+
+def new_request_id() -> str:
+    """Returns a fresh request id: 32 hexadecimal digits."""
+    return uuid.uuid4().hex
+
+
+def is_request_id(text: str) -> bool:
+    """Says whether `text` is harmless in logs and metadata: 1 to 64 of `A-Z a-z 0-9 . _ -`."""
+    return _REQUEST_ID.fullmatch(text) is not None
+
+
+def request_id() -> str:
+    """Returns the id of the current call, or the empty string outside of one."""
+    return _request_id.get()
+
+
+def set_request_id(value: str) -> None:
+    """Makes `value` the request id for the rest of this task and what it starts."""
+    _request_id.set(value)
+
+
+def remaining() -> float:
+    """Returns the seconds left to the current call: 0 or more, infinity without a deadline."""
+    return max(0.0, _deadline.get() - time.monotonic())
+
+
+def set_remaining(seconds: float) -> None:
+    """Makes the deadline of this task, and of what it starts, `seconds` from now."""
+    _deadline.set(time.monotonic() + seconds)
+
+
+def detached() -> contextvars.Context:
+    """Returns a copy of this context that has no deadline; the request id stays, for the logs."""
+    context = contextvars.copy_context()
+    context.run(_deadline.set, math.inf)
+    return context

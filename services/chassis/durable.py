@@ -1,0 +1,67 @@
+"""Files that are whole or absent, also after a power failure.
+
+A write goes to a temporary name in the same directory, is synced, renamed, and the directory is
+synced. Temporary names begin with `.tmp-`, so that an owner can sweep what a crash left behind.
+"""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+TEMPORARY_PREFIX = ".tmp-"
+
+
+def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+    """Makes `path` a file with exactly `data`, replacing what was there.
+
+    Raises:
+        OSError: as the operating system gave it; then `path` is as it was.
+    """
+    with replace_file(path, mode=mode) as file:
+        file.write(data)
+
+
+@contextlib.contextmanager
+def replace_file(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """Yields a file to write, which takes the place of `path` when the block ends without error.
+
+    Args:
+        path: the name that the file gets; its directory must exist.
+        mode: permission bits, independent of the umask. The file is private until it is whole.
+    """
+    descriptor, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=path.parent)
+    temporary = Path(name)
+    try:
+        with os.fdopen(descriptor, "w+b") as file:
+            yield file
+            file.flush()
+            os.fchmod(file.fileno(), mode)
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def rename(source: Path, target: Path) -> None:
+    """Renames within one file system and syncs both directories; `target` is replaced.
+
+    The content of `source` is the caller's to sync before.
+    """
+    source.rename(target)
+    sync_directory(target.parent)
+    if source.parent != target.parent:
+        sync_directory(source.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Makes the names in the directory `path` survive a power failure."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
