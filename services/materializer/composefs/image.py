@@ -1,0 +1,200 @@
+"""The composefs image: an EROFS file system that holds a tree's metadata and small files.
+
+Bit for bit what the format prescribes, so that equal trees have equal digests everywhere. The
+order in the file: composefs header, superblock, inodes with their attributes and tails, shared
+attributes, data blocks. Numbers are little endian, a block has 4,096 bytes.
+"""
+
+import stat
+import struct
+
+from services.materializer.composefs.layout import BLOCK_BYTES, Layout, Slot
+from services.materializer.composefs.tree import Inode
+
+VERSION_MAX = 1
+"""The newest version of the format: whiteouts of the tree are marked in a way Linux 6.8 knows."""
+
+_HEADER = struct.Struct("<IIII16x")
+_HEADER_MAGIC = 0xD078629A
+_HEADER_VERSION = 1
+_FLAG_HAS_ACL = 1
+
+_SUPERBLOCK = struct.Struct("<IIIBBHQQIIII80x")
+_SUPERBLOCK_AT = 1024
+_SUPERBLOCK_MAGIC = 0xE0F5E1E2
+_FEATURES = 0x2 | 0x4  # modification times, extended attribute filters
+_BLOCK_BITS = 12
+
+_COMPACT = struct.Struct("<HHHHIIIIHHI")
+_EXTENDED = struct.Struct("<HHHHQIIIIQII16x")
+_PLAIN_LAYOUT = 0
+_INLINE_LAYOUT = 2
+_CHUNK_LAYOUT = 4
+_NO_CHUNK = b"\xff\xff\xff\xff"
+_CHUNKS_PER_BLOCK = BLOCK_BYTES // len(_NO_CHUNK)
+
+_DIRENT = struct.Struct("<QHBB")
+_FILE_TYPES = {
+    stat.S_IFREG: 1,
+    stat.S_IFDIR: 2,
+    stat.S_IFCHR: 3,
+    stat.S_IFBLK: 4,
+    stat.S_IFIFO: 5,
+    stat.S_IFSOCK: 6,
+    stat.S_IFLNK: 7,
+}
+
+
+def write_image(root: Inode, *, min_version: int = 1, max_version: int = 1) -> bytearray:
+    """The image of a tree.
+
+    Args:
+        root: the tree's root directory; it is not changed.
+        min_version: the version of the format to write.
+        max_version: the version to write where the tree has whiteouts, if it is the larger one.
+    """
+    layout = Layout(root, min_version=min_version, max_version=max_version)
+    image = bytearray(layout.end)
+    _write_heads(image, layout)
+    _write_inodes(image, layout)
+    image[layout.inodes_end : layout.inodes_end + len(layout.shared_area)] = layout.shared_area
+    return image
+
+
+def _write_heads(image: bytearray, layout: Layout) -> None:
+    flags = _FLAG_HAS_ACL if layout.has_acl else 0
+    _HEADER.pack_into(image, 0, _HEADER_MAGIC, _HEADER_VERSION, flags, layout.version)
+    seconds, nanoseconds = layout.oldest
+    _SUPERBLOCK.pack_into(
+        image,
+        _SUPERBLOCK_AT,
+        _SUPERBLOCK_MAGIC,
+        0,  # no checksum
+        _FEATURES,
+        _BLOCK_BITS,
+        0,
+        layout.slots[0].position // 32,
+        len(layout.slots),
+        seconds & 0xFFFFFFFFFFFFFFFF,
+        nanoseconds,
+        layout.end // BLOCK_BYTES,
+        0,  # inodes are counted from the start of the image
+        layout.inodes_end // BLOCK_BYTES,
+    )
+
+
+def _write_inodes(image: bytearray, layout: Layout) -> None:
+    """Writes every inode with its attributes and tail, and its data blocks."""
+    next_block = layout.data_start // BLOCK_BYTES
+    shared_base = layout.inodes_end % BLOCK_BYTES
+    for number, slot in enumerate(layout.slots):
+        block = 0
+        if slot.blocks:
+            block = next_block
+            next_block += slot.blocks
+            _write_blocks(image, slot, block * BLOCK_BYTES)
+        position = _write_inode(image, slot, number, block)
+        if slot.area is not None:
+            encoded = slot.area.encode(shared_base)
+            image[position : position + len(encoded)] = encoded
+            position += len(encoded)
+        if slot.tail:
+            image[position : position + slot.tail] = _tail(slot)
+
+
+def _write_inode(image: bytearray, slot: Slot, number: int, block: int) -> int:
+    """Writes the inode itself; returns the position behind it."""
+    inode = slot.inode
+    icount = slot.area.icount if slot.area is not None else 0
+    if slot.chunk_bits:
+        layout = _CHUNK_LAYOUT
+        block = block & 0xFFFF0000 | (slot.chunk_bits - _BLOCK_BITS)
+    else:
+        layout = _INLINE_LAYOUT if slot.tail else _PLAIN_LAYOUT
+        if slot.kind in (stat.S_IFCHR, stat.S_IFBLK):
+            block = inode.rdev
+    if not slot.extended:
+        _COMPACT.pack_into(
+            image,
+            slot.position,
+            layout << 1,
+            icount,
+            slot.mode & 0xFFFF,
+            slot.nlink,
+            slot.size,
+            0,
+            block,
+            number,
+            inode.uid,
+            inode.gid,
+            0,
+        )
+        return slot.position + _COMPACT.size
+    _EXTENDED.pack_into(
+        image,
+        slot.position,
+        layout << 1 | 1,
+        icount,
+        slot.mode & 0xFFFF,
+        0,
+        slot.size,
+        block,
+        number,
+        inode.uid,
+        inode.gid,
+        inode.mtime & 0xFFFFFFFFFFFFFFFF,
+        inode.mtime_nsec,
+        slot.nlink,
+    )
+    return slot.position + _EXTENDED.size
+
+
+def _tail(slot: Slot) -> bytes:
+    inode = slot.inode
+    if slot.chunk_bits:
+        return _NO_CHUNK * (slot.tail // len(_NO_CHUNK))
+    if slot.entries is not None:
+        return _directory_blocks(slot.entries)[-1]
+    if slot.kind == stat.S_IFLNK:
+        return inode.payload or b""
+    return (inode.content or b"")[-slot.tail :]
+
+
+def _write_blocks(image: bytearray, slot: Slot, position: int) -> None:
+    if slot.entries is not None:
+        for block in _directory_blocks(slot.entries)[: slot.blocks]:
+            image[position : position + len(block)] = block
+            position += BLOCK_BYTES
+        return
+    if slot.chunk_bits:
+        data = _NO_CHUNK * _CHUNKS_PER_BLOCK
+    elif slot.kind == stat.S_IFLNK:
+        data = slot.inode.payload or b""
+    else:
+        data = (slot.inode.content or b"")[:BLOCK_BYTES]
+    image[position : position + len(data)] = data
+
+
+def _directory_blocks(entries: list[tuple[bytes, Slot]]) -> list[bytes]:
+    """The entries of a directory, as many in each block as fit."""
+    blocks = []
+    start = 0
+    used = 0
+    for index, (name, _) in enumerate(entries):
+        used += _DIRENT.size + len(name)
+        if used > BLOCK_BYTES:
+            blocks.append(_directory_block(entries[start:index]))
+            start = index
+            used = _DIRENT.size + len(name)
+    blocks.append(_directory_block(entries[start:]))
+    return blocks
+
+
+def _directory_block(entries: list[tuple[bytes, Slot]]) -> bytes:
+    name_at = _DIRENT.size * len(entries)
+    parts = []
+    for name, slot in entries:
+        parts.append(_DIRENT.pack(slot.position >> 5, name_at, _FILE_TYPES[slot.kind], 0))
+        name_at += len(name)
+    parts += [name for name, _ in entries]
+    return b"".join(parts)
