@@ -1,0 +1,1 @@
+"""Typed artifacts: families, schemas, documents, specs, and the packing of content."""
