@@ -96,8 +96,8 @@ class ServerSettings:
     """Permits TCP addresses without TLS: whoever reaches the port may do everything."""
 
     allow: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Certificate names (SAN) by method: `/lns.vm.v1.VmService/StartRun`, or all of a service with
-    `/lns.vm.v1.VmService/*`. Others are open to every certificate of the authority."""
+    """Certificate names (SAN) by method: `/lns.vm.v1.VmService/StartRun`, `/lns.vm.v1.VmService/*`
+    or `*`. What none of them names is open to every certificate of the authority."""
 
     grace: Seconds = 10.0
     """How long calls may go on after SIGTERM."""

@@ -2,8 +2,8 @@
 
 A variable's name is the path of its field in capitals, joined with two underscores:
 `LNS_SERVER__GRACE` is `server.grace`. A variable wins over the file, the file over the default. A
-field may have a further, given name: `field(metadata=setting(variable="LNS_HOME"))`. In a variable a
-list is written with commas. Sections of other lns services are skipped, so that one file and one
+field may have a further, given name: `field(metadata=setting(variable="LNS_HOME"))`. In a variable
+a list is written with commas. Sections of other lns services are skipped, so that one file and one
 environment can serve all processes of a machine; everything else that is unknown is refused. All
 problems are reported together.
 """

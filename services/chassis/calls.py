@@ -1,0 +1,277 @@
+"""Outgoing calls as stubs make them, with deadline, request id and typed errors.
+
+Generated stubs only ask a channel for its four kinds of callables. Those here wrap grpc's own, and
+what they return wraps grpc's call objects: the same methods, but every failure is a `LnsError`. No
+client interceptors: those of grpc.aio put a queue and a task between caller and stream, and a
+failure of the caller's own iterator of requests reaches nobody.
+"""
+
+import asyncio
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable
+from typing import Any, Generic, NoReturn, TypeVar
+
+import grpc
+import grpc.aio
+
+from services.chassis import context
+from services.chassis.status import from_rpc_error
+from services.core.errors import LnsError
+
+REQUEST_ID_KEY = "x-request-id"
+
+_MARGIN_SECONDS = 0.05
+"""What a hop keeps of its caller's deadline, to pass on the error of the next hop."""
+
+_SHORTEST_SECONDS = 0.001
+
+Request = TypeVar("Request")
+Response = TypeVar("Response")
+Result = TypeVar("Result")
+
+
+class Options:
+    """What the calls of one channel have in common.
+
+    Args:
+        target: the address, for messages.
+        timeout: seconds for calls with a single answer that give none.
+        stream_timeout: seconds for calls with a stream of answers that give none.
+    """
+
+    def __init__(self, *, target: str, timeout: float, stream_timeout: float) -> None:
+        self.target = target
+        self.timeout = timeout
+        self.stream_timeout = stream_timeout
+
+    def arguments(self, default: float, timeout: float | None, metadata: Any) -> dict[str, Any]:
+        """Returns timeout and metadata of one call: never later than the call that it serves."""
+        own = default if timeout is None else timeout
+        inherited = context.remaining() - _MARGIN_SECONDS
+        sent = grpc.aio.Metadata(
+            (REQUEST_ID_KEY, context.request_id() or context.new_request_id()), *(metadata or ())
+        )
+        return {"timeout": max(_SHORTEST_SECONDS, min(own, inherited)), "metadata": sent}
+
+
+class _Requests(Generic[Request]):
+    """The messages of a caller; remembers why there are no more."""
+
+    def __init__(self, source: AsyncIterable[Request] | Iterable[Request]) -> None:
+        self.failure: Exception | None = None
+        self._source = source
+
+    async def __aiter__(self) -> AsyncIterator[Request]:
+        try:
+            if isinstance(self._source, AsyncIterable):
+                async for request in self._source:
+                    yield request
+            else:
+                for request in self._source:
+                    yield request
+        except Exception as error:
+            self.failure = error
+            raise
+
+
+class _Call(grpc.aio.Call, Generic[Request, Response]):
+    """A grpc call whose failures are `LnsError`; every kind of call has the methods it needs."""
+
+    def __init__(self, inner: Any, target: str, requests: _Requests[Request] | None = None) -> None:
+        self._inner = inner
+        self._target = target
+        self._requests = requests
+
+    def cancelled(self) -> bool:
+        return bool(self._inner.cancelled())
+
+    def done(self) -> bool:
+        return bool(self._inner.done())
+
+    def time_remaining(self) -> float | None:
+        remaining: float | None = self._inner.time_remaining()
+        return remaining
+
+    def cancel(self) -> bool:
+        return bool(self._inner.cancel())
+
+    def add_done_callback(self, callback: Callable[[Any], None]) -> None:
+        self._inner.add_done_callback(callback)
+
+    async def initial_metadata(self) -> grpc.aio.Metadata:
+        metadata: grpc.aio.Metadata = await self._translated(self._inner.initial_metadata())
+        return metadata
+
+    async def trailing_metadata(self) -> grpc.aio.Metadata:
+        metadata: grpc.aio.Metadata = await self._inner.trailing_metadata()
+        return metadata
+
+    async def code(self) -> grpc.StatusCode:
+        code: grpc.StatusCode = await self._inner.code()
+        return code
+
+    async def details(self) -> str:
+        details: str = await self._inner.details()
+        return details
+
+    async def wait_for_connection(self) -> None:
+        await self._translated(self._inner.wait_for_connection())
+
+    async def _translated(self, awaitable: Awaitable[Result]) -> Result:
+        try:
+            return await awaitable
+        except grpc.aio.AioRpcError as error:
+            self._fail(error)
+        except asyncio.CancelledError:
+            # grpc cancels the call when the iterator of requests fails, and forgets why.
+            if self._requests is not None and self._requests.failure is not None:
+                raise self._requests.failure from None
+            raise
+
+    def _fail(self, error: grpc.aio.AioRpcError) -> NoReturn:
+        raise from_rpc_error(error, target=self._target) from error
+
+
+class _Writing(_Call[Request, Response]):
+    async def write(self, request: Request) -> None:
+        """Sends one message; raises the call's `LnsError` when the server has ended the call."""
+        try:
+            await self._translated(self._inner.write(request))
+        except asyncio.InvalidStateError:
+            failure = await self._outcome()
+            if failure is None:
+                raise
+            raise failure from None
+
+    async def done_writing(self) -> None:
+        """Says that no more messages follow."""
+        await self._translated(self._inner.done_writing())
+
+    async def _outcome(self) -> LnsError | None:
+        """Returns how the finished call failed, or None."""
+        code = await self._inner.code()
+        if code is grpc.StatusCode.OK:
+            return None
+        error = grpc.aio.AioRpcError(
+            code,
+            await self._inner.initial_metadata(),
+            await self._inner.trailing_metadata(),
+            details=await self._inner.details(),
+        )
+        return from_rpc_error(error, target=self._target)
+
+
+class _Answering(_Call[Request, Response]):
+    def __await__(self) -> Generator[Any, None, Response]:
+        return self._translated(self._inner).__await__()
+
+
+class _Streaming(_Call[Request, Response]):
+    """Reads through grpc's iterator, so that iterating and `read` may be mixed.
+
+    A reader that is cancelled cancels the call.
+    """
+
+    def __aiter__(self) -> AsyncIterator[Response]:
+        return self
+
+    async def __anext__(self) -> Response:
+        try:
+            message: Response = await self._translated(self._inner.__aiter__().__anext__())
+        except StopAsyncIteration:
+            if self._inner.cancelled():  # the iterator of a cancelled call just ends
+                raise asyncio.CancelledError from None
+            raise
+        return message
+
+    async def read(self) -> Any:
+        """Returns the next message, or `grpc.aio.EOF` after the last."""
+        try:
+            return await self.__anext__()
+        except StopAsyncIteration:
+            return grpc.aio.EOF
+
+
+class _WritingAnswering(_Writing[Request, Response], _Answering[Request, Response]):
+    pass
+
+
+class _WritingStreaming(_Writing[Request, Response], _Streaming[Request, Response]):
+    pass
+
+
+class _Method:
+    def __init__(self, inner: Any, options: Options) -> None:
+        self._inner = inner
+        self._options = options
+
+
+class UnaryUnary(_Method):
+    """One request, one answer."""
+
+    def __call__(
+        self,
+        request: Any,
+        *,
+        timeout: float | None = None,
+        metadata: Any = None,
+        **rest: Any,
+    ) -> _Answering[Any, Any]:
+        """Starts the call; awaiting it gives the answer or raises `LnsError`."""
+        arguments = self._options.arguments(self._options.timeout, timeout, metadata)
+        return _Answering(self._inner(request, **arguments, **rest), self._options.target)
+
+
+class UnaryStream(_Method):
+    """One request, a stream of answers."""
+
+    def __call__(
+        self,
+        request: Any,
+        *,
+        timeout: float | None = None,
+        metadata: Any = None,
+        **rest: Any,
+    ) -> _Streaming[Any, Any]:
+        """Starts the call; iterating it gives the answers or raises `LnsError`."""
+        arguments = self._options.arguments(self._options.stream_timeout, timeout, metadata)
+        return _Streaming(self._inner(request, **arguments, **rest), self._options.target)
+
+
+class StreamUnary(_Method):
+    """A stream of requests, one answer."""
+
+    def __call__(
+        self,
+        request_iterator: AsyncIterable[Any] | Iterable[Any] | None = None,
+        timeout: float | None = None,
+        metadata: Any = None,
+        **rest: Any,
+    ) -> _WritingAnswering[Any, Any]:
+        """Starts the call; awaiting it gives the answer or raises `LnsError`.
+
+        What `request_iterator` raises is raised to whoever awaits, and the call is cancelled.
+        """
+        arguments = self._options.arguments(self._options.stream_timeout, timeout, metadata)
+        requests = None if request_iterator is None else _Requests(request_iterator)
+        inner = self._inner(requests, **arguments, **rest)
+        return _WritingAnswering(inner, self._options.target, requests)
+
+
+class StreamStream(_Method):
+    """A stream of requests, a stream of answers."""
+
+    def __call__(
+        self,
+        request_iterator: AsyncIterable[Any] | Iterable[Any] | None = None,
+        timeout: float | None = None,
+        metadata: Any = None,
+        **rest: Any,
+    ) -> _WritingStreaming[Any, Any]:
+        """Starts the call; iterating it gives the answers or raises `LnsError`.
+
+        What `request_iterator` raises is raised to whoever reads, and the call is cancelled.
+        """
+        arguments = self._options.arguments(self._options.stream_timeout, timeout, metadata)
+        requests = None if request_iterator is None else _Requests(request_iterator)
+        inner = self._inner(requests, **arguments, **rest)
+        return _WritingStreaming(inner, self._options.target, requests)
