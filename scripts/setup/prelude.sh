@@ -1,3 +1,5 @@
+# shellcheck shell=bash
+# shellcheck disable=SC2034  # the steps that source this use them
 # Shell ground that every set-up step stands on; sourced, never run.
 # A step prints one line when it has to do something and nothing but "ok" when it has not.
 
@@ -29,11 +31,16 @@ as_root() {
     fi
 }
 
+# A new machine has no lists of packages, an old one has lists of what is gone.
+refresh_package_lists() { as_root apt-get -q -o DPkg::Lock::Timeout=300 update; }
+
 # Downloads Debian packages into an existing directory, without installing them and without root.
 download_debs() {
     local directory=$1
     shift
-    (cd "$directory" && apt-get -q -o APT::Sandbox::User=root download "$@" >/dev/null) ||
+    local download=(apt-get -q -o APT::Sandbox::User=root download "$@")
+    (cd "$directory" && "${download[@]}" >/dev/null 2>&1) ||
+        { refresh_package_lists && cd "$directory" && "${download[@]}"; } >/dev/null ||
         fail "could not download $*" "apt-get download said why above" \
             "run apt-get update, then this step again"
 }

@@ -1,0 +1,95 @@
+# Every command of the project's daily life; `make help` lists them.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# Quotes keep what a user set; nothing below names a machine or a package index.
+python := .venv/bin/python
+pytest := $(python) -m pytest
+tests  ?=
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z][a-z0-9-]*:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# --- set-up: each step is idempotent and quick when there is nothing to do ------------------------
+
+.PHONY: setup venv guest-agent kernel registry-image rootfs
+setup: ## Install everything that lns, its demo and its tests need
+	@scripts/setup/apt run demo test
+	@scripts/setup/venv
+	@scripts/setup/guest-agent
+	@scripts/setup/kernel
+	@scripts/setup/docker
+	@scripts/setup/registry-image
+	@scripts/setup/rootfs
+
+venv:
+	@scripts/setup/venv
+
+guest-agent: ## Build the guest agent, pid 1 of the microVMs
+	@scripts/setup/apt run
+	@scripts/setup/guest-agent
+
+# --- use ------------------------------------------------------------------------------------------
+
+.PHONY: demo demo-clean
+demo: setup ## Publish an agent bundle to a local registry and run it in a microVM
+	@demo/run
+
+demo-clean: ## Remove the demo's registry and stop the services that it started
+	@demo/clean
+
+# --- tests ----------------------------------------------------------------------------------------
+
+# One run of pytest for all tiers, with every prerequisite promised: what is missing fails.
+.PHONY: test check unit contract behaviour integration e2e
+test: setup check ## Run every check and every test; set everything up first
+	LNS_REQUIRE=registry,qemu $(pytest) --ignore=tests/benchmarks tests
+
+check: venv ## Check format, style, types, imports, protos and scripts
+	.venv/bin/ruff format --check
+	.venv/bin/ruff check
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+	.venv/bin/buf lint
+	.venv/bin/buf format --diff --exit-code
+	$(python) protos/generate.py --check
+	shellcheck .ci/run demo/run demo/clean scripts/lock scripts/setup/*
+
+unit: venv ## Run the unit, proto and architecture tests
+	$(pytest) tests/unit tests/protos tests/architecture $(tests)
+
+contract: venv ## Run the contract suites of the ports
+	$(pytest) tests/contract $(tests)
+
+behaviour: venv ## Run the services' behaviour tests
+	$(pytest) tests/behaviour $(tests)
+
+integration: venv ## Run the tests against real registries and tools
+	@scripts/setup/apt run test
+	@scripts/setup/docker
+	@scripts/setup/registry-image
+	$(pytest) tests/integration $(tests)
+
+e2e: setup ## Run the tests that boot microVMs
+	LNS_REQUIRE=registry,qemu $(pytest) tests/e2e $(tests)
+
+# --- development ----------------------------------------------------------------------------------
+
+.PHONY: gen lock bench clean
+gen: venv ## Generate the Python code of the protos
+	$(python) protos/generate.py
+
+lock: venv ## Pin the dependencies of pyproject.toml anew
+	scripts/lock
+
+bench: setup ## Measure against the alternatives a user has
+	@scripts/setup/apt bench
+	$(python) -m tests.benchmarks
+
+clean: ## Remove what was built here (not the caches below ~/.cache/lns)
+	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf services/vm_runner/guest/build
