@@ -22,6 +22,7 @@ from services.chassis import logs, metrics
 from services.chassis.server import Service, serve
 from services.chassis.settings import SECTIONS, ProcessSettings
 from services.chassis.settings_tree import load, render
+from services.chassis.sockets import make_private_directory, socket_path
 from services.core.errors import LnsError, SettingsInvalid
 
 log = structlog.get_logger()
@@ -91,7 +92,10 @@ def load_settings(settings_type: type[Settings], file: Path | None, *, socket: s
     settings = load(settings_type, file=file, environment=os.environ, foreign=SECTIONS - sections)
     if settings.server.listen:
         return settings
-    server = dataclasses.replace(settings.server, listen=(f"unix:{settings.home}/run/{socket}",))
+    path = socket_path(settings.home, socket)
+    if path.parent != settings.home / "run":
+        make_private_directory(path.parent)
+    server = dataclasses.replace(settings.server, listen=(f"unix:{path}",))
     return dataclasses.replace(settings, server=server)
 
 

@@ -18,12 +18,10 @@ from pathlib import Path
 
 from services.chassis.settings_tree import setting
 from services.chassis.settings_values import Seconds
+from services.chassis.sockets import MAX_SOCKET_PATH_BYTES, suite_socket
 from services.core.errors import SettingsInvalid
 
 MAX_PORT = 65535
-MAX_SOCKET_PATH_BYTES = 107
-"""`sun_path` of Linux has 108 bytes, one of them for the end."""
-
 SECTIONS = frozenset({"registry_gateway", "resolver", "materializer", "vm_runner", "suite"})
 """Every section that some lns process has beyond the shared ones."""
 
@@ -179,7 +177,7 @@ class ProcessSettings:
 
 def suite_target(home: Path) -> str:
     """Returns the address of the suite's socket in the state directory `home`."""
-    return f"unix:{home}/run/lns.sock"
+    return f"unix:{suite_socket(home)}"
 
 
 def check_unix_address(address: str) -> Path:

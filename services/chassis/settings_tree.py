@@ -15,8 +15,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from services.chassis import settings_values as values
 from services.core.errors import SettingsInvalid, Violation
 
@@ -76,6 +74,8 @@ def load(
 
 def render(settings: Any) -> str:
     """Returns the effective tree as YAML that `load` reads back; secrets are masked."""
+    import yaml  # noqa: PLC0415  # a client without a settings file should not pay for it
+
     return yaml.safe_dump(_plain(settings), sort_keys=False, allow_unicode=True)
 
 
@@ -120,6 +120,8 @@ class _Loader:
     def read(self, file: Path | None) -> dict[str, Any]:
         if file is None:
             return {}
+        import yaml  # noqa: PLC0415  # a client without a settings file should not pay for it
+
         try:
             document = yaml.safe_load(file.read_text(encoding="utf-8"))
         except OSError as error:
