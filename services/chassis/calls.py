@@ -131,7 +131,30 @@ class _Call(grpc.aio.Call, Generic[Request, Response]):
         raise from_rpc_error(error, target=self._target) from error
 
 
+class _RealStatus:
+    """Stands before grpc's inner call and keeps it from forgetting how the server ended the call.
+
+    A write that fails because the server has ended the call makes grpc overwrite the server's
+    status with `Internal error from Core` (grpc/grpc#36066). Without that, whoever waits gets the
+    status that core delivers.
+    """
+
+    def __init__(self, inner: Any) -> None:
+        self._inner = inner
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    def set_internal_error(self, text: str) -> None:
+        if not text.startswith('Failed "execute_batch"'):  # else a status follows
+            self._inner.set_internal_error(text)
+
+
 class _Writing(_Call[Request, Response]):
+    def __init__(self, inner: Any, target: str, requests: _Requests[Request] | None = None) -> None:
+        super().__init__(inner, target, requests)
+        inner._cython_call = _RealStatus(inner._cython_call)  # noqa: SLF001  # the one place to do it
+
     async def write(self, request: Request) -> None:
         """Sends one message; raises the call's `LnsError` when the server has ended the call."""
         try:

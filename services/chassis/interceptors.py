@@ -116,12 +116,11 @@ class _Wrapped:
     def _stream_answers(self, behaviour: Handler) -> Any:
         async def handle(request: Any, context: Any) -> None:
             async with self._scoped(context):
-                if not inspect.isasyncgenfunction(behaviour):  # it writes to the context itself
-                    await behaviour(self._received(request), context)
+                answers = behaviour(self._received(request), context)
+                if not inspect.isasyncgen(answers):  # it writes to the context itself
+                    await answers
                     return
-                async with contextlib.aclosing(
-                    behaviour(self._received(request), context)
-                ) as answers:
+                async with contextlib.aclosing(answers):
                     async for answer in answers:
                         await context.write(answer)
 

@@ -1,0 +1,34 @@
+"""What tests of every tier may ask for."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+from structlog.testing import LogCapture
+
+
+@pytest.fixture
+def short_directory() -> Iterator[Path]:
+    """An empty private directory with a path short enough for unix sockets."""
+    directory = Path(tempfile.mkdtemp(prefix="lns", dir="/tmp"))
+    yield directory
+    shutil.rmtree(directory)
+
+
+@pytest.fixture
+def log_entries() -> Iterator[list[dict[str, object]]]:
+    """The structured log of the test, one dictionary an entry, context variables included."""
+    before = structlog.get_config()
+    capture = LogCapture()
+    structlog.configure(
+        processors=[structlog.contextvars.merge_contextvars, capture],
+        wrapper_class=structlog.make_filtering_bound_logger(0),
+        cache_logger_on_first_use=False,
+    )
+    structlog.contextvars.clear_contextvars()
+    yield capture.entries  # type: ignore[misc]  # mutable mappings are dictionaries here
+    structlog.contextvars.clear_contextvars()
+    structlog.configure(**before)
