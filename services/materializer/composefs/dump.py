@@ -71,7 +71,7 @@ def parse_dump(data: bytes) -> Inode:
     for number, line in enumerate(lines, 1):
         try:
             parser.add_line(line)
-        except _Problem as problem:
+        except LineInvalid as problem:
             raise DumpInvalid(f"line {number}: {problem}") from None
     parser.resolve_links()
     if parser.root is None:
@@ -79,7 +79,7 @@ def parse_dump(data: bytes) -> Inode:
     return parser.root
 
 
-class _Problem(ValueError):
+class LineInvalid(ValueError):
     """What is wrong with the line at hand."""
 
 
@@ -98,7 +98,7 @@ class _Modes(dict[bytes, int]):
     def __missing__(self, text: bytes) -> int:
         mode = _strtoull(text, _OCTAL, 8) & _U32
         if stat.S_IFMT(mode) not in _KNOWN_TYPES:
-            raise _Problem(f"mode {_show(text)} has no known file type")
+            raise LineInvalid(f"mode {_show(text)} has no known file type")
         self[text] = mode
         return mode
 
@@ -116,36 +116,44 @@ class _Times(dict[bytes, tuple[int, int]]):
         return seconds, nanoseconds
 
 
-class _Parser:
-    """A tree that grows line by line."""
+class LineReader:
+    """Reads single lines of a dump; remembers numbers it has seen, so keep one for many lines."""
 
     def __init__(self) -> None:
-        self.root: Inode | None = None
-        self._directories: dict[bytes, Inode] = {}
-        self._links: list[tuple[bytes, bytes, Inode, bytes]] = []
         self._decimals = _Decimals()
         self._modes = _Modes()
         self._times = _Times()
 
-    def add_line(self, line: bytes) -> None:
-        """Adds the name that a line describes; raises `_Problem`."""
+    def read(self, line: bytes) -> tuple[bytes, Inode | bytes]:
+        """The path of a line, with its inode, or with the target of a hard link.
+
+        Raises:
+            LineInvalid: the line is malformed.
+        """
         if b"\0" in line:
-            raise _Problem("a NUL byte is not permitted")
+            raise LineInvalid("a NUL byte is not permitted")
         fields = line.split(b" ", _FIELDS)
         escaped = b"\\" in line
         path = fields[0]
         if escaped:
-            path = _unescape(path).partition(b"\0")[0]
+            path = unescape(path).partition(b"\0")[0]
         if not path:
-            raise _Problem("the path is empty")
+            raise LineInvalid("the path is empty")
         if len(fields) < _FIELDS:
             if len(fields) < _NEEDED_FIELDS:
-                raise _Problem(f"{len(fields)} fields where there must be {_FIELDS}")
+                raise LineInvalid(f"{len(fields)} fields where there must be {_FIELDS}")
             fields += [b""] * (_FIELDS - len(fields))
         if fields[2].startswith(b"@"):
-            self._add_link(path, fields)
-        else:
-            self._add_inode(path, self._inode(fields, escaped=escaped))
+            return path, self._link_target(path, fields)
+        return path, self._inode(fields, escaped=escaped)
+
+    def _link_target(self, path: bytes, fields: list[bytes]) -> bytes:
+        if stat.S_ISDIR(self._modes[fields[2][1:]]):
+            raise LineInvalid(f"{_show(path)}: a directory cannot be a hard link")
+        target = _cut(_optional(fields[8], escaped=True))
+        if target is None:
+            raise LineInvalid(f"{_show(path)}: a hard link needs its target as payload")
+        return target
 
     def _inode(self, fields: list[bytes], *, escaped: bool) -> Inode:
         payload, content, digest = _optional_fields(fields, escaped=escaped)
@@ -156,18 +164,20 @@ class _Parser:
         rdev = decimals[fields[6]] & _U32
         kind = mode & 0o170000
         if content is not None and len(content) != size:
-            raise _Problem(f"the content has {len(content)} bytes and the size field says {size}")
+            raise LineInvalid(
+                f"the content has {len(content)} bytes and the size field says {size}"
+            )
         if payload is not None and len(payload) > SYMLINK_MAX:
-            raise _Problem(f"a payload of {len(payload)} bytes is longer than {SYMLINK_MAX}")
+            raise LineInvalid(f"a payload of {len(payload)} bytes is longer than {SYMLINK_MAX}")
         if kind == stat.S_IFLNK:
             if not payload:
-                raise _Problem("a symbolic link needs a target")
+                raise LineInvalid("a symbolic link needs a target")
             size = len(payload)
             content = None
         elif content is not None and len(content) > CONTENT_MAX:
-            raise _Problem(f"inline content of {len(content)} bytes is more than {CONTENT_MAX}")
+            raise LineInvalid(f"inline content of {len(content)} bytes is more than {CONTENT_MAX}")
         elif kind == stat.S_IFREG and not content and size > FILE_SIZE_MAX:
-            raise _Problem(f"a file of {size} bytes is larger than {FILE_SIZE_MAX}")
+            raise LineInvalid(f"a file of {size} bytes is larger than {FILE_SIZE_MAX}")
         inode = Inode(
             mode,
             decimals[fields[4]] & _U32,
@@ -182,10 +192,28 @@ class _Parser:
             _digest(digest),
         )
         if digest == b"" and inode.is_external:
-            raise _Problem("the digest of an external file is empty")
+            raise LineInvalid("the digest of an external file is empty")
         if len(fields) > _FIELDS and fields[_FIELDS]:
             inode.xattrs = _parse_xattrs(fields[_FIELDS])
         return inode
+
+
+class _Parser:
+    """A tree that grows line by line."""
+
+    def __init__(self) -> None:
+        self.root: Inode | None = None
+        self._directories: dict[bytes, Inode] = {}
+        self._links: list[tuple[bytes, bytes, Inode, bytes]] = []
+        self._lines = LineReader()
+
+    def add_line(self, line: bytes) -> None:
+        """Adds the name that a line describes; raises `LineInvalid`."""
+        path, described = self._lines.read(line)
+        if isinstance(described, Inode):
+            self._add_inode(path, described)
+        else:
+            self._add_link(path, described)
 
     def _add_inode(self, path: bytes, inode: Inode) -> None:
         if path == b"/":
@@ -194,54 +222,48 @@ class _Parser:
         directory, name = self._place(path)
         children = directory.children
         if children is None or name in children or (directory.links and name in directory.links):
-            raise _Problem(f"{_show(path)} already exists")
+            raise LineInvalid(f"{_show(path)} already exists")
         children[name] = inode
         if inode.children is not None:
             self._directories[_canonical(path)] = inode
 
     def _add_root(self, inode: Inode) -> None:
         if inode.children is None:
-            raise _Problem("the root must be a directory")
+            raise LineInvalid("the root must be a directory")
         if self.root is not None:
-            raise _Problem("the root / is described twice")
+            raise LineInvalid("the root / is described twice")
         self.root = inode
         self._directories[b""] = inode
 
-    def _add_link(self, path: bytes, fields: list[bytes]) -> None:
-        mode = self._modes[fields[2][1:]]
-        if stat.S_ISDIR(mode):
-            raise _Problem(f"{_show(path)}: a directory cannot be a hard link")
-        target = _cut(_optional(fields[8], escaped=True))
-        if target is None:
-            raise _Problem(f"{_show(path)}: a hard link needs its target as payload")
+    def _add_link(self, path: bytes, target: bytes) -> None:
         if path == b"/":
-            raise _Problem("the root must be a directory")
+            raise LineInvalid("the root must be a directory")
         directory, name = self._place(path)
         if directory.links is None:
             directory.links = {}
         if name in directory.links or (directory.children and name in directory.children):
-            raise _Problem(f"{_show(path)} already exists")
+            raise LineInvalid(f"{_show(path)} already exists")
         directory.links[name] = _UNRESOLVED
         self._links.append((_canonical(path), _canonical(target), directory, name))
 
     def _place(self, path: bytes) -> tuple[Inode, bytes]:
         """The directory that `path` lies in, and its name there."""
         if self.root is None:
-            raise _Problem("the first line must describe the root directory /")
+            raise LineInvalid("the first line must describe the root directory /")
         parent, slash, name = path.rpartition(b"/")
         directory = self._directories.get(parent)
         if directory is None:
             if not path.startswith(b"/"):
-                raise _Problem(f"{_show(path)} is not an absolute path")
+                raise LineInvalid(f"{_show(path)} is not an absolute path")
             directory = self._directories.get(_canonical(parent))
             if directory is None:
-                raise _Problem(f"{_show(path)} has no parent directory before it")
+                raise LineInvalid(f"{_show(path)} has no parent directory before it")
         if not slash:
-            raise _Problem(f"{_show(path)} is not an absolute path")
+            raise LineInvalid(f"{_show(path)} is not an absolute path")
         if name in (b"", b".", b".."):
-            raise _Problem(f"{_show(path)} ends in an empty name, . or ..")
+            raise LineInvalid(f"{_show(path)} ends in an empty name, . or ..")
         if len(name) > NAME_MAX:
-            raise _Problem(f"a name of {len(name)} bytes is longer than {NAME_MAX}")
+            raise LineInvalid(f"a name of {len(name)} bytes is longer than {NAME_MAX}")
         return directory, name
 
     def resolve_links(self) -> None:
@@ -289,7 +311,7 @@ def _optional_fields(
 def _optional(text: bytes, *, escaped: bool) -> bytes | None:
     if text == b"-":
         return None
-    return _unescape(text) if escaped else text
+    return unescape(text) if escaped else text
 
 
 def _cut(value: bytes | None) -> bytes | None:
@@ -304,7 +326,7 @@ def _digest(text: bytes | None) -> bytes | None:
     except ValueError:
         digest = b""
     if len(digest) != DIGEST_BYTES:
-        raise _Problem(f"{_show(text)} is not a digest of 64 hexadecimal digits")
+        raise LineInvalid(f"{_show(text)} is not a digest of 64 hexadecimal digits")
     return digest
 
 
@@ -317,26 +339,28 @@ def _canonical(path: bytes) -> bytes:
 
 def _parse_xattrs(text: bytes) -> dict[bytes, bytes]:
     if len(text) > _XATTR_TEXT_MAX:
-        raise _Problem(f"{len(text)} bytes of extended attributes are more than {_XATTR_TEXT_MAX}")
+        raise LineInvalid(
+            f"{len(text)} bytes of extended attributes are more than {_XATTR_TEXT_MAX}"
+        )
     xattrs: dict[bytes, bytes] = {}
     weight = 12
     escaped = b"\\" in text
     for field in text.removesuffix(b" ").split(b" "):
         key, separator, value = field.partition(b"=")
         if not separator:
-            raise _Problem(f"the extended attribute {_show(field)} has no =")
+            raise LineInvalid(f"the extended attribute {_show(field)} has no =")
         if escaped:
-            key = _unescape(key).partition(b"\0")[0]
-            value = _unescape(value)
+            key = unescape(key).partition(b"\0")[0]
+            value = unescape(value)
         if not 1 <= len(key) <= XATTR_NAME_MAX or len(value) > XATTR_VALUE_MAX:
-            raise _Problem(f"the extended attribute {_show(key)} is empty or too long")
+            raise LineInvalid(f"the extended attribute {_show(key)} is empty or too long")
         xattrs.pop(key, None)
         xattrs[key] = value
         weight += 7 + len(key) + len(value)
         if weight > XATTR_TOTAL_MAX:
             weight = xattr_weight(xattrs)
             if weight > XATTR_TOTAL_MAX:
-                raise _Problem(f"extended attributes take more than {XATTR_TOTAL_MAX} bytes")
+                raise LineInvalid(f"extended attributes take more than {XATTR_TOTAL_MAX} bytes")
     return xattrs
 
 
@@ -344,7 +368,7 @@ def _strtoull(text: bytes, pattern: re.Pattern[bytes], base: int) -> int:
     """A number as C reads it: leading white space, a sign (minus wraps), at most 64 bits."""
     match = pattern.fullmatch(text)
     if match is None:
-        raise _Problem(f"{_show(text)} is not a number")
+        raise LineInvalid(f"{_show(text)} is not a number")
     digits = match[2].lstrip(b"0") or b"0"
     number = int(digits, base) if len(digits) <= _U64_DIGITS_MAX else _U64_MAX + 1
     if number > _U64_MAX:
@@ -352,7 +376,8 @@ def _strtoull(text: bytes, pattern: re.Pattern[bytes], base: int) -> int:
     return -number & _U64_MAX if match[1] == b"-" else number
 
 
-def _unescape(text: bytes) -> bytes:
+def unescape(text: bytes) -> bytes:
+    """What an escaped field stands for; raises LineInvalid."""
     if b"\\" not in text:
         return text
     return _ESCAPE.sub(_replace_escape, text)
@@ -363,7 +388,7 @@ def _replace_escape(match: re.Match[bytes]) -> bytes:
     if plain is not None:
         return _PLAIN_ESCAPES[plain]
     if hexadecimal is None:
-        raise _Problem("a backslash is followed by no known escape")
+        raise LineInvalid("a backslash is followed by no known escape")
     return unhexlify(hexadecimal)
 
 

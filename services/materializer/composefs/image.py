@@ -8,7 +8,9 @@ attributes, data blocks. Numbers are little endian, a block has 4,096 bytes.
 import stat
 import struct
 
-from services.materializer.composefs.layout import BLOCK_BYTES, Layout, Slot
+from services.materializer.composefs import erofs
+from services.materializer.composefs.erofs import BLOCK_BYTES
+from services.materializer.composefs.layout import Layout, Slot
 from services.materializer.composefs.tree import Inode
 
 VERSION_MAX = 1
@@ -19,30 +21,9 @@ _HEADER_MAGIC = 0xD078629A
 _HEADER_VERSION = 1
 _FLAG_HAS_ACL = 1
 
-_SUPERBLOCK = struct.Struct("<IIIBBHQQIIII80x")
-_SUPERBLOCK_AT = 1024
-_SUPERBLOCK_MAGIC = 0xE0F5E1E2
 _FEATURES = 0x2 | 0x4  # modification times, extended attribute filters
-_BLOCK_BITS = 12
-
-_COMPACT = struct.Struct("<HHHHIIIIHHI")
-_EXTENDED = struct.Struct("<HHHHQIIIIQII16x")
-_PLAIN_LAYOUT = 0
-_INLINE_LAYOUT = 2
-_CHUNK_LAYOUT = 4
 _NO_CHUNK = b"\xff\xff\xff\xff"
 _CHUNKS_PER_BLOCK = BLOCK_BYTES // len(_NO_CHUNK)
-
-_DIRENT = struct.Struct("<QHBB")
-_FILE_TYPES = {
-    stat.S_IFREG: 1,
-    stat.S_IFDIR: 2,
-    stat.S_IFCHR: 3,
-    stat.S_IFBLK: 4,
-    stat.S_IFIFO: 5,
-    stat.S_IFSOCK: 6,
-    stat.S_IFLNK: 7,
-}
 
 
 def write_image(root: Inode, *, min_version: int = 1, max_version: int = 1) -> bytearray:
@@ -65,15 +46,15 @@ def _write_heads(image: bytearray, layout: Layout) -> None:
     flags = _FLAG_HAS_ACL if layout.has_acl else 0
     _HEADER.pack_into(image, 0, _HEADER_MAGIC, _HEADER_VERSION, flags, layout.version)
     seconds, nanoseconds = layout.oldest
-    _SUPERBLOCK.pack_into(
+    erofs.SUPERBLOCK.pack_into(
         image,
-        _SUPERBLOCK_AT,
-        _SUPERBLOCK_MAGIC,
+        erofs.SUPERBLOCK_AT,
+        erofs.MAGIC,
         0,  # no checksum
         _FEATURES,
-        _BLOCK_BITS,
+        erofs.BLOCK_BITS,
         0,
-        layout.slots[0].position // 32,
+        layout.slots[0].position // erofs.SLOT_BYTES,
         len(layout.slots),
         seconds & 0xFFFFFFFFFFFFFFFF,
         nanoseconds,
@@ -107,14 +88,14 @@ def _write_inode(image: bytearray, slot: Slot, number: int, block: int) -> int:
     inode = slot.inode
     icount = slot.area.icount if slot.area is not None else 0
     if slot.chunk_bits:
-        layout = _CHUNK_LAYOUT
-        block = block & 0xFFFF0000 | (slot.chunk_bits - _BLOCK_BITS)
+        layout = erofs.CHUNK_LAYOUT
+        block = block & 0xFFFF0000 | (slot.chunk_bits - erofs.BLOCK_BITS)
     else:
-        layout = _INLINE_LAYOUT if slot.tail else _PLAIN_LAYOUT
+        layout = erofs.INLINE_LAYOUT if slot.tail else erofs.PLAIN_LAYOUT
         if slot.kind in (stat.S_IFCHR, stat.S_IFBLK):
             block = inode.rdev
     if not slot.extended:
-        _COMPACT.pack_into(
+        erofs.COMPACT.pack_into(
             image,
             slot.position,
             layout << 1,
@@ -129,8 +110,8 @@ def _write_inode(image: bytearray, slot: Slot, number: int, block: int) -> int:
             inode.gid,
             0,
         )
-        return slot.position + _COMPACT.size
-    _EXTENDED.pack_into(
+        return slot.position + erofs.COMPACT.size
+    erofs.EXTENDED.pack_into(
         image,
         slot.position,
         layout << 1 | 1,
@@ -146,7 +127,7 @@ def _write_inode(image: bytearray, slot: Slot, number: int, block: int) -> int:
         inode.mtime_nsec,
         slot.nlink,
     )
-    return slot.position + _EXTENDED.size
+    return slot.position + erofs.EXTENDED.size
 
 
 def _tail(slot: Slot) -> bytes:
@@ -154,7 +135,7 @@ def _tail(slot: Slot) -> bytes:
     if slot.chunk_bits:
         return _NO_CHUNK * (slot.tail // len(_NO_CHUNK))
     if slot.entries is not None:
-        return _directory_blocks(slot.entries)[-1]
+        return _directory(slot)[-1]
     if slot.kind == stat.S_IFLNK:
         return inode.payload or b""
     return (inode.content or b"")[-slot.tail :]
@@ -162,7 +143,7 @@ def _tail(slot: Slot) -> bytes:
 
 def _write_blocks(image: bytearray, slot: Slot, position: int) -> None:
     if slot.entries is not None:
-        for block in _directory_blocks(slot.entries)[: slot.blocks]:
+        for block in _directory(slot)[: slot.blocks]:
             image[position : position + len(block)] = block
             position += BLOCK_BYTES
         return
@@ -175,26 +156,9 @@ def _write_blocks(image: bytearray, slot: Slot, position: int) -> None:
     image[position : position + len(data)] = data
 
 
-def _directory_blocks(entries: list[tuple[bytes, Slot]]) -> list[bytes]:
-    """The entries of a directory, as many in each block as fit."""
-    blocks = []
-    start = 0
-    used = 0
-    for index, (name, _) in enumerate(entries):
-        used += _DIRENT.size + len(name)
-        if used > BLOCK_BYTES:
-            blocks.append(_directory_block(entries[start:index]))
-            start = index
-            used = _DIRENT.size + len(name)
-    blocks.append(_directory_block(entries[start:]))
-    return blocks
-
-
-def _directory_block(entries: list[tuple[bytes, Slot]]) -> bytes:
-    name_at = _DIRENT.size * len(entries)
-    parts = []
-    for name, slot in entries:
-        parts.append(_DIRENT.pack(slot.position >> 5, name_at, _FILE_TYPES[slot.kind], 0))
-        name_at += len(name)
-    parts += [name for name, _ in entries]
-    return b"".join(parts)
+def _directory(slot: Slot) -> list[bytes]:
+    entries = [
+        (name, target.position // erofs.SLOT_BYTES, target.kind)
+        for name, target in slot.entries or ()
+    ]
+    return erofs.directory_blocks(entries)

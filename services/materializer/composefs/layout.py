@@ -7,6 +7,15 @@ its own block is its *tail*, data that does not fit there goes into whole blocks
 import stat
 from collections.abc import Sequence
 
+from services.materializer.composefs.erofs import (
+    BLOCK_BITS,
+    BLOCK_BYTES,
+    COMPACT,
+    DIRENT,
+    EXTENDED,
+    SLOT_BYTES,
+    round_up,
+)
 from services.materializer.composefs.overlay import (
     external_xattrs,
     overlay_xattrs,
@@ -15,20 +24,13 @@ from services.materializer.composefs.overlay import (
 from services.materializer.composefs.tree import Inode
 from services.materializer.composefs.xattrs import Area, Pair, XattrTable
 
-BLOCK_BYTES = 4096
-SLOT_BYTES = 32
 FIRST_INODE = 1152
 """Position of the root's inode when nothing moves it: behind header and superblock."""
 
-COMPACT_BYTES = 32
-EXTENDED_BYTES = 64
-
 _TAIL_MAX = BLOCK_BYTES // 2
-_BLOCK_BITS = 12
 _CHUNK_BITS_MAX = 43
 _U16_MAX = 0xFFFF
 _U32_MAX = 0xFFFFFFFF
-_DIRENT_BYTES = 12
 _NO_PAIRS: Sequence[Pair] = ()
 
 
@@ -124,7 +126,7 @@ class Layout:
             if of_slot:
                 slot.area = table.area(of_slot)
         self.inodes_end = self._place()
-        self.data_start = _round_up(self.inodes_end + len(self.shared_area), BLOCK_BYTES)
+        self.data_start = round_up(self.inodes_end + len(self.shared_area), BLOCK_BYTES)
         self.end = self.data_start + BLOCK_BYTES * sum(slot.blocks for slot in self.slots)
 
     def _pairs(self, holders: set[int]) -> list[Sequence[Pair]]:
@@ -158,7 +160,7 @@ class Layout:
         for slot in self.slots:
             inode = slot.inode
             size = _measure(slot)
-            head = COMPACT_BYTES
+            head = COMPACT.size
             if (
                 (inode.mtime, inode.mtime_nsec) != oldest
                 or slot.nlink > _U16_MAX
@@ -167,7 +169,7 @@ class Layout:
                 or size > _U32_MAX
             ):
                 slot.extended = True
-                head = EXTENDED_BYTES
+                head = EXTENDED.size
             if slot.area is not None:
                 head += slot.area.size
             position = (position + SLOT_BYTES - 1) & -SLOT_BYTES
@@ -175,7 +177,7 @@ class Layout:
                 position = _avoid_block_end(slot, position, head)
             slot.position = position
             position += head + slot.tail
-        return _round_up(position, SLOT_BYTES)
+        return round_up(position, SLOT_BYTES)
 
 
 def _breadth_first(root: Inode) -> tuple[list[Slot], set[int]]:
@@ -235,7 +237,7 @@ def _measure(slot: Slot) -> int:
             if slot.tail > _TAIL_MAX:
                 slot.blocks, slot.tail = slot.blocks + 1, 0
         elif size > 0:
-            slot.chunk_bits = min(max(_BLOCK_BITS, (size - 1).bit_length()), _CHUNK_BITS_MAX)
+            slot.chunk_bits = min(max(BLOCK_BITS, (size - 1).bit_length()), _CHUNK_BITS_MAX)
             slot.tail = 4 * (((size - 1) >> slot.chunk_bits) + 1)
         return size
     if slot.entries is not None:
@@ -252,7 +254,7 @@ def _measure_directory(entries: list[tuple[bytes, Slot]]) -> tuple[int, int]:
     blocks = 0
     used = 0
     for name, _ in entries:
-        cost = _DIRENT_BYTES + len(name)
+        cost = DIRENT.size + len(name)
         used += cost
         if used > BLOCK_BYTES:
             blocks += 1
@@ -270,16 +272,12 @@ def _avoid_block_end(slot: Slot, position: int, head: int) -> int:
         crosses = position // BLOCK_BYTES != (position + total - 1) // BLOCK_BYTES
         if total >= BLOCK_BYTES:
             slot.blocks, slot.tail = 1, 0
-        return _round_up(position, BLOCK_BYTES) if crosses else position
+        return round_up(position, BLOCK_BYTES) if crosses else position
     left = BLOCK_BYTES - (position + head) % BLOCK_BYTES
     if left >= slot.tail:
         return position
-    moved = position + _round_up(left, SLOT_BYTES)
+    moved = position + round_up(left, SLOT_BYTES)
     if slot.tail <= BLOCK_BYTES - (moved + head) % BLOCK_BYTES:
         return moved
     slot.blocks, slot.tail = slot.blocks + 1, 0
-    return _round_up(position, BLOCK_BYTES)
-
-
-def _round_up(number: int, unit: int) -> int:
-    return -(-number // unit) * unit
+    return round_up(position, BLOCK_BYTES)

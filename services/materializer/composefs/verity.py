@@ -16,8 +16,8 @@ _SHA256 = 1
 _BLOCK_BITS = 12
 
 
-def leaf_hashes(data: bytes | bytearray | memoryview) -> list[bytes]:
-    """The hashes of the blocks of `data`, which starts at a block boundary of its file."""
+def leaf_hashes(data: bytes | bytearray | memoryview) -> bytes:
+    """The hashes of the blocks of `data`, one behind the other; the last is padded with zeros."""
     view = memoryview(data)
     whole = len(view) - len(view) % BLOCK_BYTES
     leaves = [
@@ -25,16 +25,17 @@ def leaf_hashes(data: bytes | bytearray | memoryview) -> list[bytes]:
     ]
     if whole < len(view):
         leaves.append(sha256(bytes(view[whole:]).ljust(BLOCK_BYTES, b"\0")).digest())
-    return leaves
+    return b"".join(leaves)
 
 
-def digest_of_leaves(leaves: list[bytes], size: int) -> bytes:
-    """The digest of a file of `size` bytes whose blocks hash to `leaves`."""
-    level = leaves
-    while len(level) > 1:
-        level = leaf_hashes(b"".join(level))
-    root = level[0] if level else bytes(DIGEST_BYTES)
-    descriptor = _DESCRIPTOR.pack(_VERSION, _SHA256, _BLOCK_BITS, 0, 0, size, root, b"")
+def digest_of_leaves(leaves: bytes | bytearray, size: int) -> bytes:
+    """The digest of a file of `size` bytes whose blocks have these hashes."""
+    level = bytes(leaves)
+    while len(level) > DIGEST_BYTES:
+        level = leaf_hashes(level)
+    descriptor = _DESCRIPTOR.pack(
+        _VERSION, _SHA256, _BLOCK_BITS, 0, 0, size, level or bytes(DIGEST_BYTES), b""
+    )
     return sha256(descriptor).digest()
 
 

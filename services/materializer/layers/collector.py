@@ -1,0 +1,152 @@
+"""Turns the members of a layer's archive into entries, and refuses those that could do harm."""
+
+import stat
+from collections.abc import Iterable, Iterator
+
+from services.materializer.composefs.tree import INLINE_MAX, SYMLINK_MAX, Inode
+from services.materializer.layers.entries import Entry, Link, Put
+from services.materializer.layers.limits import LayerLimits, unsafe
+from services.materializer.layers.names import Opaque, Place, check_path, whiteout
+from services.materializer.layers.pack import PackWriter
+from services.materializer.layers.tar import Hole, Kind, Member, TarReader
+
+_TYPES = {
+    Kind.FILE: stat.S_IFREG,
+    Kind.SYMLINK: stat.S_IFLNK,
+    Kind.CHARACTER_DEVICE: stat.S_IFCHR,
+    Kind.BLOCK_DEVICE: stat.S_IFBLK,
+    Kind.DIRECTORY: stat.S_IFDIR,
+    Kind.FIFO: stat.S_IFIFO,
+}
+_LINKABLE = frozenset((Kind.FILE, Kind.SYMLINK))
+_MAJOR_MAX = 0xFFF
+_MINOR_MAX = 0xFFFFF
+
+
+class Collector:
+    """Walks one archive: contents go to the pack, everything else becomes entries.
+
+    What a layer may not hold is decided here as far as the layer itself shows it; what depends on
+    the layers below is decided when they are merged.
+    """
+
+    def __init__(self, pack: PackWriter, limits: LayerLimits) -> None:
+        self._pack = pack
+        self._limits = limits
+        self._seen: dict[bytes, Kind] = {b"": Kind.DIRECTORY}
+        self._file_bytes = 0
+
+    def entries(self, reader: TarReader) -> Iterator[Entry]:
+        """The entries of the layer in their order.
+
+        Raises:
+            LayerUnsafe: the archive is malformed, hostile or beyond the limits.
+        """
+        for count, member in enumerate(reader, 1):
+            if count > self._limits.entries:
+                raise unsafe(member.name, f"it is one entry more than {self._limits.entries}")
+            place = check_path(member.name, self._limits)
+            self._enter(place.parent, member.name)
+            mark = whiteout(place, member.name)
+            if mark is not None:
+                if isinstance(mark, Opaque):
+                    self._enter(mark.path, member.name)
+                yield mark
+                continue
+            self._claim(place, member)
+            yield self._entry(place, member, reader)
+
+    def _enter(self, directory: bytes, entry: bytes) -> None:
+        """Makes sure that `directory` is one, as far as this layer says."""
+        path = directory
+        while path not in self._seen:
+            self._seen[path] = Kind.DIRECTORY
+            path = path.rpartition(b"/")[0]
+        kind = self._seen[path]
+        if kind is not Kind.DIRECTORY:
+            raise unsafe(entry, f"it lies below a {kind.value}")
+
+    def _claim(self, place: Place, member: Member) -> None:
+        """Notes that the layer has this path; a directory may be told twice, nothing else."""
+        path, kind = place.path, member.kind
+        if not path and kind is not Kind.DIRECTORY:
+            raise unsafe(member.name, "the root must be a directory")
+        before = self._seen.get(path)
+        if before is not None and not (before is kind is Kind.DIRECTORY):
+            raise unsafe(member.name, "the layer has this path twice")
+        self._seen[path] = kind
+
+    def _entry(self, place: Place, member: Member, reader: TarReader) -> Entry:
+        if member.kind is Kind.HARD_LINK:
+            return Link(place.path, self._link_target(place, member))
+        inode = Inode(
+            _TYPES[member.kind] | member.mode,
+            member.uid,
+            member.gid,
+            member.mtime,
+            member.mtime_nsec,
+            xattrs=member.xattrs,
+        )
+        if member.kind is Kind.FILE:
+            self._store(inode, member, reader)
+        elif member.kind is Kind.SYMLINK:
+            inode.payload = _symlink_target(member)
+            inode.size = len(inode.payload)
+        elif member.kind in (Kind.CHARACTER_DEVICE, Kind.BLOCK_DEVICE):
+            inode.rdev = _device_number(member)
+        return Put(place.path, inode)
+
+    def _link_target(self, place: Place, member: Member) -> bytes:
+        target = check_path(
+            member.link_name, self._limits, entry=member.name, what="hard link target"
+        ).path
+        kind = self._seen.get(target)
+        if target == place.path or not target:
+            raise unsafe(member.name, "it is a hard link to itself or the root")
+        if kind is Kind.HARD_LINK:
+            kind = Kind.FILE  # was checked when it came
+        if kind is not None and kind not in _LINKABLE:
+            raise unsafe(member.name, f"it is a hard link to a {kind.value}")
+        if kind is None:
+            parent = target.rpartition(b"/")[0]
+            while parent not in self._seen:
+                parent = parent.rpartition(b"/")[0]
+            if self._seen[parent] is not Kind.DIRECTORY:
+                raise unsafe(member.name, f"its target lies below a {self._seen[parent].value}")
+        return target
+
+    def _store(self, inode: Inode, member: Member, reader: TarReader) -> None:
+        """Puts a file's content where it belongs: small ones stay with the entry."""
+        inode.size = member.size
+        self._file_bytes += member.size
+        if self._file_bytes > self._limits.total_file_bytes:
+            raise unsafe(
+                member.name, f"files have more than {self._limits.total_file_bytes} bytes together"
+            )
+        if member.size <= INLINE_MAX:
+            inode.content = _whole(reader.content()) or None
+            return
+        inode.digest = self._pack.add(reader.content())
+        name = inode.digest.hex()
+        inode.payload = f"{name[:2]}/{name[2:]}".encode()
+
+
+def _whole(pieces: Iterable[memoryview | Hole]) -> bytes:
+    return b"".join(bytes(piece.size) if isinstance(piece, Hole) else piece for piece in pieces)
+
+
+def _symlink_target(member: Member) -> bytes:
+    target = member.link_name
+    if not target or len(target) > SYMLINK_MAX or b"\0" in target:
+        raise unsafe(
+            member.name, f"a symbolic link's target must have 1 to {SYMLINK_MAX} bytes and no NUL"
+        )
+    return target
+
+
+def _device_number(member: Member) -> int:
+    """The device number as Linux's `st_rdev` has it."""
+    major, minor = member.major, member.minor
+    if not (0 <= major <= _MAJOR_MAX and 0 <= minor <= _MINOR_MAX):
+        raise unsafe(member.name, f"the device number {major}:{minor} is out of range")
+    return (minor & 0xFF) | (major << 8) | ((minor & ~0xFF) << 12)

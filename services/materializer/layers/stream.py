@@ -1,0 +1,75 @@
+"""A stream of bytes of unknown chunks, read in the pieces that a parser wants."""
+
+from collections.abc import Iterator
+
+from services.materializer.layers.limits import unsafe
+
+
+class ByteStream:
+    """Reads exact numbers of bytes from an iterator of chunks.
+
+    What is returned as a memoryview is valid until the next read.
+    """
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._chunk = memoryview(b"")
+        self._at = 0
+
+    def read(self, size: int, *, within: bytes = b"") -> bytes:
+        """The next `size` bytes.
+
+        Raises:
+            LayerUnsafe: the stream ends before; the message names the entry `within`.
+        """
+        end = self._at + size
+        if end <= len(self._chunk):
+            data = bytes(self._chunk[self._at : end])
+            self._at = end
+            return data
+        return b"".join(self.pieces(size, within=within))
+
+    def read_or_end(self, size: int) -> bytes:
+        """The next `size` bytes, or nothing where the stream ends right here.
+
+        Raises:
+            LayerUnsafe: the stream ends in the middle of them.
+        """
+        if self._at == len(self._chunk) and not self._advance():
+            return b""
+        return self.read(size)
+
+    def pieces(self, size: int, *, within: bytes = b"") -> Iterator[memoryview]:
+        """The next `size` bytes in pieces as they come; raises as `read` does."""
+        while size > 0:
+            if self._at == len(self._chunk) and not self._advance():
+                raise unsafe(within, "the layer ends in the middle of it (truncated)")
+            end = min(self._at + size, len(self._chunk))
+            piece = self._chunk[self._at : end]
+            self._at = end
+            size -= len(piece)
+            yield piece
+
+    def skip(self, size: int, *, within: bytes = b"") -> None:
+        """Passes over `size` bytes; raises as `read` does."""
+        if self._at + size <= len(self._chunk):
+            self._at += size
+            return
+        for _ in self.pieces(size, within=within):
+            pass
+
+    def drain(self) -> None:
+        """Reads to the end."""
+        while self._advance():
+            pass
+
+    def _advance(self) -> bool:
+        """Takes the next chunk that is not empty; says whether there was one."""
+        for chunk in self._chunks:
+            if chunk:
+                self._chunk = memoryview(chunk)
+                self._at = 0
+                return True
+        self._chunk = memoryview(b"")
+        self._at = 0
+        return False
