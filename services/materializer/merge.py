@@ -1,0 +1,177 @@
+"""Merges the entries of layers into one tree, by the rules of the OCI image layer specification.
+
+Whiteouts and opaque directories hide what lower layers have, never what their own layer brings,
+wherever in the layer they stand. A directory over a directory keeps its children and takes the new
+metadata; anything else replaces. A parent without an entry of its own is 0755, owned by root, of
+time 0. Hard links share their target's inode, also across layers.
+"""
+
+import stat
+from collections.abc import Iterable
+
+from services.materializer.composefs.tree import Inode
+from services.materializer.layers.entries import Entry, Link, Put
+from services.materializer.layers.limits import unsafe
+from services.materializer.layers.names import Hide, Opaque
+
+_IMPLIED_DIRECTORY = stat.S_IFDIR | 0o755
+
+
+class Merger:
+    """A tree that grows layer by layer, lowest first."""
+
+    def __init__(self) -> None:
+        self._root = Inode(_IMPLIED_DIRECTORY)
+
+    def add_layer(self, entries: Iterable[Entry]) -> None:
+        """Puts one layer on top.
+
+        Raises:
+            LayerUnsafe: an entry lies below something that is no directory, or a hard link has no
+                target that a link may have; the tree cannot be used any more then.
+        """
+        listed = list(entries)
+        layer = _Layer(self._root, listed)
+        layer.hide()
+        layer.put()
+
+    def finish(self) -> Inode:
+        """The merged tree, with link counts and first names of inodes in place."""
+        _settle_links(self._root)
+        return self._root
+
+
+class _Layer:
+    """One layer on its way into the tree below it."""
+
+    def __init__(self, root: Inode, entries: list[Entry]) -> None:
+        self._root = root
+        self._entries = entries
+        self._directories: dict[bytes, Inode] = {b"": root}
+        # A link may lead to what this very layer hides: targets are looked up before hiding.
+        own = {entry.path for entry in entries if isinstance(entry, Put | Link)}
+        self._below = {
+            entry.target: self._find(entry.target)
+            for entry in entries
+            if isinstance(entry, Link) and entry.target not in own
+        }
+
+    def hide(self) -> None:
+        """Applies whiteouts and opaque directories."""
+        for entry in self._entries:
+            if isinstance(entry, Opaque):
+                directory = self._find(entry.path)
+                if directory is not None and directory.children is not None:
+                    directory.children.clear()
+                else:
+                    self._remove(entry.path)
+            elif isinstance(entry, Hide):
+                self._remove(entry.path)
+
+    def _remove(self, path: bytes) -> None:
+        parent, _, name = path.rpartition(b"/")
+        holder = self._find(parent)
+        if holder is not None and holder.children is not None:
+            holder.children.pop(name, None)
+
+    def put(self) -> None:
+        """Adds what the layer brings."""
+        for entry in self._entries:
+            if isinstance(entry, Put):
+                self._put(entry.path, entry.inode)
+            elif isinstance(entry, Link):
+                self._put(entry.path, self._target(entry))
+            elif isinstance(entry, Opaque):
+                self._directory(entry.path, entry.path)
+
+    def _put(self, path: bytes, inode: Inode) -> None:
+        if not path:
+            _take_metadata(self._root, inode)
+            return
+        parent, _, name = path.rpartition(b"/")
+        siblings = _children(self._directory(parent, path))
+        before = siblings.get(name)
+        if inode.children is not None:
+            if before is not None and before.children is not None:
+                _take_metadata(before, inode)
+                inode = before
+            self._directories[path] = inode
+        siblings[name] = inode
+
+    def _target(self, link: Link) -> Inode:
+        below = self._below.get(link.target)
+        target = below if below is not None else self._find(link.target)
+        if target is None:
+            raise unsafe(link.path[1:], "its hard link target does not exist")
+        if stat.S_IFMT(target.mode) not in (stat.S_IFREG, stat.S_IFLNK):
+            raise unsafe(link.path[1:], "it is a hard link to a directory or device")
+        return target
+
+    def _directory(self, path: bytes, entry: bytes) -> Inode:
+        """The directory at `path`, made with its parents where it is missing."""
+        directory = self._directories.get(path)
+        if directory is not None:
+            return directory
+        parent, _, name = path.rpartition(b"/")
+        siblings = _children(self._directory(parent, entry))
+        found = siblings.get(name)
+        if found is None:
+            found = siblings[name] = Inode(_IMPLIED_DIRECTORY)
+        elif found.children is None:
+            what = "symbolic link" if stat.S_ISLNK(found.mode) else "file"
+            raise unsafe(entry[1:], f"it lies below a {what} of a lower layer")
+        self._directories[path] = found
+        return found
+
+    def _find(self, path: bytes) -> Inode | None:
+        inode: Inode | None = self._root
+        for name in path.split(b"/")[1:]:
+            if inode is None or inode.children is None:
+                return None
+            inode = inode.children.get(name)
+        return inode
+
+
+def _children(directory: Inode) -> dict[bytes, Inode]:
+    if directory.children is None:
+        raise AssertionError("not a directory")
+    return directory.children
+
+
+def _take_metadata(target: Inode, source: Inode) -> None:
+    target.mode = source.mode
+    target.uid = source.uid
+    target.gid = source.gid
+    target.mtime = source.mtime
+    target.mtime_nsec = source.mtime_nsec
+    target.xattrs = source.xattrs
+
+
+def _settle_links(root: Inode) -> None:
+    """Counts the names of every inode, and leaves only the first in tree order among children."""
+    seen: set[int] = set()
+    stack = [(root, iter(sorted((root.children or {}).items(), key=_name)))]
+    while stack:
+        directory, rest = stack[-1]
+        for name, inode in rest:
+            if inode.children is not None:
+                stack.append((inode, iter(sorted(inode.children.items(), key=_name))))
+                break
+            if id(inode) in seen:
+                inode.nlink += 1
+                _move_to_links(directory, name, inode)
+            else:
+                seen.add(id(inode))
+                inode.nlink = 1
+        else:
+            stack.pop()
+
+
+def _move_to_links(directory: Inode, name: bytes, inode: Inode) -> None:
+    if directory.children is not None:
+        del directory.children[name]
+    directory.links = {**(directory.links or {}), name: inode}
+
+
+def _name(item: tuple[bytes, Inode]) -> bytes:
+    return item[0]
