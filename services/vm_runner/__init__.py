@@ -1,0 +1,1 @@
+"""Runs plans in microVMs: their life, their terminal, their boundary, their records."""

@@ -1,0 +1,56 @@
+"""Byte channels over unix sockets, whatever the length of their path."""
+
+import asyncio
+import contextlib
+import os
+import socket
+from pathlib import Path
+
+from services.vm_runner.ports import ByteChannel
+
+
+class SocketChannel:
+    """A connected socket."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    async def read(self, most: int) -> bytes:
+        """Waits for bytes; empty at the end."""
+        return await self._reader.read(most)
+
+    async def write(self, data: bytes) -> None:
+        """Writes everything, at the pace of the other end."""
+        self._writer.write(data)
+        await self._writer.drain()
+
+    async def close(self) -> None:
+        """Closes it; never raises."""
+        self._writer.close()
+        with contextlib.suppress(OSError):
+            await self._writer.wait_closed()
+
+
+async def connect_unix(path: Path) -> ByteChannel:
+    """Connects to a unix socket.
+
+    The kernel takes at most 107 bytes of a path; a name relative to an open directory is always short.
+
+    Raises:
+        OSError: nobody listens there.
+    """
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        reader, writer = await asyncio.open_unix_connection(
+            f"/proc/self/fd/{directory}/{path.name}"
+        )
+    finally:
+        os.close(directory)
+    return SocketChannel(reader, writer)
+
+
+async def adopt_socket(sock: socket.socket) -> ByteChannel:
+    """Returns a channel over a socket that is connected already."""
+    reader, writer = await asyncio.open_unix_connection(sock=sock)
+    return SocketChannel(reader, writer)

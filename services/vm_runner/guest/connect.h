@@ -1,0 +1,12 @@
+/* Connections from the host to ports of the guest. */
+#ifndef LNS_CONNECT_H
+#define LNS_CONNECT_H
+
+#include "wire.h"
+
+/* Connects stream `id` to the loopback port that the message names. */
+void connect_start(uint32_t id, const uint8_t *data, uint32_t size);
+/* Describes the next result; returns its stream's id, 0 if there is none. */
+uint32_t connect_put_result(struct fields *fields);
+
+#endif

@@ -1,0 +1,36 @@
+/* The workload's namespaces: a process of the agent's own as their pid 1, the mounts that a container expects. */
+#ifndef LNS_CONTAINER_H
+#define LNS_CONTAINER_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "rootfs.h"
+
+struct volume {
+    const char *disk, *target;
+    bool read_only;
+};
+
+struct file {
+    const char *path;
+    const char *content;
+    size_t size;
+};
+
+/* What is mounted into the root. */
+struct container {
+    const char *hostname;
+    const char *read_only_paths[LISTED_MAX];
+    unsigned read_only_count;
+    struct volume volumes[LISTED_MAX];
+    unsigned volume_count;
+    struct file files[LISTED_MAX];
+    unsigned file_count;
+    uint64_t shm_bytes;
+};
+
+/* Starts pid 1 of new namespaces on ROOT_PATH. Returns its pid, -1 with the failure filled in. */
+pid_t container_start(const struct container *container, struct failure *failure);
+
+#endif

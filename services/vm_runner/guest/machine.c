@@ -1,0 +1,394 @@
+#include "machine.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/random.h>
+#include <net/if.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "agent.h"
+#include "channel.h"
+#include "container.h"
+#include "control.h"
+#include "rootfs.h"
+
+#define CGROUP "/cgroup/workload"
+
+static bool configured;
+static struct failure configure_failure;
+static struct container container;
+static pid_t init_pid;
+static int init_pidfd = -1;
+
+static bool write_text(const char *path, const char *text)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        return false;
+    bool written = write(fd, text, strlen(text)) == (ssize_t)strlen(text);
+    close(fd);
+    return written;
+}
+
+static uint64_t read_number(const char *path, const char *key)
+{
+    char line[256];
+    uint64_t value = 0;
+    FILE *file = fopen(path, "re");
+    while (file && fgets(line, sizeof line, file)) {
+        if (strncmp(line, key, strlen(key)) == 0) {
+            value = strtoull(line + strlen(key), NULL, 10);
+            break;
+        }
+    }
+    if (file)
+        fclose(file);
+    return value;
+}
+
+/* ---- boot ---- */
+
+static void load_module(const char *path)
+{
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || (syscall(SYS_finit_module, fd, "", 0) < 0 && errno != EEXIST))
+        note("module %s: %s", path, strerror(errno));
+    if (fd >= 0)
+        close(fd);
+}
+
+static void load_modules(void)
+{
+    struct dirent **entries;
+    int count = scandir("/modules", &entries, NULL, alphasort); /* numbered in the order of their needs */
+    for (int i = 0; i < count; i++) {
+        char path[300];
+        if (entries[i]->d_name[0] == '.')
+            continue;
+        snprintf(path, sizeof path, "/modules/%s", entries[i]->d_name);
+        load_module(path);
+    }
+}
+
+static void raise_loopback(void)
+{
+    struct ifreq request = {.ifr_name = "lo", .ifr_flags = IFF_UP | IFF_RUNNING};
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || ioctl(fd, SIOCSIFFLAGS, &request) < 0)
+        note("loopback: %s", strerror(errno));
+    close(fd);
+    write_text("/proc/sys/net/ipv4/ip_unprivileged_port_start", "0");
+    write_text("/proc/sys/net/ipv4/ping_group_range", "0 2147483647");
+}
+
+/* The initramfs cannot be pivoted away from; a file system of its own on top of it can. */
+static void leave_initramfs(void)
+{
+    if (mount("tmpfs", "/new", "tmpfs", 0, "mode=0755,size=16m") < 0 || mkdir("/new/dev", 0755) < 0 ||
+        mkdir("/new/proc", 0755) < 0 || mkdir("/new/sys", 0755) < 0 ||
+        mount("/dev", "/new/dev", NULL, MS_MOVE, NULL) < 0 ||
+        mount("/proc", "/new/proc", NULL, MS_MOVE, NULL) < 0 ||
+        mount("/sys", "/new/sys", NULL, MS_MOVE, NULL) < 0 || chdir("/new") < 0 ||
+        mount(".", "/", NULL, MS_MOVE, NULL) < 0 || chroot(".") < 0 || chdir("/") < 0)
+        note("root: %s", strerror(errno));
+}
+
+static int open_port(void)
+{
+    for (int waited = 0; waited < 10000; waited++) {
+        DIR *directory = opendir("/sys/class/virtio-ports");
+        struct dirent *entry;
+        while (directory && (entry = readdir(directory))) {
+            char path[300], name[32] = "";
+            snprintf(path, sizeof path, "/sys/class/virtio-ports/%s/name", entry->d_name);
+            FILE *file = fopen(path, "re");
+            if (!file)
+                continue;
+            (void)!fgets(name, sizeof name, file);
+            fclose(file);
+            if (strcmp(name, "lns.channel\n") != 0)
+                continue;
+            snprintf(path, sizeof path, "/dev/%s", entry->d_name);
+            int fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
+            if (fd >= 0) {
+                closedir(directory);
+                return fd;
+            }
+        }
+        if (directory)
+            closedir(directory);
+        usleep(1000);
+    }
+    note("no channel to the host");
+    machine_power_off();
+}
+
+int machine_boot(void)
+{
+    control_boot_moment(now_ns(CLOCK_BOOTTIME));
+    umask(022);
+    mount("devtmpfs", "/dev", "devtmpfs", MS_NOSUID, "mode=0755");
+    mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+    mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
+    load_modules();
+    control_boot_moment(now_ns(CLOCK_BOOTTIME));
+    leave_initramfs();
+    raise_loopback();
+    write_text("/proc/self/oom_score_adj", "-1000");
+    int port = open_port();
+    control_boot_moment(now_ns(CLOCK_BOOTTIME));
+    return port;
+}
+
+void machine_add_entropy(const uint8_t *data, uint32_t size)
+{
+    struct {
+        struct rand_pool_info info;
+        uint8_t data[256];
+    } pool;
+    if (size > sizeof pool.data)
+        size = sizeof pool.data;
+    pool.info.entropy_count = (int)size * 8;
+    pool.info.buf_size = (int)size;
+    memcpy(pool.data, data, size);
+    int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || ioctl(fd, RNDADDENTROPY, &pool) < 0)
+        note("entropy: %s", strerror(errno));
+    if (fd >= 0)
+        close(fd);
+}
+
+/* ---- configuration ---- */
+
+static bool make_cgroup(uint64_t pids_max, uint64_t memory_max, struct failure *failure)
+{
+    char number[32];
+    mkdir("/cgroup", 0700);
+    if (mount("cgroup2", "/cgroup", "cgroup2", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0 ||
+        !write_text("/cgroup/cgroup.subtree_control", "+memory +pids +cpu") || mkdir(CGROUP, 0755) < 0)
+        return failed_at(failure, "cgroup");
+    if (!memory_max) /* the kernel and the agent keep what they need, so that only the workload runs out */
+        memory_max = read_number("/proc/meminfo", "MemAvailable:") * 1024 / 100 * 97;
+    snprintf(number, sizeof number, "%llu", (unsigned long long)memory_max);
+    if (!write_text(CGROUP "/memory.max", number))
+        return failed_at(failure, "memory limit");
+    snprintf(number, sizeof number, "%llu", (unsigned long long)pids_max);
+    if (pids_max && !write_text(CGROUP "/pids.max", number))
+        return failed_at(failure, "process limit");
+    return true;
+}
+
+static bool mount_volumes(struct failure *failure)
+{
+    mkdir("/volumes", 0700);
+    for (unsigned i = 0; i < container.volume_count; i++) {
+        const struct volume *volume = &container.volumes[i];
+        char device[32], where[32], data[40];
+        if (!disk_find(volume->disk, device, failure))
+            return false;
+        snprintf(where, sizeof where, "/volumes/%u", i);
+        mkdir(where, 0700);
+        if (mount(device, where, "ext4", MS_NOSUID | MS_NODEV | (volume->read_only ? MS_RDONLY : 0),
+                  volume->read_only ? "noload" : "discard,noinit_itable") < 0)
+            return failed_at(failure, "volume on %.60s", volume->target);
+        snprintf(data, sizeof data, "%s/data", where);
+        mkdir(data, 0755);
+    }
+    return true;
+}
+
+static bool write_files(struct failure *failure)
+{
+    mkdir("/files", 0755);
+    for (unsigned i = 0; i < container.file_count; i++) {
+        char path[32];
+        snprintf(path, sizeof path, "/files/%u", i);
+        int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+        bool written = fd >= 0 && write(fd, container.files[i].content, container.files[i].size) ==
+                                      (ssize_t)container.files[i].size;
+        if (fd >= 0)
+            close(fd);
+        if (!written)
+            return failed_at(failure, "file %.60s", container.files[i].path);
+    }
+    return true;
+}
+
+/* The agent's own instance: it opens the masters, the workload the slaves. */
+static bool mount_terminals(struct failure *failure)
+{
+    mkdir("/pts", 0755);
+    return mount("devpts", "/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5") == 0 ||
+           failed_at(failure, "terminals");
+}
+
+/* A file is its path, a NUL, its content; a volume is `ro` or `rw`, a NUL, its disk, a NUL, its path. */
+static void take_listed(const struct field *field)
+{
+    char *text = field_text(field);
+    size_t first = strlen(text) + 1;
+    if (first > field->length)
+        return;
+    if (field->tag == FIELD_FILE && container.file_count < LISTED_MAX) {
+        container.files[container.file_count++] = (struct file){text, text + first, field->length - first};
+    } else if (field->tag == FIELD_VOLUME && container.volume_count < LISTED_MAX) {
+        char *disk = text + first;
+        char *target = disk + strlen(disk) + 1;
+        if (target < text + field->length)
+            container.volumes[container.volume_count++] = (struct volume){disk, target, strcmp(text, "ro") == 0};
+    }
+}
+
+static bool configure(const uint8_t *data, uint32_t size, struct failure *failure)
+{
+    static struct rootfs rootfs;
+    uint64_t pids_max = 0, memory_max = 0;
+    struct field field;
+    while (field_next(&data, &size, &field)) {
+        switch (field.tag) {
+        case FIELD_HOSTNAME: container.hostname = field_text(&field); break;
+        case FIELD_METADATA_DISK: rootfs.metadata_disk = field_text(&field); break;
+        case FIELD_WRITABLE_DISK: rootfs.writable_disk = field_text(&field); break;
+        case FIELD_PACK_DISK:
+            if (rootfs.pack_count < PACKS_MAX)
+                rootfs.packs[rootfs.pack_count++] = field_text(&field);
+            break;
+        case FIELD_NO_ACL: rootfs.no_acl = field_number(&field); break;
+        case FIELD_READ_ONLY_PATH:
+            if (container.read_only_count < LISTED_MAX)
+                container.read_only_paths[container.read_only_count++] = field_text(&field);
+            break;
+        case FIELD_FILE:
+        case FIELD_VOLUME: take_listed(&field); break;
+        case FIELD_SHM_BYTES: container.shm_bytes = field_number(&field); break;
+        case FIELD_PIDS_MAX: pids_max = field_number(&field); break;
+        case FIELD_MEMORY_MAX: memory_max = field_number(&field); break;
+        }
+    }
+    rootfs.needs_read_only = container.read_only_count > 0;
+    if (!rootfs_mount(&rootfs, failure) || !mount_volumes(failure) || !write_files(failure) ||
+        !mount_terminals(failure) || !make_cgroup(pids_max, memory_max, failure))
+        return false;
+    init_pid = container_start(&container, failure);
+    if (init_pid < 0)
+        return false;
+    init_pidfd = (int)syscall(SYS_pidfd_open, init_pid, 0);
+    return init_pidfd >= 0 || failed_at(failure, "namespaces");
+}
+
+void machine_configure(const uint8_t *data, uint32_t size)
+{
+    if (configured)
+        return;
+    configured = true;
+    if (in_machine && !configure(data, size, &configure_failure))
+        note("%s: %s", configure_failure.stage, strerror(configure_failure.error));
+}
+
+bool machine_is_configured(void)
+{
+    return configured;
+}
+
+void machine_put_configured(struct fields *fields)
+{
+    fields_put_number(fields, FIELD_ERRNO, (uint64_t)configure_failure.error);
+    if (configure_failure.error) {
+        fields_put_text(fields, FIELD_STAGE, configure_failure.stage);
+        fields_put_text(fields, FIELD_TEXT, strerror(configure_failure.error));
+    }
+}
+
+/* ---- the workload ---- */
+
+void machine_join_cgroup(void)
+{
+    write_text(CGROUP "/cgroup.procs", "0");
+}
+
+bool machine_enter(void)
+{
+    if (!in_machine)
+        return true;
+    machine_join_cgroup();
+    return setns(init_pidfd, CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP) == 0;
+}
+
+int machine_open_terminal(unsigned *number)
+{
+    int fd = open(in_machine ? "/pts/ptmx" : "/dev/ptmx", O_RDWR | O_NOCTTY | O_NONBLOCK | O_CLOEXEC);
+    if (fd >= 0 && (ioctl(fd, TIOCSPTLCK, &(int){0}) < 0 || ioctl(fd, TIOCGPTN, number) < 0)) {
+        close(fd);
+        return -1;
+    }
+    return fd;
+}
+
+void machine_end_workload(void)
+{
+    if (init_pid > 0)
+        kill(init_pid, SIGKILL);
+}
+
+uint64_t machine_oom_kills(void)
+{
+    return in_machine ? read_number(CGROUP "/memory.events", "oom_kill ") : 0;
+}
+
+void machine_put_stats(struct fields *fields)
+{
+    struct statvfs disk = {0};
+    fields_put_number(fields, FIELD_MEMORY_BYTES, read_number(CGROUP "/memory.current", ""));
+    fields_put_number(fields, FIELD_PIDS, read_number(CGROUP "/pids.current", ""));
+    fields_put_number(fields, FIELD_CPU_NS, read_number(CGROUP "/cpu.stat", "usage_usec ") * 1000);
+    fields_put_number(fields, FIELD_OOM_KILLS, machine_oom_kills());
+    if (statvfs(UPPER_PATH, &disk) == 0)
+        fields_put_number(fields, FIELD_DISK_BYTES, (uint64_t)(disk.f_blocks - disk.f_bfree) * disk.f_frsize);
+}
+
+/* ---- the end ---- */
+
+static void unmount(const char *path)
+{
+    if (umount2(path, 0) < 0 && errno != EINVAL && errno != ENOENT)
+        umount2(path, MNT_DETACH);
+}
+
+void machine_unmount(void)
+{
+    if (!in_machine)
+        return;
+    if (init_pid > 0) {
+        machine_end_workload();
+        waitpid(init_pid, NULL, 0);
+    }
+    unmount(ROOT_PATH);
+    for (unsigned i = 0; i < container.volume_count; i++) {
+        char where[32];
+        snprintf(where, sizeof where, "/volumes/%u", i);
+        unmount(where);
+    }
+    unmount(UPPER_PATH);
+    sync();
+}
+
+_Noreturn void machine_power_off(void)
+{
+    if (in_machine)
+        reboot(RB_POWER_OFF);
+    _exit(0);
+}

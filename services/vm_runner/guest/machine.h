@@ -1,0 +1,32 @@
+/* The machine around the workload: its root file system, namespaces, limits, and its end. */
+#ifndef LNS_MACHINE_H
+#define LNS_MACHINE_H
+
+#include "wire.h"
+
+/* First thing of pid 1: basic mounts, modules, loopback, the virtio port. Returns the port's descriptor. */
+int machine_boot(void);
+void machine_add_entropy(const uint8_t *data, uint32_t size);
+
+/* Assembles what the host describes. A second time only repeats the first answer. */
+void machine_configure(const uint8_t *data, uint32_t size);
+bool machine_is_configured(void);
+void machine_put_configured(struct fields *fields);
+
+/* In a child of the agent: enters the workload's cgroup and namespaces. False with errno set. */
+bool machine_enter(void);
+/* In a child of the agent: has it counted and limited with the workload. */
+void machine_join_cgroup(void);
+/* A new terminal of the workload's own; -1 with errno set. */
+int machine_open_terminal(unsigned *number);
+/* Ends every process of the workload. */
+void machine_end_workload(void);
+
+uint64_t machine_oom_kills(void);
+void machine_put_stats(struct fields *fields);
+
+/* Ends everything, writes back and unmounts. */
+void machine_unmount(void);
+_Noreturn void machine_power_off(void);
+
+#endif

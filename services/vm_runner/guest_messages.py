@@ -1,0 +1,348 @@
+"""What host and guest agent say to each other, as values: requests to encode, events to read."""
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from services.vm_runner.wire import Fields, GuestViolation, Tag, encode_fields
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestVolume:
+    """A disk with an ext4 file system, mounted for the workload."""
+
+    disk: str
+    target: str
+    read_only: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestConfig:
+    """What the agent makes of a booted machine, before the first process.
+
+    Attributes:
+        hostname: name of the machine for the workload.
+        metadata_disk: serial of the disk with the composefs metadata image; empty: an empty root.
+        pack_disks: serials of the object packs, in the order of the image's layers.
+        no_acl: the image has no access control lists.
+        writable_disk: serial of the disk of the writable layer; empty keeps it in memory.
+        read_only_paths: absolute paths that the workload may not change.
+        files: content of files that are laid over the image's, by path.
+        volumes: further disks.
+        shm_bytes: size of /dev/shm.
+        pids_max: most processes; 0 for no limit.
+        memory_max: memory of the workload; 0 leaves the choice to the agent.
+    """
+
+    hostname: str
+    metadata_disk: str = ""
+    pack_disks: tuple[str, ...] = ()
+    no_acl: bool = False
+    writable_disk: str = ""
+    read_only_paths: tuple[str, ...] = ()
+    files: tuple[tuple[str, bytes], ...] = ()
+    volumes: tuple[GuestVolume, ...] = ()
+    shm_bytes: int = 0
+    pids_max: int = 0
+    memory_max: int = 0
+
+    def encode(self) -> bytes:
+        """Returns the message."""
+        fields: list[tuple[Tag, bytes | str | int]] = [(Tag.HOSTNAME, self.hostname)]
+        if self.metadata_disk:
+            fields.append((Tag.METADATA_DISK, self.metadata_disk))
+        fields += [(Tag.PACK_DISK, disk) for disk in self.pack_disks]
+        fields.append((Tag.NO_ACL, int(self.no_acl)))
+        if self.writable_disk:
+            fields.append((Tag.WRITABLE_DISK, self.writable_disk))
+        fields += [(Tag.READ_ONLY_PATH, path) for path in self.read_only_paths]
+        fields += [(Tag.FILE, path.encode() + b"\0" + content) for path, content in self.files]
+        for volume in self.volumes:
+            mode = b"ro" if volume.read_only else b"rw"
+            parts = (mode, volume.disk.encode(), volume.target.encode("utf-8", "surrogateescape"))
+            fields.append((Tag.VOLUME, b"\0".join(parts)))
+        fields += [
+            (Tag.SHM_BYTES, self.shm_bytes),
+            (Tag.PIDS_MAX, self.pids_max),
+            (Tag.MEMORY_MAX, self.memory_max),
+        ]
+        return encode_fields(fields)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rlimit:
+    """A resource limit by the kernel's number of it (`resource.RLIMIT_NOFILE` …)."""
+
+    resource: int
+    soft: int
+    hard: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessSpec:
+    """A process for the agent to start.
+
+    Attributes:
+        argv: program and arguments; a program without a slash is looked for in PATH.
+        env: environment; PATH, HOME, HOSTNAME (and TERM) are filled in by the agent.
+        user: `user[:group]` by name or number; empty is root.
+        workdir: absolute; made where it is missing.
+        terminal: rows and columns of its terminal; None for pipes.
+        is_main: its end ends everything else.
+        stdio_stream: stream of its standard input and output.
+        stderr_stream: stream of its standard error; 0 with a terminal.
+        umask: of the process.
+        oom_score: preference of the kernel for ending it when memory runs out.
+        rlimits: resource limits.
+        groups: further supplementary groups.
+    """
+
+    argv: tuple[str, ...]
+    env: tuple[str, ...] = ()
+    user: str = ""
+    workdir: str = ""
+    terminal: tuple[int, int] | None = None
+    is_main: bool = False
+    stdio_stream: int
+    stderr_stream: int = 0
+    umask: int = 0o022
+    oom_score: int = 0
+    rlimits: tuple[Rlimit, ...] = ()
+    groups: tuple[str, ...] = ()
+
+    def encode(self) -> bytes:
+        """Returns the message."""
+        fields: list[tuple[Tag, bytes | str | int]] = [(Tag.ARG, text) for text in self.argv]
+        fields += [(Tag.ENV, text) for text in self.env]
+        fields += [
+            (Tag.USER, self.user),
+            (Tag.WORKDIR, self.workdir or "/"),
+            (Tag.TTY, int(self.terminal is not None)),
+            (Tag.MAIN, int(self.is_main)),
+            (Tag.STDIO_STREAM, self.stdio_stream),
+            (Tag.STDERR_STREAM, self.stderr_stream),
+            (Tag.UMASK, self.umask),
+            (Tag.OOM_SCORE, self.oom_score),
+        ]
+        if self.terminal is not None:
+            fields += [(Tag.ROWS, self.terminal[0]), (Tag.COLUMNS, self.terminal[1])]
+        for limit in self.rlimits:
+            values = (limit.resource, limit.soft, limit.hard)
+            fields.append((Tag.RLIMIT, b"".join(v.to_bytes(8, "little") for v in values)))
+        fields += [(Tag.GROUP, group) for group in self.groups]
+        return encode_fields(fields)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Welcome:
+    """The agent's answer to a hello.
+
+    Attributes:
+        version: of the protocol that it speaks.
+        agent: its own version.
+        configured: whether it was configured before.
+        highest_id: the highest id of a process or stream that it has seen.
+        boot_ns: nanoseconds since the guest's kernel started, when: it started, its modules were
+            loaded, its port was open.
+    """
+
+    version: int
+    agent: str
+    configured: bool
+    highest_id: int
+    boot_ns: tuple[int, ...]
+
+    @classmethod
+    def parse(cls, fields: Fields) -> "Welcome":
+        """Reads the message."""
+        return cls(
+            version=fields.number(Tag.VERSION),
+            agent=fields.text(Tag.AGENT),
+            configured=bool(fields.number(Tag.CONFIGURED)),
+            highest_id=min(fields.number(Tag.HIGHEST_ID), 0xFFFF_0000),
+            boot_ns=fields.numbers(Tag.BOOT_NS),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The agent's state was sent completely."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Configured:
+    """The machine is configured, or could not be.
+
+    Attributes:
+        errno: 0 for success.
+        stage: what failed.
+        text: how.
+    """
+
+    errno: int
+    stage: str
+    text: str
+
+    @classmethod
+    def parse(cls, fields: Fields) -> "Configured":
+        """Reads the message."""
+        return cls(
+            errno=fields.number(Tag.ERRNO), stage=fields.text(Tag.STAGE), text=fields.text(Tag.TEXT)
+        )
+
+
+class ProcessPhase(IntEnum):
+    """How a process stands."""
+
+    RUNNING = 1
+    EXITED = 2
+    FAILED = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProcessState:
+    """How a process stands.
+
+    Attributes:
+        process_id: the host's id of it.
+        phase: what the other fields are about.
+        exit_code: where it exited.
+        signal: number of the signal that ended it, else 0.
+        oom_killed: whether the memory limit ended it.
+        stage: where it failed to start: `exec`, `user`, `working directory` …
+        errno: why.
+        text: why, for people.
+    """
+
+    process_id: int
+    phase: ProcessPhase
+    exit_code: int = 0
+    signal: int = 0
+    oom_killed: bool = False
+    stage: str = ""
+    errno: int = 0
+    text: str = ""
+
+    @classmethod
+    def parse(cls, process_id: int, fields: Fields) -> "ProcessState":
+        """Reads the message."""
+        try:
+            phase = ProcessPhase(fields.number(Tag.STATE))
+        except ValueError:
+            raise GuestViolation("the guest sent an unknown process state") from None
+        return cls(
+            process_id=process_id,
+            phase=phase,
+            exit_code=fields.number(Tag.EXIT_CODE) & 0xFF,
+            signal=fields.number(Tag.SIGNAL) & 0x7F,
+            oom_killed=bool(fields.number(Tag.OOM_KILLED)),
+            stage=fields.text(Tag.STAGE),
+            errno=fields.number(Tag.ERRNO) & 0xFFFF,
+            text=fields.text(Tag.TEXT),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connected:
+    """A connection to a port of the guest stands, or failed with `errno`."""
+
+    stream_id: int
+    errno: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamData:
+    """Bytes of a stream, each position exactly once and in order; `ended` with the last."""
+
+    stream_id: int
+    data: bytes
+    ended: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamRefused:
+    """The guest takes no more of a stream's input."""
+
+    stream_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamWritable:
+    """A stream's buffer has room again, or all of it was taken."""
+
+    stream_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StreamReset:
+    """The guest gave a stream up."""
+
+    stream_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GuestStats:
+    """What the workload uses inside the guest."""
+
+    memory_bytes: int
+    pids: int
+    cpu_ns: int
+    disk_bytes: int
+    oom_kills: int
+
+    @classmethod
+    def parse(cls, fields: Fields) -> "GuestStats":
+        """Reads the message."""
+        return cls(
+            memory_bytes=fields.number(Tag.MEMORY_BYTES),
+            pids=fields.number(Tag.PIDS),
+            cpu_ns=fields.number(Tag.CPU_NS),
+            disk_bytes=fields.number(Tag.DISK_BYTES),
+            oom_kills=fields.number(Tag.OOM_KILLS),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Notice:
+    """A line of the agent for people."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Goodbye:
+    """Everything is written back; the machine powers off."""
+
+
+GuestEvent = (
+    Welcome
+    | Ready
+    | Configured
+    | ProcessState
+    | Connected
+    | StreamData
+    | StreamRefused
+    | StreamWritable
+    | StreamReset
+    | GuestStats
+    | Notice
+    | Goodbye
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hello:
+    """What a host says first.
+
+    Attributes:
+        time_ns: the clock, nanoseconds since the epoch.
+        entropy: random bytes for the guest's pool.
+    """
+
+    time_ns: int
+    entropy: bytes = field(repr=False)
+
+    def encode(self, version: int) -> bytes:
+        """Returns the message."""
+        return encode_fields(
+            [(Tag.VERSION, version), (Tag.TIME_NS, self.time_ns), (Tag.ENTROPY, self.entropy)]
+        )
