@@ -22,13 +22,13 @@ def echo(short_directory: Path) -> Serving:
 
     @contextlib.asynccontextmanager
     async def serving(
-        *, timeout: float = 30.0, unary_limit: float = 600.0, grace: float = 0.2, **behaviours: Any
+        *, seconds: float = 30.0, unary_limit: float = 600.0, grace: float = 0.2, **behaviours: Any
     ) -> AsyncIterator[Any]:
         address = f"unix:{short_directory}/echo.sock"
         settings = ServerSettings(listen=(address,), unary_limit=unary_limit, grace=grace)
         async with (
             running_server(settings, [echo_service(**behaviours)]),
-            open_channel(PeerSettings(target=address, timeout=timeout), DESCRIPTOR) as channel,
+            open_channel(PeerSettings(target=address, timeout=seconds), DESCRIPTOR) as channel,
         ):
             yield EchoStub(channel)
 
