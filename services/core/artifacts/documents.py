@@ -81,7 +81,8 @@ def parse_artifact(
     Args:
         data: YAML or JSON from anywhere.
         family: what it has to be; None takes the document's `kind`.
-        validator: a registry's own schema for the family, instead of the one that ships with lns.
+        validator: a registry's own schema for the family, instead of schema and rules of lns; the
+            envelope has to be that of lns all the same.
 
     Raises:
         ArtifactInvalid: it is not one; `violations` has every problem by its JSON path.
@@ -91,7 +92,7 @@ def parse_artifact(
     found = to_violations((validator or validator_of(family)).errors(document))
     if validator is not None:
         found += to_violations(envelope_validator_of(family).errors(document))
-    if not found:
+    elif not found:
         found = tuple(
             Violation(subject=json_path(path), description=problem, type=RULE)
             for path, problem in rule_problems(family, document)

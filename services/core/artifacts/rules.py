@@ -1,56 +1,120 @@
-"""Rules of documents that no schema expresses: what references, quantities and lists must be."""
+"""Rules of documents that no schema expresses: references, quantities, routes, unique names."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from services.core.artifacts.families import AGENT, BUNDLE, POLICY, SANDBOX, TOOL, Family
+from services.core.artifacts.families import (
+    AGENT,
+    BUNDLE,
+    INTEGRATION,
+    POLICY,
+    SANDBOX,
+    TOOL,
+    Family,
+)
 from services.core.errors import LnsError
+from services.core.quantity import MIN_MEMORY_MIB, parse_cpus, parse_mebibytes
 from services.core.reference import Reference
+from services.core.route_match import RouteMatch
 
 Path = tuple[str | int, ...]
+Problem = tuple[Path, str]
 
 
-def rule_problems(family: Family, document: Mapping[str, Any]) -> Iterator[tuple[Path, str]]:
-    """Yields path and description of each problem of a document that fits its schema.
-
-    A member that a registry's own schema let pass in another shape is left to its reader.
-    """
-    spec = document["spec"]
-    for path, reference in _references(family, spec):
-        try:
-            Reference.parse(reference)
-        except LnsError as error:
-            yield ("spec", *path), error.message
+def rule_problems(family: Family, document: Mapping[str, Any]) -> Iterator[Problem]:
+    """Yields path and description of each problem of a document that fits its family's schema."""
+    rules = _RULES.get(family.slug)
+    if rules is not None:
+        yield from rules(document["spec"], ("spec",))
 
 
-def _references(family: Family, spec: dict[str, Any]) -> Iterator[tuple[Path, str]]:
-    if family is AGENT:
-        yield from _text(spec, "image")
-    elif family is SANDBOX:
-        yield from _text(spec, "baseImage")
-    elif family is TOOL:
-        yield from _refs(spec, "requiredIntegrations")
-    elif family is POLICY:
-        yield from _refs(spec, "integrations")
-    elif family is BUNDLE:
-        components: dict[str, Any] = spec["components"]
-        for name in components:
-            for path, reference in _refs(components, name):
-                yield ("components", *path), reference
+def policy_problems(spec: Mapping[str, Any], path: Path) -> Iterator[Problem]:
+    """Yields the problems of a policy's spec, or of a policy file."""
+    routes: list[Mapping[str, Any]] = spec.get("network", {}).get("allowedRoutes", [])
+    for index, route in enumerate(routes):
+        yield from _route(route, (*path, "network", "allowedRoutes", index))
+    for index, entry in enumerate(spec.get("integrations", ())):
+        if not isinstance(entry, str):
+            yield from _reference(entry["ref"], (*path, "integrations", index, "ref"))
 
 
-def _text(parent: dict[str, Any], name: str) -> Iterator[tuple[Path, str]]:
-    if isinstance(parent.get(name), str):
-        yield (name,), parent[name]
+def _agent_problems(spec: Mapping[str, Any], path: Path) -> Iterator[Problem]:
+    if "image" in spec:
+        yield from _reference(spec["image"], (*path, "image"))
+    yield from _repeated(spec, path, "volumes", "target")
+    yield from _repeated(spec, path, "credentials", "env")
+    hosts = [port["host"] for port in spec.get("ports", ())]
+    for index, host in enumerate(hosts):
+        if host and host in hosts[:index]:
+            yield (*path, "ports", index, "host"), f"port {host} is published twice"
+    for index, credential in enumerate(spec.get("credentials", ())):
+        if credential["env"] in spec.get("env", {}):
+            name = credential["env"]
+            yield (*path, "credentials", index, "env"), f"{name} is set in env too"
 
 
-def _refs(parent: dict[str, Any], name: str) -> Iterator[tuple[Path, str]]:
-    value = parent.get(name)
-    if isinstance(value, list):
-        for index, element in enumerate(value):
-            if isinstance(element, dict):
-                for path, reference in _text(element, "ref"):
-                    yield (name, index, *path), reference
-    elif isinstance(value, dict):
-        for path, reference in _text(value, "ref"):
-            yield (name, *path), reference
+def _sandbox_problems(spec: Mapping[str, Any], path: Path) -> Iterator[Problem]:
+    resources: Mapping[str, Any] = spec.get("resources", {})
+    if "cpu" in resources:
+        yield from _check(parse_cpus, resources["cpu"], (*path, "resources", "cpu"))
+    if "memory" in resources:
+        yield from _check(
+            lambda value: parse_mebibytes(value, minimum=MIN_MEMORY_MIB),
+            resources["memory"],
+            (*path, "resources", "memory"),
+        )
+    if "baseImage" in spec:
+        yield from _reference(spec["baseImage"], (*path, "baseImage"))
+
+
+def _bundle_problems(spec: Mapping[str, Any], path: Path) -> Iterator[Problem]:
+    for name, value in spec["components"].items():
+        below = (*path, "components", name)
+        entries = enumerate(value) if isinstance(value, list) else [(None, value)]
+        for index, entry in entries:
+            place = below if index is None else (*below, index)
+            yield from _reference(entry["ref"], (*place, "ref"))
+
+
+def _integration_problems(spec: Mapping[str, Any], path: Path) -> Iterator[Problem]:
+    for index, route in enumerate(spec["routes"]):
+        yield from _route(route, (*path, "routes", index))
+
+
+def _tool_problems(spec: Mapping[str, Any], path: Path) -> Iterator[Problem]:
+    for index, entry in enumerate(spec.get("requiredIntegrations", ())):
+        yield from _reference(entry["ref"], (*path, "requiredIntegrations", index, "ref"))
+
+
+_RULES: Mapping[str, Callable[[Mapping[str, Any], Path], Iterator[Problem]]] = {
+    AGENT.slug: _agent_problems,
+    BUNDLE.slug: _bundle_problems,
+    INTEGRATION.slug: _integration_problems,
+    POLICY.slug: policy_problems,
+    SANDBOX.slug: _sandbox_problems,
+    TOOL.slug: _tool_problems,
+}
+
+
+def _check(parse: Callable[[Any], object], value: object, path: Path) -> Iterator[Problem]:
+    try:
+        parse(value)
+    except LnsError as error:
+        yield path, error.message
+
+
+def _reference(text: str, path: Path) -> Iterator[Problem]:
+    yield from _check(Reference.parse, text, path)
+
+
+def _route(route: Mapping[str, Any], path: Path) -> Iterator[Problem]:
+    yield from _check(RouteMatch.parse, route["match"], (*path, "match"))
+
+
+def _repeated(spec: Mapping[str, Any], path: Path, name: str, key: str) -> Iterator[Problem]:
+    values: Iterable[str] = [entry[key] for entry in spec.get(name, ())]
+    seen: set[str] = set()
+    for index, value in enumerate(values):
+        if value in seen:
+            yield (*path, name, index, key), f"{value} occurs twice"
+        seen.add(value)

@@ -1,4 +1,7 @@
-"""The schemas that ship with lns: JSON Schema 2020-12, one file a family, one of shared parts."""
+"""The schemas that ship with lns: JSON Schema 2020-12, one file a family.
+
+`common.json` has what several of them share, `policy-file.json` is for `lns-policy.yaml`.
+"""
 
 import json
 from collections.abc import Mapping
@@ -28,6 +31,12 @@ def schema_json(family: Family) -> str:
 def validator_of(family: Family) -> SchemaValidator:
     """Returns the validator of a family's schema; made once."""
     return SchemaValidator(_load(family.slug), shared=[_load(_SHARED)])
+
+
+@cache
+def policy_file_validator() -> SchemaValidator:
+    """Returns the validator of `lns-policy.yaml`; made once."""
+    return SchemaValidator(_load("policy-file"), shared=[_load(_SHARED)])
 
 
 @cache

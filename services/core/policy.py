@@ -1,0 +1,269 @@
+"""Policies: asked for a verdict, and merged into one.
+
+The first route that matches decides; where none does, the default verdict. Of several policies each
+gives its own opinion on a connection, by its own first matching route; the strictest opinion wins
+(deny over ask over allow), and the strictest default where none has an opinion. `merge_policies`
+writes that down as one flat policy, so that who enforces it knows nothing of merging.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import reduce
+from typing import Any, Final
+
+from services.core.errors import LimitExceeded, RequestInvalid
+from services.core.reference import MAX_REFERENCE_CHARACTERS
+from services.core.route_match import RouteMatch, path_matches
+from services.core.run_plan import Policy, PolicyRoute, PolicyRule, Verdict
+
+MAX_ROUTES: Final = 4096
+
+_STRICTNESS: Final = {Verdict.ALLOW: 0, Verdict.ASK: 1, Verdict.DENY: 2}
+
+
+def policy_of_spec(spec: Mapping[str, Any], *, origin: str) -> Policy:
+    """Returns the policy of a validated `spec`, or of a validated policy file.
+
+    Args:
+        spec: `network` and `integrations`, as the schemas have them.
+        origin: what its routes say they come from.
+
+    Raises:
+        RequestInvalid: the `match` of a route cannot be understood.
+    """
+    network: Mapping[str, Any] = spec.get("network", {})
+    return Policy(
+        default_verdict=Verdict(network.get("defaultVerdict", Verdict.ASK)),
+        routes=tuple(_route(one, origin) for one in network.get("allowedRoutes", ())),
+        integrations=_unique(
+            integration_id(entry if isinstance(entry, str) else entry["ref"])
+            for entry in spec.get("integrations", ())
+        ),
+    )
+
+
+def integration_id(reference: str) -> str:
+    """Returns the id that a reference to an integration stands for.
+
+    It is the last segment of its path, without tag and digest: `anthropic` for
+    `localhost:5000/integrations/anthropic:v1`.
+
+    Raises:
+        RequestInvalid: nothing is left.
+    """
+    name = reference.partition("@")[0].rpartition("/")[2].partition(":")[0]
+    if not name or len(reference) > MAX_REFERENCE_CHARACTERS:
+        raise RequestInvalid(f"{reference[:100]!r} names no integration")
+    return name
+
+
+def decide(policy: Policy, host: str, port: int) -> tuple[Verdict, PolicyRoute | None]:
+    """Returns the verdict on a connection and the route that gave it, None for the default.
+
+    A route with rules permits the connection only as far as its requests fit one of them: see
+    `decide_request`. A route that cannot be understood matches nothing but counts as a denial, so
+    that damage never opens anything.
+    """
+    for route in policy.routes:
+        try:
+            match = RouteMatch.parse(route.match)
+        except RequestInvalid:
+            return Verdict.DENY, route
+        if match.matches(host, port):
+            return route.verdict, route
+    return policy.default_verdict, None
+
+
+def decide_request(
+    policy: Policy, host: str, port: int, *, method: str, path: str
+) -> tuple[Verdict, PolicyRoute | None]:
+    """Returns the verdict on an HTTP request, as `decide` does for its connection.
+
+    Args:
+        policy: the policy.
+        host: the name or address that is connected to.
+        port: its port.
+        method: the request's method.
+        path: its path without the query, already normalised.
+    """
+    verdict, route = decide(policy, host, port)
+    if route is not None and not rules_permit(route.rules, method, path):
+        return Verdict.DENY, route
+    return verdict, route
+
+
+def rules_permit(rules: Sequence[PolicyRule], method: str, path: str) -> bool:
+    """Says whether a request fits one of a route's rules; without rules every request does."""
+    return not rules or any(
+        rule.method in ("*", method) and path_matches(rule.path, path) for rule in rules
+    )
+
+
+def merge_policies(policies: Sequence[Policy]) -> Policy:
+    """Returns the one policy that decides as the strictest of several.
+
+    Its order and the origins of its routes are those of the given policies. Where two routes with
+    rules meet, it keeps the rules that both permit; a rule that overlaps another one only in part
+    is left out, so that the merged policy is never laxer than its parts.
+
+    Raises:
+        LimitExceeded: the merged policy would have more than `MAX_ROUTES` routes.
+        RequestInvalid: the `match` of a route cannot be understood.
+    """
+    return reduce(_merge, policies) if policies else Policy()
+
+
+def strictest(*verdicts: Verdict) -> Verdict:
+    """Returns the strictest of some verdicts."""
+    return max(verdicts, key=_STRICTNESS.__getitem__)
+
+
+def _route(route: Mapping[str, Any], origin: str) -> PolicyRoute:
+    match = str(RouteMatch.parse(route["match"]))
+    return PolicyRoute(
+        match=match,
+        verdict=Verdict(route["verdict"]),
+        description=route.get("description", ""),
+        rules=tuple(
+            PolicyRule(method=rule["method"], path=rule["path"]) for rule in route.get("rules", ())
+        ),
+        origin=origin,
+    )
+
+
+def _unique(names: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
+
+
+def _merge(one: Policy, two: Policy) -> Policy:
+    return Policy(
+        default_verdict=strictest(one.default_verdict, two.default_verdict),
+        routes=tuple(_merge_routes(one.routes, two.routes)),
+        integrations=_unique((*one.integrations, *two.integrations)),
+    )
+
+
+def _merge_routes(
+    ones: Sequence[PolicyRoute], twos: Sequence[PolicyRoute]
+) -> Iterator[PolicyRoute]:
+    """Yields the routes of all connections that two lists match, and of those that one matches.
+
+    A connection whose first matches are `ones[i]` and `twos[j]` must meet their combination first.
+    It can only be matched by combinations of later ones besides, so any order that puts (i, j)
+    before all (i' ≥ i, j' ≥ j) will do; "no match" is the last of each list.
+    """
+    left = [RouteMatch.parse(route.match) for route in ones]
+    right = [RouteMatch.parse(route.match) for route in twos]
+    index = _Index(right)
+    covered: set[int] = set()
+    count = 0
+    for route, match in zip(ones, left, strict=True):
+        is_covered = False
+        for position in index.candidates(match):
+            both = match.intersect(right[position])
+            if both is None:
+                continue
+            yield _combine(route, twos[position], both)
+            count += 1
+            is_covered = is_covered or both == match
+            if both == right[position]:
+                covered.add(position)
+            if count > MAX_ROUTES:
+                raise LimitExceeded(
+                    f"the policies merge into more than {MAX_ROUTES} routes",
+                    hint="use fewer or simpler policies",
+                )
+        if not is_covered:
+            yield route
+            count += 1
+    yield from (route for position, route in enumerate(twos) if position not in covered)
+
+
+class _Index:
+    """Finds the matches that may share a connection with a given one."""
+
+    def __init__(self, matches: Sequence[RouteMatch]) -> None:
+        self._below: dict[str, list[int]] = defaultdict(list)
+        self._wildcards: dict[str, list[int]] = defaultdict(list)
+        self._networks: list[int] = []
+        for position, match in enumerate(matches):
+            if match.network is not None:
+                self._networks.append(position)
+                continue
+            for suffix in _suffixes(match.name):
+                self._below[suffix].append(position)
+            if match.is_wildcard:
+                self._wildcards[match.name].append(position)
+
+    def candidates(self, match: RouteMatch) -> list[int]:
+        """Returns positions in ascending order."""
+        if match.network is not None:
+            return self._networks
+        found = set(self._below.get(match.name, ()))
+        for suffix in _suffixes(match.name):
+            found.update(self._wildcards.get(suffix, ()))
+        return sorted(found)
+
+
+def _suffixes(name: str) -> list[str]:
+    labels = name.split(".")
+    return [".".join(labels[start:]) for start in range(len(labels))]
+
+
+def _combine(one: PolicyRoute, two: PolicyRoute, match: RouteMatch) -> PolicyRoute:
+    verdict = strictest(one.verdict, two.verdict)
+    source = one if one.verdict is verdict else two
+    if verdict is Verdict.DENY:
+        return replace(source, match=str(match), rules=())
+    rules = one.rules or two.rules
+    if one.rules and two.rules:
+        rules = _unique_rules(_common(first, second) for first in one.rules for second in two.rules)
+        if not rules:
+            return replace(
+                source,
+                match=str(match),
+                verdict=Verdict.DENY,
+                description=f"the rules of {one.origin} and {two.origin} have nothing in common",
+                rules=(),
+            )
+    return replace(source, match=str(match), rules=rules)
+
+
+def _unique_rules(rules: Iterable[PolicyRule | None]) -> tuple[PolicyRule, ...]:
+    return tuple(dict.fromkeys(rule for rule in rules if rule is not None))
+
+
+def _common(one: PolicyRule, two: PolicyRule) -> PolicyRule | None:
+    """Returns the rule for the requests that two rules permit, if one path is within the other."""
+    if "*" not in (one.method, two.method) and one.method != two.method:
+        return None
+    method = two.method if one.method == "*" else one.method
+    for narrow, wide in ((one, two), (two, one)):
+        if _covers(wide.path, narrow.path):
+            return PolicyRule(method=method, path=narrow.path)
+    return None
+
+
+def _covers(wide: str, narrow: str) -> bool:
+    """Says whether every path of the pattern `narrow` certainly fits the pattern `wide`."""
+    segments = narrow.split("/")
+    reachable = {0}
+    for part in wide.split("/"):
+        if part == "**":
+            reachable = set(range(min(reachable), len(segments) + 1))
+        else:
+            reachable = {
+                position + 1
+                for position in reachable
+                if position < len(segments) and _covers_segment(part, segments[position])
+            }
+        if not reachable:
+            return False
+    return len(segments) in reachable
+
+
+def _covers_segment(wide: str, narrow: str) -> bool:
+    if narrow == "**":
+        return False
+    return wide in ("*", narrow) or ("*" not in narrow and path_matches(wide, narrow))
