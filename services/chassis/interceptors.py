@@ -15,6 +15,7 @@ same task. Messages are decoded and encoded here, so that a malformed request is
 other and bytes can be counted.
 """
 
+import asyncio
 import contextlib
 import dataclasses
 import inspect
@@ -63,6 +64,32 @@ class Wrapper(grpc.aio.ServerInterceptor):
 
     def __init__(self, scopes: Sequence[Scope]) -> None:
         self._scopes = tuple(scopes)
+        self._live = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    async def idle(self) -> None:
+        """Returns when no handler runs.
+
+        A stopped server has cancelled its calls, but does not wait until their handlers have
+        cleaned up.
+        """
+        await self._idle.wait()
+
+    @contextlib.asynccontextmanager
+    async def around(self, call: ServedCall) -> AsyncIterator[None]:
+        """Enters the scopes for one call."""
+        self._live += 1
+        self._idle.clear()
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                for scope in self._scopes:
+                    await stack.enter_async_context(scope(call))
+                yield
+        finally:
+            self._live -= 1
+            if not self._live:
+                self._idle.set()
 
     async def intercept_service(
         self,
@@ -75,18 +102,16 @@ class Wrapper(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None:
             return None
-        return _Wrapped(handler, handler_call_details, self._scopes).handler()
+        return _Wrapped(handler, handler_call_details, self).handler()
 
 
 class _Wrapped:
     """The handler of one call, and that call."""
 
-    def __init__(
-        self, inner: Any, details: grpc.HandlerCallDetails, scopes: tuple[Scope, ...]
-    ) -> None:
+    def __init__(self, inner: Any, details: grpc.HandlerCallDetails, wrapper: Wrapper) -> None:
         self._inner = inner
         self._details = details
-        self._scopes = scopes
+        self._wrapper = wrapper
         self._call: ServedCall | None = None
 
     def handler(self) -> "grpc.RpcMethodHandler[Any, Any]":
@@ -134,9 +159,7 @@ class _Wrapped:
             streams_answers=self._inner.response_streaming,
             context=context,
         )
-        async with contextlib.AsyncExitStack() as stack:
-            for scope in self._scopes:
-                await stack.enter_async_context(scope(self._call))
+        async with self._wrapper.around(self._call):
             yield
 
     def _received(self, request: Any) -> Any:

@@ -22,12 +22,13 @@ from typing import Any
 import grpc
 import grpc.aio
 import structlog
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from services.chassis.channel import METADATA_BYTES
 from services.chassis.interceptors import Wrapper
 from services.chassis.locks import owner_lock
+from services.chassis.probes import HEALTH_SERVICE_NAME, Probes
 from services.chassis.scopes import standard_scopes
 from services.chassis.settings import ServerSettings, check_unix_address, split_tcp_address
 from services.chassis.tls import server_credentials
@@ -44,6 +45,8 @@ _OPTIONS = (
     # Our clients ping every 30 s; by default gRPC takes that for abuse.
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 20_000),
 )
+
+_CLEAN_UP_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,30 +108,38 @@ async def running_server(
         InUse: another process serves at an address.
     """
     scopes = standard_scopes(allow=settings.allow, unary_limit=settings.unary_limit)
+    wrapper = Wrapper(scopes)
     server = grpc.aio.server(
-        interceptors=[Wrapper(scopes)],
+        interceptors=[wrapper],
         options=_OPTIONS,
         maximum_concurrent_rpcs=settings.concurrent_calls,
     )
     for service in services:
         service.add_to_server(service.servicer, server)
     names = [service.full_name for service in services]
-    probes = health.aio.HealthServicer()  # type: ignore[attr-defined]  # not in its __all__
+    probes = Probes(names)
     health_pb2_grpc.add_HealthServicer_to_server(probes, server)
     if settings.reflection:
         reflection.enable_server_reflection(
-            [*names, health.SERVICE_NAME, reflection.SERVICE_NAME], server
+            [*names, HEALTH_SERVICE_NAME, reflection.SERVICE_NAME], server
         )
-    for name in names:
-        await probes.set(name, health_pb2.HealthCheckResponse.SERVING)
     with contextlib.ExitStack() as sockets:
         addresses = [_bind(server, address, settings, sockets) for address in settings.listen]
         await server.start()
         try:
             yield addresses
         finally:
-            await probes.enter_graceful_shutdown()
+            probes.drain()
             await server.stop(settings.grace)
+            await _cleaned_up(wrapper)
+
+
+async def _cleaned_up(wrapper: Wrapper) -> None:
+    """Lets cancelled handlers end before what they use is closed."""
+    try:
+        await asyncio.wait_for(wrapper.idle(), _CLEAN_UP_SECONDS)
+    except TimeoutError:
+        log.error("calls_still_running", waited_seconds=_CLEAN_UP_SECONDS)  # noqa: TRY400  # no bug
 
 
 def _bind(
