@@ -47,10 +47,10 @@ class Options:
         """Returns timeout and metadata of one call: never later than the call that it serves."""
         own = default if timeout is None else timeout
         inherited = context.remaining() - _MARGIN_SECONDS
-        sent = grpc.aio.Metadata(
-            (REQUEST_ID_KEY, context.request_id() or context.new_request_id()), *(metadata or ())
-        )
-        return {"timeout": max(_SHORTEST_SECONDS, min(own, inherited)), "metadata": sent}
+        given = tuple(metadata or ())
+        if all(key != REQUEST_ID_KEY for key, _ in given):
+            given += ((REQUEST_ID_KEY, context.request_id() or context.new_request_id()),)
+        return {"timeout": max(_SHORTEST_SECONDS, min(own, inherited)), "metadata": given}
 
 
 class _Requests(Generic[Request]):

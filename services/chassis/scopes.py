@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import math
 import time
+import urllib.parse
 from collections.abc import AsyncIterator, Mapping
 
 import grpc
@@ -84,7 +85,7 @@ def _report(call: ServedCall, code: grpc.StatusCode) -> None:
         messages_out=call.messages_out,
         bytes_in=call.bytes_in,
         bytes_out=call.bytes_out,
-        peer=call.context.peer(),
+        peer=urllib.parse.unquote(call.context.peer()),
         principal=call.principal,
         request_id=context.request_id(),
     )

@@ -1,0 +1,180 @@
+"""Mutual TLS over TCP: who gets in, what renewed certificates change, who may call what."""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+from services.chassis.channel import open_channel
+from services.chassis.server import running_server
+from services.chassis.settings import PeerSettings, ServerSettings, TlsSettings
+from services.core import errors
+from services.core.errors import SettingsInvalid
+from tests.support.echo import DESCRIPTOR, EchoStub, echo_service, text
+
+
+class Authority:
+    """A certificate authority that writes the files of one peer a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ca = trustme.CA()
+
+    def issue(self, name: str, *, ca: trustme.CA | None = None) -> TlsSettings:
+        """Writes, or replaces by renaming, the files of the peer `name`."""
+        folder = self.folder / name
+        folder.mkdir(exist_ok=True)
+        issued = (ca or self.ca).issue_cert(name, "localhost")
+        settings = TlsSettings(
+            certificate=folder / "cert.pem", key=folder / "key.pem", authority=folder / "ca.pem"
+        )
+        for path, blobs in (
+            (settings.certificate, issued.cert_chain_pems),
+            (settings.key, [issued.private_key_pem]),
+            (settings.authority, [self.ca.cert_pem]),
+        ):
+            fresh = path.with_suffix(".new")
+            fresh.write_bytes(b"".join(blob.bytes() for blob in blobs))
+            fresh.replace(path)
+        return settings
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path)
+
+
+def server_settings(
+    tls: TlsSettings, allow: Mapping[str, tuple[str, ...]] | None = None
+) -> ServerSettings:
+    return ServerSettings(listen=("localhost:0",), tls=tls, allow=allow or {}, grace=0.1)
+
+
+async def whoami(_: Any, context: Any) -> Any:
+    return text(",".join(name.decode() for name in context.peer_identities() or ()))
+
+
+async def ask(address: str, tls: TlsSettings | None) -> str:
+    peer = PeerSettings(target=address, tls=tls, timeout=10)
+    async with open_channel(peer, DESCRIPTOR) as channel:
+        answer = await EchoStub(channel).Store(text(""))
+    return str(answer.value)
+
+
+async def test_a_client_with_a_certificate_gets_in(
+    authority: Authority, log_entries: list[dict[str, object]]
+) -> None:
+    settings = server_settings(authority.issue("server"))
+
+    async with running_server(settings, [echo_service(Store=whoami)]) as (address,):
+        names = await ask(address, authority.issue("resolver"))
+
+    assert "resolver" in names.split(",")
+    (line,) = [entry for entry in log_entries if entry["event"] == "rpc_finished"]
+    assert line["principal"] == "resolver"
+
+
+async def test_without_or_with_a_foreign_certificate_nobody_gets_in(authority: Authority) -> None:
+    """To gRPC that looks like an outage, hence a hint that names certificates."""
+    settings = server_settings(authority.issue("server"))
+    foreign = authority.issue("stranger", ca=trustme.CA())
+
+    async with running_server(settings, [echo_service(Store=whoami)]) as (address,):
+        for tls in (None, foreign):
+            with pytest.raises(errors.ServiceUnavailable) as caught:
+                await ask(address, tls)
+            assert "certificate" in caught.value.hint
+
+
+async def test_a_server_of_a_foreign_authority_is_not_believed(authority: Authority) -> None:
+    impostor = authority.issue("impostor", ca=trustme.CA())
+    settings = server_settings(impostor)
+
+    async with running_server(settings, [echo_service(Store=whoami)]) as (address,):
+        with pytest.raises(errors.ServiceUnavailable):
+            await ask(address, authority.issue("resolver"))
+
+
+async def test_renewed_certificates_are_used_without_a_restart(authority: Authority) -> None:
+    server_files = authority.issue("server")
+    old_client = authority.issue("old")
+
+    async with running_server(server_settings(server_files), [echo_service(Store=whoami)]) as (
+        address,
+    ):
+        assert "old" in await ask(address, old_client)
+
+        authority.ca = trustme.CA()
+        authority.issue("server")
+        new_client = authority.issue("new")
+
+        assert "new" in await ask(address, new_client)
+        with pytest.raises(errors.ServiceUnavailable):
+            await ask(address, old_client)
+
+
+async def test_a_certificate_that_vanishes_leaves_the_former_in_force(
+    authority: Authority,
+) -> None:
+    files = authority.issue("server")
+    client = authority.issue("client")
+
+    async with running_server(server_settings(files), [echo_service(Store=whoami)]) as (address,):
+        files.key.unlink()
+
+        assert "client" in await ask(address, client)
+
+
+@pytest.mark.parametrize(
+    "rule", ["/lns.test.v1.EchoService/Store", "/lns.test.v1.EchoService/*", "*"]
+)
+async def test_a_method_can_be_kept_to_named_callers(authority: Authority, rule: str) -> None:
+    settings = server_settings(authority.issue("server"), {rule: ("cli", "resolver")})
+
+    async with running_server(settings, [echo_service(Store=whoami)]) as (address,):
+        assert "cli" in await ask(address, authority.issue("cli"))
+        with pytest.raises(errors.CallerDenied, match="vm-runner") as caught:
+            await ask(address, authority.issue("vm-runner"))
+
+    assert caught.value.hint
+
+
+async def test_the_most_exact_rule_decides(authority: Authority) -> None:
+    allow = {
+        "*": ("nobody",),
+        "/lns.test.v1.EchoService/*": ("nobody",),
+        "/lns.test.v1.EchoService/Store": ("cli",),
+    }
+    settings = server_settings(authority.issue("server"), allow)
+
+    async with running_server(settings, [echo_service(Store=whoami)]) as (address,):
+        assert "cli" in await ask(address, authority.issue("cli"))
+
+
+async def test_a_rule_does_not_bind_who_comes_through_the_unix_socket(
+    authority: Authority, short_directory: Path
+) -> None:
+    settings = dataclasses.replace(
+        server_settings(authority.issue("server"), {"*": ("cli",)}),
+        listen=(f"unix:{short_directory}/s", "localhost:0"),
+    )
+
+    async with running_server(settings, [echo_service(Store=whoami)]) as (local, _):
+        assert await ask(local, None) == ""
+
+
+@pytest.mark.parametrize("missing", ["certificate", "key", "authority"])
+async def test_a_missing_file_is_named_on_both_sides(authority: Authority, missing: str) -> None:
+    tls = authority.issue("server")
+    path: Path = getattr(tls, missing)
+    os.unlink(path)  # noqa: PTH108  # a real absence
+
+    with pytest.raises(SettingsInvalid, match=str(path)):
+        async with running_server(server_settings(tls), []):
+            pass
+    with pytest.raises(SettingsInvalid, match=str(path)):
+        await ask("localhost:1", tls)
