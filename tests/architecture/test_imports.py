@@ -1,0 +1,67 @@
+"""The import rules of `pyproject.toml` hold, and would notice if they did not."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PROGRAM = Path(sys.executable).with_name("lint-imports")
+
+
+def lint_imports(root: Path) -> subprocess.CompletedProcess[str]:
+    """Run import-linter on the packages and the contracts below `root`."""
+    return subprocess.run(
+        [PROGRAM, "--config", ROOT / "pyproject.toml", "--no-cache"],
+        cwd=root,
+        env={"PYTHONPATH": f"{root}:{root / 'protos' / 'gen'}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_no_import_breaks_a_contract() -> None:
+    result = lint_imports(ROOT)
+
+    assert result.returncode == 0, result.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "statement", "contract"),
+    [
+        ("services/core/digest.py", "import structlog", "the core is pure"),
+        ("services/core/digest.py", "import services.chassis.server", "the directions of imports"),
+        (
+            "services/chassis/server.py",
+            "import services.resolver.ports",
+            "the directions of imports",
+        ),
+        (
+            "services/resolver/ports.py",
+            "import services.materializer.ports",
+            "the directions of imports",
+        ),
+        ("services/resolver/ports.py", "import grpc", "gRPC stays at the edges"),
+        ("services/resolver/ports.py", "import lns.vm.v1", "gRPC stays at the edges"),
+        ("services/materializer/ports.py", "import oras", "oras is fenced"),
+        ("services/vm_runner/ports.py", "import subprocess", "programs are started by adapters"),
+        ("cli/main.py", "import services.resolver.ports", "knows services by their protos"),
+    ],
+)
+def test_a_forbidden_import_is_noticed(
+    module: str, statement: str, contract: str, tmp_path: Path
+) -> None:
+    for package in ("services", "cli", "protos/gen/lns"):
+        for source in sorted((ROOT / package).rglob("*.py")):
+            target = tmp_path / source.relative_to(ROOT)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.touch()
+    (tmp_path / module).write_text(f"{statement}\n")
+
+    result = lint_imports(tmp_path)
+
+    assert result.returncode != 0
+    broken = [line for line in result.stdout.splitlines() if line.endswith("BROKEN")]
+    assert any(contract in line for line in broken), result.stdout
