@@ -20,6 +20,8 @@ from services.core.errors import SettingsInvalid, Violation
 
 PREFIX = "LNS_"
 MASKED = "(hidden)"
+_MAX_DEPTH = 16
+_MAX_VALUES = 10_000
 
 T = TypeVar("T")
 
@@ -120,15 +122,17 @@ class _Loader:
     def read(self, file: Path | None) -> dict[str, Any]:
         if file is None:
             return {}
-        import yaml  # noqa: PLC0415  # a client without a settings file should not pay for it
+        # A client without a settings file should not pay for it.
+        from services.core.artifacts.yaml_reader import YamlError, read_yaml  # noqa: PLC0415
 
         try:
-            document = yaml.safe_load(file.read_text(encoding="utf-8"))
+            text = file.read_text(encoding="utf-8")
+            document = read_yaml(text, max_depth=_MAX_DEPTH, max_nodes=_MAX_VALUES)
         except OSError as error:
             self.problem(str(file), error.strerror or "cannot be read")
             return {}
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            self.problem(str(file), " ".join(str(error).split()))
+        except (YamlError, UnicodeDecodeError) as error:
+            self.problem(str(file), str(error))
             return {}
         if document is None:
             return {}
