@@ -57,7 +57,8 @@ def format_duration(seconds: float) -> str:
         count = seconds / _DURATION_UNITS[unit]
         if count >= 1 and count == int(count):
             return f"{int(count)}{unit}"
-    return f"{seconds * 1000:g}ms" if seconds else "0s"
+    milliseconds = f"{seconds * 1000:.3f}".rstrip("0").rstrip(".")
+    return f"{milliseconds}ms" if seconds else "0s"
 
 
 def format_size(count: int) -> str:
