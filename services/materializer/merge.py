@@ -35,6 +35,10 @@ class Merger:
         layer.hide()
         layer.put()
 
+    def find(self, path: bytes) -> Inode | None:
+        """The inode at a canonical path, or None; symbolic links are not followed."""
+        return find_inode(self._root, path)
+
     def finish(self) -> Inode:
         """The merged tree, with link counts and first names of inodes in place."""
         _settle_links(self._root)
@@ -51,7 +55,7 @@ class _Layer:
         # A link may lead to what this very layer hides: targets are looked up before hiding.
         own = {entry.path for entry in entries if isinstance(entry, Put | Link)}
         self._below = {
-            entry.target: self._find(entry.target)
+            entry.target: find_inode(self._root, entry.target)
             for entry in entries
             if isinstance(entry, Link) and entry.target not in own
         }
@@ -60,7 +64,7 @@ class _Layer:
         """Applies whiteouts and opaque directories."""
         for entry in self._entries:
             if isinstance(entry, Opaque):
-                directory = self._find(entry.path)
+                directory = find_inode(self._root, entry.path)
                 if directory is not None and directory.children is not None:
                     directory.children.clear()
                 else:
@@ -70,7 +74,7 @@ class _Layer:
 
     def _remove(self, path: bytes) -> None:
         parent, _, name = path.rpartition(b"/")
-        holder = self._find(parent)
+        holder = find_inode(self._root, parent)
         if holder is not None and holder.children is not None:
             holder.children.pop(name, None)
 
@@ -100,7 +104,7 @@ class _Layer:
 
     def _target(self, link: Link) -> Inode:
         below = self._below.get(link.target)
-        target = below if below is not None else self._find(link.target)
+        target = below if below is not None else find_inode(self._root, link.target)
         if target is None:
             raise unsafe(link.path[1:], "its hard link target does not exist")
         if stat.S_IFMT(target.mode) not in (stat.S_IFREG, stat.S_IFLNK):
@@ -123,13 +127,15 @@ class _Layer:
         self._directories[path] = found
         return found
 
-    def _find(self, path: bytes) -> Inode | None:
-        inode: Inode | None = self._root
-        for name in path.split(b"/")[1:]:
-            if inode is None or inode.children is None:
-                return None
-            inode = inode.children.get(name)
-        return inode
+
+def find_inode(root: Inode, path: bytes) -> Inode | None:
+    """The inode at a canonical path of a tree, or None; symbolic links are not followed."""
+    inode: Inode | None = root
+    for name in path.split(b"/")[1:]:
+        if inode is None or inode.children is None:
+            return None
+        inode = inode.children.get(name)
+    return inode
 
 
 def _children(directory: Inode) -> dict[bytes, Inode]:

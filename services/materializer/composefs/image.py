@@ -42,6 +42,17 @@ def write_image(root: Inode, *, min_version: int = 1, max_version: int = 1) -> b
     return image
 
 
+def has_acl(image: bytes | bytearray) -> bool:
+    """Whether an inode of an image has a POSIX access control list; else it is mounted `noacl`."""
+    return bool(_HEADER.unpack_from(image)[2] & _FLAG_HAS_ACL)
+
+
+def inode_count(image: bytes | bytearray) -> int:
+    """Number of inodes of an image, the whiteouts in its root included."""
+    count: int = erofs.SUPERBLOCK.unpack_from(image, erofs.SUPERBLOCK_AT)[6]
+    return count
+
+
 def _write_heads(image: bytearray, layout: Layout) -> None:
     flags = _FLAG_HAS_ACL if layout.has_acl else 0
     _HEADER.pack_into(image, 0, _HEADER_MAGIC, _HEADER_VERSION, flags, layout.version)

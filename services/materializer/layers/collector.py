@@ -7,7 +7,7 @@ from services.materializer.composefs.tree import INLINE_MAX, SYMLINK_MAX, Inode
 from services.materializer.layers.entries import Entry, Link, Put
 from services.materializer.layers.limits import LayerLimits, unsafe
 from services.materializer.layers.names import Opaque, Place, check_path, whiteout
-from services.materializer.layers.pack import PackWriter
+from services.materializer.layers.pack import PackWriter, object_path
 from services.materializer.layers.tar import Hole, Kind, Member, TarReader
 
 _TYPES = {
@@ -30,9 +30,26 @@ class Collector:
     the layers below is decided when they are merged.
     """
 
-    def __init__(self, pack: PackWriter, limits: LayerLimits) -> None:
+    def __init__(
+        self,
+        pack: PackWriter,
+        limits: LayerLimits,
+        *,
+        prefix: bytes = b"",
+        has_whiteouts: bool = True,
+    ) -> None:
+        """Makes a collector for one archive.
+
+        Args:
+            pack: where contents go.
+            limits: the most that the archive may bring.
+            prefix: canonical path that its root becomes in the tree; empty is the tree's root.
+            has_whiteouts: whether names such as `.wh.x` hide lower layers, or are names like any.
+        """
         self._pack = pack
         self._limits = limits
+        self._prefix = prefix
+        self._has_whiteouts = has_whiteouts
         self._seen: dict[bytes, Kind] = {b"": Kind.DIRECTORY}
         self._file_bytes = 0
 
@@ -47,7 +64,7 @@ class Collector:
                 raise unsafe(member.name, f"it is one entry more than {self._limits.entries}")
             place = check_path(member.name, self._limits)
             self._enter(place.parent, member.name)
-            mark = whiteout(place, member.name)
+            mark = whiteout(place, member.name) if self._has_whiteouts else None
             if mark is not None:
                 if isinstance(mark, Opaque):
                     self._enter(mark.path, member.name)
@@ -78,7 +95,7 @@ class Collector:
 
     def _entry(self, place: Place, member: Member, reader: TarReader) -> Entry:
         if member.kind is Kind.HARD_LINK:
-            return Link(place.path, self._link_target(place, member))
+            return Link(self._prefix + place.path, self._prefix + self._link_target(place, member))
         inode = Inode(
             _TYPES[member.kind] | member.mode,
             member.uid,
@@ -94,7 +111,7 @@ class Collector:
             inode.size = len(inode.payload)
         elif member.kind in (Kind.CHARACTER_DEVICE, Kind.BLOCK_DEVICE):
             inode.rdev = _device_number(member)
-        return Put(place.path, inode)
+        return Put(self._prefix + place.path, inode)
 
     def _link_target(self, place: Place, member: Member) -> bytes:
         target = check_path(
@@ -127,8 +144,7 @@ class Collector:
             inode.content = _whole(reader.content()) or None
             return
         inode.digest = self._pack.add(reader.content())
-        name = inode.digest.hex()
-        inode.payload = f"{name[:2]}/{name[2:]}".encode()
+        inode.payload = object_path(inode.digest)
 
 
 def _whole(pieces: Iterable[memoryview | Hole]) -> bytes:

@@ -1,21 +1,31 @@
 """One pass over a layer's blob: decompress, hash, take apart, store."""
 
+import contextlib
 import hashlib
 import queue
+import stat
+import tempfile
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from services.core.errors import ContentCorrupt
+from services.materializer.composefs.tree import INLINE_MAX, Inode
 from services.materializer.layers.collector import Collector
 from services.materializer.layers.decompress import decompressed
-from services.materializer.layers.entries import EntryWriter
+from services.materializer.layers.entries import Entry, EntryWriter, Put
 from services.materializer.layers.limits import LayerLimits, unsafe
-from services.materializer.layers.pack import PackWriter
+from services.materializer.layers.pack import PackWriter, object_path
 from services.materializer.layers.stream import ByteStream
 from services.materializer.layers.tar import TarReader
+
+OBJECTS = "objects.erofs"
+"""Name of the object pack in a layer's directory; absent where there are no objects."""
+
+ENTRIES = "entries"
+"""Name of the entry list in a layer's directory."""
 
 _CHUNKS_AHEAD = 8
 _WRITE_BUFFER_BYTES = 1 << 20
@@ -26,15 +36,13 @@ class LayerFacts:
     """What is known of a layer that was taken apart.
 
     Attributes:
-        diff_id: SHA-256 of the uncompressed layer, hexadecimal.
         objects_bytes: size of the object pack; 0 if the layer has no objects and so no pack.
         object_count: number of different objects.
         entries_bytes: size of the entry list.
         entry_count: number of entries.
-        layer_bytes: size of the uncompressed layer.
+        layer_bytes: size of the uncompressed archives.
     """
 
-    diff_id: str
     objects_bytes: int
     object_count: int
     entries_bytes: int
@@ -45,7 +53,7 @@ class LayerFacts:
 def ingest_layer(
     blob: BinaryIO, directory: Path, *, diff_id: str, limits: LayerLimits
 ) -> LayerFacts:
-    """Takes a layer apart into `objects.erofs` and `entries` in an empty directory.
+    """Takes a layer of an image apart into `objects.erofs` and `entries` in an empty directory.
 
     The files are written and not yet synced. What is left in the directory after an error is the
     caller's to remove.
@@ -53,7 +61,7 @@ def ingest_layer(
     Args:
         blob: the layer as it is distributed: gzip, zstd or plain.
         directory: where the files go.
-        diff_id: what the uncompressed bytes must hash to, 64 hexadecimal digits; empty accepts any.
+        diff_id: what the uncompressed bytes must hash to, 64 hexadecimal digits.
         limits: the most that the layer may bring.
 
     Raises:
@@ -61,40 +69,97 @@ def ingest_layer(
         ContentCorrupt: the layer does not have the diffID.
         OSError: as the operating system gave it.
     """
-    with (
-        (directory / "objects.erofs").open("w+b", buffering=_WRITE_BUFFER_BYTES) as objects,
-        (directory / "tails").open("w+b", buffering=_WRITE_BUFFER_BYTES) as tails,
-        (directory / "entries").open("wb", buffering=_WRITE_BUFFER_BYTES) as entries,
-        _HashedAhead(decompressed(blob, limits)) as chunks,
-    ):
-        pack = PackWriter(objects, tails)
-        writer = EntryWriter(entries)
-        stream = ByteStream(iter(chunks))
-        for entry in Collector(pack, limits).entries(TarReader(stream, limits)):
-            writer.add(entry)
-            if writer.size > limits.list_bytes:
-                raise unsafe(entry.path, f"the entry list has more than {limits.list_bytes} bytes")
-        stream.drain()
-        if diff_id and chunks.hexdigest() != diff_id:
+    with open_layer(directory, limits) as layer:
+        actual = layer.add_archive(blob)
+        if actual != diff_id:
             raise ContentCorrupt(
-                f"the layer's uncompressed bytes hash to sha256:{chunks.hexdigest()}",
+                f"the layer's uncompressed bytes hash to sha256:{actual}",
                 hint="the image's config and its layers do not belong together",
                 metadata={"diff_id": f"sha256:{diff_id}"},
             )
-        objects_bytes = pack.finish()
-        writer.finish()
-        facts = LayerFacts(
-            diff_id=chunks.hexdigest(),
-            objects_bytes=objects_bytes,
-            object_count=pack.object_count,
-            entries_bytes=writer.size,
-            entry_count=writer.count,
-            layer_bytes=chunks.size,
+        return layer.finish()
+
+
+@contextlib.contextmanager
+def open_layer(directory: Path, limits: LayerLimits) -> Iterator["LayerBuilder"]:
+    """Yields a builder that writes `objects.erofs` and `entries` in an empty directory."""
+    with (
+        (directory / OBJECTS).open("w+b", buffering=_WRITE_BUFFER_BYTES) as objects,
+        (directory / ENTRIES).open("wb", buffering=_WRITE_BUFFER_BYTES) as entries,
+        tempfile.TemporaryFile(dir=directory, buffering=_WRITE_BUFFER_BYTES) as tails,
+    ):
+        yield LayerBuilder(
+            PackWriter(objects, cast("BinaryIO", tails)), EntryWriter(entries), limits
         )
-    (directory / "tails").unlink()
-    if not objects_bytes:
-        (directory / "objects.erofs").unlink()
-    return facts
+    if not (directory / OBJECTS).stat().st_size:
+        (directory / OBJECTS).unlink()
+
+
+class LayerBuilder:
+    """A layer that grows from archives and single entries; see `open_layer`."""
+
+    def __init__(self, pack: PackWriter, writer: EntryWriter, limits: LayerLimits) -> None:
+        self._pack = pack
+        self._writer = writer
+        self._limits = limits
+        self._layer_bytes = 0
+
+    def add_archive(self, blob: BinaryIO, *, prefix: bytes = b"", mounted: bool = False) -> str:
+        """Adds what an archive holds; returns SHA-256 of its uncompressed bytes in hexadecimal.
+
+        Args:
+            blob: gzip, zstd or plain.
+            prefix: canonical path that the archive's root becomes.
+            mounted: whether every file is taken as it is, names of whiteouts included.
+
+        Raises:
+            LayerUnsafe: it is malformed, hostile or beyond the limits; names the entry.
+            OSError: as the operating system gave it.
+        """
+        with _HashedAhead(decompressed(blob, self._limits)) as chunks:
+            stream = ByteStream(iter(chunks))
+            collector = Collector(
+                self._pack, self._limits, prefix=prefix, has_whiteouts=not mounted
+            )
+            for entry in collector.entries(TarReader(stream, self._limits)):
+                self.add_entry(entry)
+            stream.drain()
+            self._layer_bytes += chunks.size
+            return chunks.hexdigest()
+
+    def add_entry(self, entry: Entry) -> None:
+        """Adds one entry.
+
+        Raises:
+            LayerUnsafe: the entry list becomes too long.
+        """
+        self._writer.add(entry)
+        if self._writer.size > self._limits.list_bytes:
+            raise unsafe(
+                entry.path, f"the entry list has more than {self._limits.list_bytes} bytes"
+            )
+
+    def add_file(self, path: bytes, content: bytes) -> None:
+        """Adds a file, mode 0644, owned by root, of time 0."""
+        inode = Inode(stat.S_IFREG | 0o644, size=len(content))
+        if len(content) <= INLINE_MAX:
+            inode.content = content or None
+        else:
+            inode.digest = self._pack.add([memoryview(content)])
+            inode.payload = object_path(inode.digest)
+        self.add_entry(Put(path, inode))
+
+    def finish(self) -> LayerFacts:
+        """Completes both files; returns what is known of the layer."""
+        objects_bytes = self._pack.finish()
+        self._writer.finish()
+        return LayerFacts(
+            objects_bytes=objects_bytes,
+            object_count=self._pack.object_count,
+            entries_bytes=self._writer.size,
+            entry_count=self._writer.count,
+            layer_bytes=self._layer_bytes,
+        )
 
 
 class _HashedAhead:

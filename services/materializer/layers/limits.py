@@ -33,7 +33,7 @@ class LayerLimits:
     path_bytes: int = 4095
     depth: int = 256
     header_bytes: int = 1 << 20
-    list_bytes: int = 512 << 20
+    list_bytes: int = 128 << 20
     sparse_segments: int = 100_000
     expansion: int = 2000
     expansion_free_bytes: int = 1 << 30

@@ -30,6 +30,12 @@ _U32_MAX = 0xFFFFFFFF
 _PREFIX_DIGITS = 2
 
 
+def object_path(digest: bytes) -> bytes:
+    """The path of an object below the root of its pack."""
+    name = digest.hex()
+    return f"{name[:_PREFIX_DIGITS]}/{name[_PREFIX_DIGITS:]}".encode()
+
+
 class StoredObject(NamedTuple):
     """Where a content lies in the files of a writer."""
 

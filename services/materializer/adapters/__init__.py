@@ -1,0 +1,1 @@
+"""The materializer's ways to the world: disk, catalogue, worker processes, the gateway."""

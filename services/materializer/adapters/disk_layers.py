@@ -1,0 +1,113 @@
+"""Layers on disk, made by worker processes."""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from services.chassis.blocking import Blocking
+from services.core.digest import Digest
+from services.materializer.adapters.store_files import StoreFiles, size_on_disk, translated
+from services.materializer.adapters.workers import Workers
+from services.materializer.images import ImageLayer, LayerSource, MountSource
+from services.materializer.layers.ingest import ENTRIES, OBJECTS
+from services.materializer.layers.limits import LayerLimits
+from services.materializer.ports import Told
+
+_END = re.compile(rb"\nend ([0-9]+) sha256:[0-9a-f]{64}\n\Z")
+_END_BYTES_MAX = 128
+_HEX = re.compile(r"[0-9a-f]{64}")
+
+
+class DiskLayers:
+    """The port `Layers` on a `StoreFiles`."""
+
+    def __init__(
+        self, files: StoreFiles, workers: Workers, blocking: Blocking, limits: LayerLimits
+    ) -> None:
+        self._files = files
+        self._workers = workers
+        self._blocking = blocking
+        self._limits = asdict(limits)
+
+    async def find(self, diff_id: Digest) -> ImageLayer | None:
+        """Returns what the store has of a layer, without its blob's digest; None for nothing."""
+        return await self._blocking.run(self._find, diff_id)
+
+    async def build(
+        self, source: LayerSource, blob: Path, told: Told, *, replace: bool = False
+    ) -> None:
+        """Makes a layer of a blob; raises LayerUnsafe, ContentCorrupt."""
+        with self._files.scratch() as directory:
+            await self._workers.run(
+                "layer",
+                {
+                    "blob": str(blob),
+                    "directory": str(directory),
+                    "diff_id": source.diff_id.hex,
+                    "limits": self._limits,
+                },
+                told,
+            )
+            if replace:
+                await self.remove([source.diff_id])
+            await self._blocking.run(self._files.publish_layer, directory, source.diff_id)
+
+    async def build_mounts(
+        self, diff_id: Digest, mounts: Sequence[MountSource], blobs: Mapping[Digest, Path]
+    ) -> None:
+        """Makes one layer of mounts; raises LayerUnsafe."""
+        with self._files.scratch() as directory:
+            await self._workers.run(
+                "mounts",
+                {
+                    "directory": str(directory),
+                    "limits": self._limits,
+                    "mounts": [
+                        {
+                            "path": mount.path,
+                            "content": mount.content,
+                            "blobs": [str(blobs[digest]) for digest in mount.blobs],
+                        }
+                        for mount in mounts
+                    ],
+                },
+            )
+            await self._blocking.run(self._files.publish_layer, directory, diff_id)
+
+    async def remove(self, diff_ids: Iterable[Digest]) -> int:
+        """Removes layers; returns the bytes that became free."""
+        freed = [await self._blocking.run(self._files.remove_layer, one) for one in diff_ids]
+        return sum(freed)
+
+    async def list(self) -> Mapping[Digest, int]:
+        """Returns every layer with the bytes it takes."""
+        return await self._blocking.run(self._list)
+
+    def objects_file(self, diff_id: Digest) -> Path:
+        """The object pack of a layer."""
+        return self._files.layer(diff_id) / OBJECTS
+
+    def _find(self, diff_id: Digest) -> ImageLayer | None:
+        directory = self._files.layer(diff_id)
+        try:
+            with (directory / ENTRIES).open("rb") as entries:
+                entries.seek(-min(_END_BYTES_MAX, entries.seek(0, 2)), 2)
+                end = _END.search(entries.read())
+        except FileNotFoundError:
+            return None
+        objects = directory / OBJECTS
+        return ImageLayer(
+            diff_id=diff_id,
+            blob_digest=None,
+            objects_bytes=objects.stat().st_size if objects.exists() else 0,
+            entry_count=int(end[1]) if end else 0,
+        )
+
+    def _list(self) -> Mapping[Digest, int]:
+        with translated():
+            return {
+                Digest.from_hex(directory.name): size_on_disk(directory)
+                for directory in self._files.layers.iterdir()
+                if _HEX.fullmatch(directory.name) and directory.is_dir()
+            }

@@ -1,0 +1,62 @@
+"""Blobs out of the gateway's store, where both services share the state directory."""
+
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from services.chassis.blocking import Blocking
+from services.core.digest import Digest
+from services.core.errors import BlobsMissing, ContentCorrupt, LimitExceeded, Violation
+
+
+class SharedBlobs:
+    """The port `Blobs` on `blobs/sha256` of a state directory; it is only ever read."""
+
+    def __init__(self, home: Path, blocking: Blocking) -> None:
+        self._directory = home / "blobs" / "sha256"
+        self._blocking = blocking
+
+    async def read(self, digest: Digest, *, limit: int) -> bytes:
+        """Returns a small blob whole; raises BlobsMissing, LimitExceeded, ContentCorrupt."""
+        return await self._blocking.run(self._read, digest, limit)
+
+    @contextlib.asynccontextmanager
+    async def file(self, digest: Digest) -> AsyncIterator[Path]:
+        """Yields the blob's file; raises BlobsMissing."""
+        path = self._directory / digest.hex
+        if not await self._blocking.run(path.is_file):
+            raise missing(digest)
+        yield path
+
+    def _read(self, digest: Digest, limit: int) -> bytes:
+        try:
+            with (self._directory / digest.hex).open("rb") as file:
+                data = file.read(limit + 1)
+        except FileNotFoundError:
+            raise missing(digest) from None
+        return checked(data, digest, limit)
+
+
+def checked(data: bytes, digest: Digest, limit: int) -> bytes:
+    """Returns a small blob's bytes; raises LimitExceeded, ContentCorrupt."""
+    if len(data) > limit:
+        raise LimitExceeded(f"{digest} has more than {limit} bytes")
+    if Digest.of(data) != digest:
+        raise ContentCorrupt(
+            f"the blob {digest} is damaged in the store",
+            hint="pull the image again",
+            metadata={"digest": digest},
+        )
+    return data
+
+
+def missing(digest: Digest) -> BlobsMissing:
+    """The error for a blob that the gateway does not have."""
+    return BlobsMissing(
+        f"the blob {digest} is not in the store",
+        hint="pull the image first (`lns pull`)",
+        violations=[
+            Violation(subject=digest, description="is not in the blob store", type="MISSING")
+        ],
+        metadata={"digest": digest},
+    )

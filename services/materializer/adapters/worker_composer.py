@@ -1,0 +1,73 @@
+"""Merged images, dumps and checks, made by worker processes."""
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from services.core.digest import Digest
+from services.materializer.adapters.store_files import StoreFiles
+from services.materializer.adapters.workers import Workers
+from services.materializer.images import Composed, LayerDamage, Verification
+
+
+class WorkerComposer:
+    """The port `Composer` on a `StoreFiles`."""
+
+    def __init__(self, files: StoreFiles, workers: Workers) -> None:
+        self._files = files
+        self._workers = workers
+
+    @contextlib.asynccontextmanager
+    async def compose(
+        self, layers: Sequence[Digest], read_only: Sequence[str]
+    ) -> AsyncIterator[tuple[Composed, Path]]:
+        """Yields the metadata image of merged layers; raises LayerUnsafe, ContentCorrupt."""
+        with self._files.scratch() as directory:
+            path = directory / "image.cfs"
+            result = await self._workers.run(
+                "compose", {**self._tree(layers, read_only), "image": str(path)}
+            )
+            composed = Composed(
+                digest=Digest.from_hex(result["digest"]),
+                metadata_bytes=result["metadata_bytes"],
+                inode_count=result["inode_count"],
+                has_acl=result["has_acl"],
+            )
+            yield composed, path
+
+    @contextlib.asynccontextmanager
+    async def dump(self, layers: Sequence[Digest], read_only: Sequence[str]) -> AsyncIterator[Path]:
+        """Yields a file with the dump of merged layers; raises as `compose`."""
+        with self._files.scratch() as directory:
+            path = directory / "dump"
+            await self._workers.run("dump", {**self._tree(layers, read_only), "output": str(path)})
+            yield path
+
+    async def verify(self, layers: Sequence[Digest], read_only: Sequence[str]) -> Verification:
+        """Hashes every object of the layers again."""
+        result = await self._workers.run("verify", self._tree(layers, read_only))
+        checks = result["layers"]
+        return Verification(
+            object_count=sum(check["object_count"] for check in checks),
+            checked_bytes=sum(check["checked_bytes"] for check in checks),
+            damages=tuple(
+                LayerDamage(
+                    diff_id=Digest.from_hex(check["diff_id"]),
+                    path=damage["path"],
+                    object_digest=damage["object_digest"],
+                    description=damage["description"],
+                )
+                for check in checks
+                for damage in check["damages"]
+            ),
+        )
+
+    def _tree(self, layers: Sequence[Digest], read_only: Sequence[str]) -> dict[str, Any]:
+        return {
+            "layers": [
+                {"diff_id": diff_id.hex, "directory": str(self._files.layer(diff_id))}
+                for diff_id in layers
+            ],
+            "read_only": list(read_only),
+        }

@@ -1,0 +1,134 @@
+"""Worker processes that do the heavy jobs, a bounded number at a time.
+
+Each takes one job a line; see `services.materializer.worker`. A job whose caller is cancelled is
+ended by killing its process; the next job gets a fresh one.
+"""
+
+import asyncio
+import contextlib
+import json
+import sys
+from collections.abc import AsyncIterator, Callable
+from types import TracebackType
+from typing import Any, Self
+
+import structlog
+
+from services.core.errors import LEAVES, Internal, LnsError
+
+log = structlog.get_logger()
+
+_LINE_MAX = 64 << 20
+_MODULE = "services.materializer.worker"
+
+
+class Workers:
+    """At most `limit` worker processes, started when they are first needed and then kept.
+
+    An asynchronous context manager; leaving it ends the processes.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._free = asyncio.Semaphore(limit)
+        self._idle: list[asyncio.subprocess.Process] = []
+
+    async def __aenter__(self) -> Self:
+        """Starts a first worker, so that the first job need not wait for it."""
+        self._idle.append(await _start())
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for worker in self._idle:
+            await _end(worker)
+        self._idle.clear()
+
+    async def run(
+        self, job: str, request: dict[str, Any], told: Callable[[int], None] | None = None
+    ) -> dict[str, Any]:
+        """Returns the result of a job.
+
+        Args:
+            job: its name.
+            request: what it needs, as JSON has it.
+            told: takes the progress of the job, in bytes.
+
+        Raises:
+            LnsError: the one that the job ended with; Internal if its process died.
+        """
+        async with self._worker() as worker:
+            answer = await _converse(worker, {"job": job, **request}, told)
+        failure = answer.get("error")
+        if failure is not None:
+            raise _rebuild(failure)
+        result: dict[str, Any] = answer["result"]
+        return result
+
+    @contextlib.asynccontextmanager
+    async def _worker(self) -> AsyncIterator[asyncio.subprocess.Process]:
+        """Yields a worker; one whose job did not end is not used again."""
+        async with self._free:
+            worker = self._idle.pop() if self._idle else await _start()
+            if worker.returncode is not None:
+                worker = await _start()
+            try:
+                yield worker
+            except BaseException:
+                await _end(worker)
+                raise
+            self._idle.append(worker)
+
+
+async def _start() -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        _MODULE,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=_LINE_MAX,
+        start_new_session=True,  # a signal for the service's terminal is not for its workers
+    )
+
+
+async def _end(worker: asyncio.subprocess.Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        worker.kill()
+    # However often the caller is cancelled: what the worker wrote to is cleaned up after this.
+    waiting = asyncio.ensure_future(worker.wait())
+    while not waiting.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.shield(waiting)
+
+
+async def _converse(
+    worker: asyncio.subprocess.Process,
+    request: dict[str, Any],
+    told: Callable[[int], None] | None,
+) -> dict[str, Any]:
+    """Sends a job and reads its answers up to the last."""
+    if worker.stdin is None or worker.stdout is None:
+        raise AssertionError("a worker has pipes")
+    try:
+        worker.stdin.write(json.dumps(request).encode() + b"\n")
+        await worker.stdin.drain()
+        while line := await worker.stdout.readline():
+            answer: dict[str, Any] = json.loads(line)
+            if "progress" not in answer:
+                return answer
+            if told is not None:
+                told(answer["progress"])
+    except (BrokenPipeError, ConnectionResetError):
+        pass
+    code = await worker.wait()
+    log.error("worker_died", job=request["job"], exit_code=code)
+    raise Internal(f"a worker of the materializer died (exit code {code})")
+
+
+def _rebuild(failure: dict[str, Any]) -> LnsError:
+    leaf = LEAVES.get(failure["reason"], Internal)
+    return leaf(failure["message"], hint=failure["hint"], metadata=failure["metadata"])

@@ -1,0 +1,85 @@
+"""The composition root of the materializer."""
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+from lns.materializer.v1 import materializer_service_pb2 as pb
+from lns.materializer.v1 import materializer_service_pb2_grpc as rpc
+from lns.registry.v1 import registry_service_pb2
+
+from services.chassis.blocking import Blocking
+from services.chassis.channel import open_channel
+from services.chassis.locks import owner_lock
+from services.chassis.server import Service
+from services.materializer.adapters.catalogue import Catalogue
+from services.materializer.adapters.disk_images import DiskImages
+from services.materializer.adapters.disk_layers import DiskLayers
+from services.materializer.adapters.gateway_blobs import GatewayBlobs
+from services.materializer.adapters.shared_blobs import SharedBlobs
+from services.materializer.adapters.store_files import StoreFiles
+from services.materializer.adapters.worker_composer import WorkerComposer
+from services.materializer.adapters.workers import Workers
+from services.materializer.library import Library
+from services.materializer.materialize import Materialize
+from services.materializer.pins import Pins
+from services.materializer.ports import Blobs
+from services.materializer.servicer import MaterializerServicer
+from services.materializer.settings import BlobAccess, MaterializerProcess, MaterializerSettings
+
+SOCKET = "materializer.sock"
+_FILE_THREADS = 4
+
+
+@contextlib.asynccontextmanager
+async def open_services(settings: MaterializerProcess) -> AsyncIterator[Sequence[Service]]:
+    """Opens the materializer of a process of its own; see `open_materializer`."""
+    async with open_materializer(settings.home, settings.materializer) as service:
+        yield [service]
+
+
+@contextlib.asynccontextmanager
+async def open_materializer(home: Path, own: MaterializerSettings) -> AsyncIterator[Service]:
+    """Yields the materializer's service; owns the image store below `home` until the block ends.
+
+    Raises:
+        InUse: another process owns the store.
+        Internal: the store cannot be used, or was written by a newer lns.
+    """
+    async with AsyncExitStack() as stack:
+        files = StoreFiles(home)
+        stack.enter_context(
+            owner_lock(files.private / "lock", what=f"the image store below {home}")
+        )
+        files.sweep()
+        records = stack.enter_context(Blocking(1, name="catalogue"))
+        blocking = stack.enter_context(Blocking(_FILE_THREADS, name="image-files"))
+        catalogue = Catalogue(files.private / "catalogue.sqlite")
+        stack.callback(catalogue.close)
+        images = DiskImages(files, catalogue, records)
+        await images.recover()
+        workers = await stack.enter_async_context(Workers(own.worker_count))
+        layers = DiskLayers(files, workers, blocking, own.limits.as_limits())
+        composer = WorkerComposer(files, workers)
+        blobs: Blobs
+        if own.blobs is BlobAccess.SHARED:
+            blobs = SharedBlobs(home, blocking)
+        else:
+            channel = await stack.enter_async_context(
+                open_channel(own.registry_gateway, registry_service_pb2.DESCRIPTOR)
+            )
+            blobs = GatewayBlobs(channel, files)
+        pins = Pins()
+        materialize = Materialize(
+            blobs=blobs, layers=layers, composer=composer, images=images, pins=pins
+        )
+        library = Library(
+            layers=layers, composer=composer, images=images, pins=pins, materialize=materialize
+        )
+        servicer = MaterializerServicer(materialize=materialize, library=library, blocking=blocking)
+        yield Service(
+            add_to_server=rpc.add_MaterializerServiceServicer_to_server,
+            servicer=servicer,
+            full_name=pb.DESCRIPTOR.services_by_name["MaterializerService"].full_name,
+        )

@@ -1,0 +1,226 @@
+"""Images and what they are made of, as values."""
+
+import re
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import Enum
+from typing import Self
+
+from services.core.digest import Digest
+from services.core.errors import RequestInvalid
+
+PREFIX_DIGITS_MIN = 6
+_PREFIX = re.compile(r"(?:sha256:)?([0-9a-f]{6,64})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageLayer:
+    """A layer of an image.
+
+    Attributes:
+        diff_id: digest of the uncompressed layer; of the mounts' layer, of what it is made from.
+        blob_digest: the blob it was made from, None for the mounts' layer.
+        objects_bytes: size of its object pack; 0 where it has none.
+        entry_count: number of entries.
+    """
+
+    diff_id: Digest
+    blob_digest: Digest | None
+    objects_bytes: int
+    entry_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """An image of the store.
+
+    Attributes:
+        digest: fs-verity digest of the metadata image.
+        manifest_digest: the OCI manifest it was made from, None for an imageless one.
+        layers: lowest first; the mounts' layer, where there is one, last.
+        metadata_bytes: size of the metadata image.
+        inode_count: number of inodes.
+        has_acl: whether an inode has a POSIX access control list.
+        read_only_paths: mounts that the workload may not change, sorted.
+        create_time: when it was made.
+    """
+
+    digest: Digest
+    manifest_digest: Digest | None
+    layers: tuple[ImageLayer, ...]
+    metadata_bytes: int
+    inode_count: int
+    has_acl: bool
+    read_only_paths: tuple[str, ...]
+    create_time: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """An artifact to mount.
+
+    Attributes:
+        family: slug of the artifact's family.
+        manifest_digest: digest of the artifact's manifest.
+        path: canonical absolute path.
+        read_only: whether the workload may change nothing below the path.
+    """
+
+    family: str
+    manifest_digest: Digest
+    path: str
+    read_only: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """Keeps an image from being pruned.
+
+    Attributes:
+        lease_id: chosen by who holds it.
+        holder: who that is and what for, for people.
+        digest: the image.
+        expire_time: when it ends by itself; None: when it is released.
+    """
+
+    lease_id: str
+    holder: str
+    digest: Digest
+    expire_time: datetime | None
+
+
+class Stage(Enum):
+    """What happens to a layer."""
+
+    WAITING = "waiting"
+    UNPACKING = "unpacking"
+    EXISTS = "exists"
+    DONE = "done"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far one layer is.
+
+    Attributes:
+        digest: the layer's blob, or the mounts' layer.
+        done_bytes: bytes of the blob that were read.
+        total_bytes: bytes of the blob; 0 where that is not known.
+    """
+
+    digest: Digest
+    stage: Stage
+    done_bytes: int = 0
+    total_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Materialized:
+    """What a materialization made.
+
+    Attributes:
+        warnings: what is not an error but a person should read.
+        already_existed: whether the store had the image already.
+    """
+
+    image: Image
+    warnings: tuple[str, ...] = ()
+    already_existed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerSource:
+    """A layer of an image that is to be there: what its manifest and its config say of it."""
+
+    blob_digest: Digest
+    blob_bytes: int
+    diff_id: Digest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MountSource:
+    """A mount with its content at hand: of a file, or of archives.
+
+    Attributes:
+        path: canonical absolute path.
+        content: content of the file, None where there are archives.
+        blobs: the archives, lowest first.
+    """
+
+    path: str
+    content: str | None = None
+    blobs: tuple[Digest, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What the store takes on disk, in bytes."""
+
+    image_count: int
+    layer_count: int
+    metadata_bytes: int
+    layer_bytes: int
+    reclaimable_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruned:
+    """What a prune removed, or would."""
+
+    images: tuple[Digest, ...]
+    layers: tuple[Digest, ...]
+    freed_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerDamage:
+    """What is damaged in a layer of an image.
+
+    Attributes:
+        path: path in the image, or the store's file where no path can be told.
+        object_digest: fs-verity digest of the object, hexadecimal, or empty.
+    """
+
+    diff_id: Digest
+    path: str
+    object_digest: str
+    description: str
+    repaired: bool = False
+
+    def as_repaired(self) -> Self:
+        """The same damage, now gone."""
+        return replace(self, repaired=True)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verification:
+    """What verifying an image found."""
+
+    object_count: int
+    checked_bytes: int
+    damages: tuple[LayerDamage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Composed:
+    """A metadata image that was written to a file and has no place in the store yet."""
+
+    digest: Digest
+    metadata_bytes: int
+    inode_count: int
+    has_acl: bool
+
+
+def image_prefix(text: str) -> str:
+    """The hexadecimal digits by which a request names an image.
+
+    Raises:
+        RequestInvalid: they are not 6 to 64 digits, with or without `sha256:`.
+    """
+    match = _PREFIX.fullmatch(text)
+    if match is None:
+        raise RequestInvalid(
+            f"{text[:100]!r} does not name an image",
+            hint="give its composefs digest, or at least 6 of its hexadecimal digits",
+        )
+    return match[1]

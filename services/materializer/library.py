@@ -1,0 +1,206 @@
+"""What can be done with the images of the store once they are there."""
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from enum import Enum
+from pathlib import Path
+
+from services.core.digest import Digest
+from services.core.errors import ImageUnknown, InUse, LnsError, RequestInvalid
+from services.materializer.images import (
+    Image,
+    LayerSource,
+    Lease,
+    Pruned,
+    Usage,
+    Verification,
+    image_prefix,
+)
+from services.materializer.materialize import Materialize
+from services.materializer.pins import Pins
+from services.materializer.ports import Composer, Images, Layers
+
+_ALL = 1 << 30
+_LEASE_ID_MAX = 200
+
+
+class ImageFile(Enum):
+    """A file of an image."""
+
+    METADATA = "metadata"
+    DUMP = "dump"
+    OBJECTS = "objects"
+
+
+class Library:
+    """Describes, verifies, exports and prunes images, and keeps leases on them."""
+
+    def __init__(
+        self,
+        *,
+        layers: Layers,
+        composer: Composer,
+        images: Images,
+        pins: Pins,
+        materialize: Materialize,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self._layers = layers
+        self._composer = composer
+        self._images = images
+        self._pins = pins
+        self._materialize = materialize
+        self._now = now
+
+    async def get(self, name: str) -> Image:
+        """Returns an image by its digest or a prefix of it; raises RequestInvalid, ImageUnknown."""
+        return await self._images.get(image_prefix(name))
+
+    async def list(self, *, before: tuple[datetime, str] | None, limit: int) -> Sequence[Image]:
+        """Returns at most `limit` images behind `before`, newest first."""
+        return await self._images.list(before=before, limit=limit)
+
+    async def remove(self, name: str) -> None:
+        """Removes an image; its layers go with the next prune. Raises ImageUnknown, InUse."""
+        image = await self.get(name)
+        if image.digest in await self._images.leased():
+            raise InUse(
+                f"the image {image.digest} is used by a run",
+                hint="remove the runs that use it first",
+                metadata={"image": image.digest},
+            )
+        await self._images.remove([image.digest])
+
+    async def prune(self, *, dry_run: bool) -> Pruned:
+        """Removes images that no lease keeps, and layers that no image needs then."""
+        images = await self._images.list(before=None, limit=_ALL)
+        leased = await self._images.leased()
+        doomed = [image for image in images if image.digest not in leased]
+        needed = {
+            layer.diff_id for image in images if image.digest in leased for layer in image.layers
+        }
+        stored = await self._layers.list()
+        unneeded = sorted(
+            diff_id for diff_id in stored if diff_id not in needed and diff_id not in self._pins
+        )
+        freed = sum(image.metadata_bytes for image in doomed)
+        freed += sum(stored[diff_id] for diff_id in unneeded)
+        if not dry_run:
+            freed = await self._images.remove([image.digest for image in doomed])
+            freed += await self._layers.remove(unneeded)
+        return Pruned(
+            images=tuple(sorted(image.digest for image in doomed)),
+            layers=tuple(unneeded),
+            freed_bytes=freed,
+        )
+
+    async def usage(self) -> Usage:
+        """Says what the store takes on disk."""
+        images = await self._images.list(before=None, limit=_ALL)
+        stored = await self._layers.list()
+        reclaimable = await self.prune(dry_run=True)
+        return Usage(
+            image_count=len(images),
+            layer_count=len(stored),
+            metadata_bytes=sum(image.metadata_bytes for image in images),
+            layer_bytes=sum(stored.values()),
+            reclaimable_bytes=reclaimable.freed_bytes,
+        )
+
+    async def verify(self, name: str, *, repair: bool) -> Verification:
+        """Hashes every object of an image again; with `repair` makes damaged layers anew.
+
+        Raises:
+            ImageUnknown: there is no such image.
+            ServiceUnavailable: the gateway does not answer (repair only).
+        """
+        image = await self.get(name)
+        diff_ids = [layer.diff_id for layer in image.layers]
+        with self._pins.hold(diff_ids):
+            found = await self._composer.verify(diff_ids, image.read_only_paths)
+            if not repair or not found.damages:
+                return found
+            repaired = await self._repair(image, {damage.diff_id for damage in found.damages})
+            if not repaired:
+                return found
+            after = await self._composer.verify(diff_ids, image.read_only_paths)
+        still = {(damage.diff_id, damage.object_digest) for damage in after.damages}
+        return Verification(
+            object_count=after.object_count,
+            checked_bytes=after.checked_bytes,
+            damages=tuple(
+                damage if (damage.diff_id, damage.object_digest) in still else damage.as_repaired()
+                for damage in found.damages
+            ),
+        )
+
+    async def _repair(self, image: Image, damaged: set[Digest]) -> bool:
+        """Makes layers again from their blobs; says whether any could be."""
+        any_repaired = False
+        for layer in image.layers:
+            if layer.diff_id not in damaged or layer.blob_digest is None:
+                continue
+            source = LayerSource(blob_digest=layer.blob_digest, blob_bytes=0, diff_id=layer.diff_id)
+            with contextlib.suppress(LnsError):
+                await self._materialize.rebuild(source)
+                any_repaired = True
+        return any_repaired
+
+    @contextlib.asynccontextmanager
+    async def file(self, name: str, what: ImageFile, diff_id: Digest | None) -> AsyncIterator[Path]:
+        """Yields a file of an image, to be read while the block runs.
+
+        Raises:
+            ImageUnknown: there is no such image.
+            RequestInvalid: the image has no such layer, or the layer no objects.
+            ContentCorrupt: an entry list is damaged (dump only).
+        """
+        image = await self.get(name)
+        with self._pins.hold(layer.diff_id for layer in image.layers):
+            if what is ImageFile.METADATA:
+                yield self._images.metadata_file(image.digest)
+            elif what is ImageFile.DUMP:
+                diff_ids = [layer.diff_id for layer in image.layers]
+                async with self._composer.dump(diff_ids, image.read_only_paths) as path:
+                    yield path
+            else:
+                layer = next((one for one in image.layers if one.diff_id == diff_id), None)
+                if layer is None or not layer.objects_bytes:
+                    raise RequestInvalid(
+                        f"the image {image.digest} has no layer {diff_id} with objects"
+                    )
+                yield self._layers.objects_file(layer.diff_id)
+
+    async def acquire_lease(
+        self, *, lease_id: str, holder: str, name: str, lasts: timedelta | None
+    ) -> tuple[Lease, Image]:
+        """Keeps an image from being pruned; the same id again is the same lease.
+
+        Raises:
+            RequestInvalid: the id is empty or too long.
+            ImageUnknown: there is no such image, or not all of it.
+        """
+        if not 1 <= len(lease_id) <= _LEASE_ID_MAX:
+            raise RequestInvalid(f"lease_id must have 1 to {_LEASE_ID_MAX} characters")
+        image = await self.get(name)
+        lease = Lease(
+            lease_id=lease_id,
+            holder=holder,
+            digest=image.digest,
+            expire_time=self._now() + lasts if lasts is not None else None,
+        )
+        image = await self._images.acquire(lease)
+        for layer in image.layers:
+            if await self._layers.find(layer.diff_id) is None:
+                await self._images.release(lease_id)
+                raise ImageUnknown(
+                    f"the image {image.digest} has lost the layer {layer.diff_id}",
+                    hint="materialize it again",
+                    metadata={"image": image.digest},
+                )
+        return lease, image
+
+    async def release_lease(self, lease_id: str) -> None:
+        """Gives a lease up."""
+        await self._images.release(lease_id)

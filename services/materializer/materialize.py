@@ -1,0 +1,170 @@
+"""The main use case: an OCI image and mounts become a composefs image of the store."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from services.chassis.single_flight import SingleFlight
+from services.core.digest import Digest
+from services.core.errors import LayerUnsafe, LnsError
+from services.materializer.image_plan import MountPlan, read_layers, read_mounts, request_key
+from services.materializer.images import (
+    Image,
+    ImageLayer,
+    LayerSource,
+    Materialized,
+    Mount,
+    Progress,
+    Stage,
+)
+from services.materializer.pins import Pins
+from services.materializer.ports import Blobs, Composer, Images, Layers
+
+Watcher = Callable[[Progress], None]
+"""Takes the steps of a materialization as they happen."""
+
+
+class Materialize:
+    """Makes images; every layer and every image once, however many ask for it at a time."""
+
+    def __init__(
+        self, *, blobs: Blobs, layers: Layers, composer: Composer, images: Images, pins: Pins
+    ) -> None:
+        self._blobs = blobs
+        self._layers = layers
+        self._composer = composer
+        self._images = images
+        self._pins = pins
+        self._layer_flights: SingleFlight[Digest, None] = SingleFlight()
+        self._image_flights: SingleFlight[str, Image] = SingleFlight()
+
+    async def run(
+        self, manifest_digest: Digest | None, mounts: Sequence[Mount], watch: Watcher
+    ) -> Materialized:
+        """Returns the image of an OCI manifest (None: of an empty root) with mounts.
+
+        Raises:
+            BlobsMissing: something of the image is not in the blob store.
+            ArtifactTypeUnsupported, RegistryProtocol, LimitExceeded: the manifests do not describe
+                an image and artifacts that can be mounted.
+            LayerUnsafe, LayerUnsupported: a layer is refused; metadata names layer and entry.
+            ContentCorrupt: bytes do not match a digest.
+            CapacityExhausted: the disk is full.
+            ServiceUnavailable: the gateway does not answer.
+        """
+        key = request_key(manifest_digest, mounts)
+        found = await self._images.find_made(key)
+        plan = MountPlan()
+        if mounts:
+            plan = await read_mounts(self._blobs, mounts)
+        if found is not None:
+            return Materialized(image=found, warnings=plan.warnings, already_existed=True)
+        image = await self._image_flights.run(
+            key, lambda: self._make(manifest_digest, plan, key, watch)
+        )
+        return Materialized(image=image, warnings=plan.warnings)
+
+    async def rebuild(self, source: LayerSource) -> None:
+        """Makes a layer again from its blob, in place of the one in the store.
+
+        Raises: as `run`.
+        """
+        async with self._blobs.file(source.blob_digest) as path:
+            await self._layers.build(source, path, lambda _: None, replace=True)
+
+    async def _make(
+        self, manifest_digest: Digest | None, plan: MountPlan, key: str, watch: Watcher
+    ) -> Image:
+        sources = await read_layers(self._blobs, manifest_digest) if manifest_digest else ()
+        diff_ids = [source.diff_id for source in sources]
+        if plan.diff_id is not None:
+            diff_ids.append(plan.diff_id)
+        with self._pins.hold(diff_ids):
+            await self._have_layers(sources, plan, watch)
+            layers = [await self._described(source.diff_id, source) for source in sources]
+            if plan.diff_id is not None:
+                layers.append(await self._described(plan.diff_id, None))
+            async with self._composer.compose(diff_ids, plan.read_only) as (composed, path):
+                image = Image(
+                    digest=composed.digest,
+                    manifest_digest=manifest_digest,
+                    layers=tuple(layers),
+                    metadata_bytes=composed.metadata_bytes,
+                    inode_count=composed.inode_count,
+                    has_acl=composed.has_acl,
+                    read_only_paths=plan.read_only,
+                    create_time=datetime.now(UTC),
+                )
+                return await self._images.add(image, path, key=key)
+
+    async def _have_layers(
+        self, sources: Sequence[LayerSource], plan: MountPlan, watch: Watcher
+    ) -> None:
+        """Sees to it that every layer is in the store; the first failure ends the others."""
+        unique = {source.diff_id: source for source in sources}
+        try:
+            async with asyncio.TaskGroup() as group:
+                for source in unique.values():
+                    group.create_task(self._have_layer(source, watch))
+                if plan.diff_id is not None:
+                    group.create_task(self._have_mounts(plan, plan.diff_id, watch))
+        except* LnsError as failures:
+            raise _first(failures) from None
+
+    async def _have_layer(self, source: LayerSource, watch: Watcher) -> None:
+        total = source.blob_bytes
+        step = Progress(digest=source.blob_digest, stage=Stage.WAITING, total_bytes=total)
+        if await self._layers.find(source.diff_id) is not None:
+            watch(replace(step, stage=Stage.EXISTS, done_bytes=total))
+            return
+        watch(step)
+
+        def told(done: int) -> None:
+            watch(replace(step, stage=Stage.UNPACKING, done_bytes=done))
+
+        await self._layer_flights.run(source.diff_id, lambda: self._build_layer(source, told))
+        watch(replace(step, stage=Stage.DONE, done_bytes=total))
+
+    async def _build_layer(self, source: LayerSource, told: Callable[[int], None]) -> None:
+        try:
+            async with self._blobs.file(source.blob_digest) as path:
+                await self._layers.build(source, path, told)
+        except LayerUnsafe as error:
+            error.metadata.setdefault("layer", source.blob_digest)
+            raise
+
+    async def _have_mounts(self, plan: MountPlan, diff_id: Digest, watch: Watcher) -> None:
+        step = Progress(digest=diff_id, stage=Stage.WAITING)
+        if await self._layers.find(diff_id) is not None:
+            watch(replace(step, stage=Stage.EXISTS))
+            return
+        watch(step)
+        await self._layer_flights.run(diff_id, lambda: self._build_mounts(plan, diff_id))
+        watch(replace(step, stage=Stage.DONE))
+
+    async def _build_mounts(self, plan: MountPlan, diff_id: Digest) -> None:
+        digests = {digest for source in plan.sources for digest in source.blobs}
+        async with contextlib.AsyncExitStack() as files:
+            blobs = {
+                digest: await files.enter_async_context(self._blobs.file(digest))
+                for digest in sorted(digests)
+            }
+            await self._layers.build_mounts(diff_id, plan.sources, blobs)
+
+    async def _described(self, diff_id: Digest, source: LayerSource | None) -> ImageLayer:
+        layer = await self._layers.find(diff_id)
+        if layer is None:
+            raise AssertionError("a pinned layer stays in the store")
+        return replace(layer, blob_digest=source.blob_digest) if source is not None else layer
+
+
+def _first(failures: BaseExceptionGroup[LnsError]) -> LnsError:
+    """One of several failures: what happened first is what the caller can do something about."""
+    for failure in failures.exceptions:
+        if isinstance(failure, LnsError):
+            return failure
+        if isinstance(failure, BaseExceptionGroup):
+            return _first(failure)
+    raise AssertionError("a group of failures holds one")

@@ -1,0 +1,116 @@
+"""Checks what the store holds of a layer, object by object."""
+
+import mmap
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.core.errors import ContentCorrupt
+from services.materializer.composefs.verity import digest_of_leaves, leaf_hashes
+from services.materializer.layers.entries import Put, parse_entries
+from services.materializer.layers.ingest import ENTRIES, OBJECTS
+from services.materializer.layers.pack_reader import PackDamaged, PackReader
+
+_PIECE_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Damage:
+    """What is wrong with one file.
+
+    Attributes:
+        path: path in the image, or the store's file where no path can be told.
+        object_digest: fs-verity digest of the object, hexadecimal; empty where it is not about one.
+        description: what is wrong, for a person.
+    """
+
+    path: str
+    object_digest: str
+    description: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LayerCheck:
+    """What a check of one layer found."""
+
+    object_count: int
+    checked_bytes: int
+    damages: tuple[Damage, ...]
+
+
+def check_layer(directory: Path, paths: Mapping[str, str]) -> LayerCheck:
+    """Hashes every object of a layer again.
+
+    Args:
+        directory: the layer in the store.
+        paths: path in the image by object digest (hexadecimal), where the image has the object.
+    """
+    try:
+        entries = list(parse_entries((directory / ENTRIES).read_bytes()))
+    except (ContentCorrupt, OSError) as error:
+        reason = error.message if isinstance(error, ContentCorrupt) else str(error.strerror)
+        damage = Damage(path=ENTRIES, object_digest="", description=reason)
+        return LayerCheck(object_count=0, checked_bytes=0, damages=(damage,))
+    own_paths = {
+        entry.inode.digest.hex(): (entry.path.decode("utf-8", "backslashreplace"), entry.inode.size)
+        for entry in entries
+        if isinstance(entry, Put) and entry.inode.digest is not None
+    }
+    damages: list[Damage] = []
+    checked = 0
+    with _Mapped(directory / OBJECTS if own_paths else None) as data:
+        pack = _Pack(data)
+        for digest, (own_path, size) in own_paths.items():
+            problem = pack.check(digest, size)
+            checked += size
+            if problem:
+                path = paths.get(digest, own_path)
+                damages.append(Damage(path=path, object_digest=digest, description=problem))
+    return LayerCheck(object_count=len(own_paths), checked_bytes=checked, damages=tuple(damages))
+
+
+class _Pack:
+    """An object pack that may be damaged anywhere."""
+
+    def __init__(self, data: memoryview) -> None:
+        self._reader: PackReader | None = None
+        self._problem = ""
+        try:
+            self._reader = PackReader(data)
+        except PackDamaged as damaged:
+            self._problem = f"the object pack is damaged: {damaged}"
+
+    def check(self, digest: str, size: int) -> str:
+        """What is wrong with an object; empty if nothing is."""
+        if self._reader is None:
+            return self._problem
+        leaves = bytearray()
+        found = 0
+        try:
+            for piece in self._reader.content(digest):
+                found += len(piece)
+                for start in range(0, len(piece), _PIECE_BYTES):
+                    leaves += leaf_hashes(piece[start : start + _PIECE_BYTES])
+        except PackDamaged as damaged:
+            return f"the object pack is damaged: {damaged}"
+        if found != size:
+            return f"the object has {found} bytes where {size} are expected"
+        if digest_of_leaves(leaves, found).hex() != digest:
+            return "the object's content does not match its digest"
+        return ""
+
+
+class _Mapped:
+    """A file mapped into memory; an absent or empty one is no bytes."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._map: mmap.mmap | None = None
+        if path is not None and path.exists() and path.stat().st_size:
+            with path.open("rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+    def __enter__(self) -> memoryview:
+        return memoryview(self._map) if self._map is not None else memoryview(b"")
+
+    def __exit__(self, *_: object) -> None:
+        """The mapping goes with its last view."""

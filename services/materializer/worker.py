@@ -1,0 +1,87 @@
+"""The process that does the materializer's heavy work: one job a line on standard input.
+
+A job is a JSON object with the member `job` and what that job needs; the answer is any number of
+lines `{"progress": BYTES}` and one line `{"result": …}` or `{"error": …}`. Hostile bytes are parsed
+here and nowhere else in the service, so a job can be stopped by killing its process, and what it
+allocates goes with it. The process ends with its parent.
+"""
+
+import contextlib
+import ctypes
+import errno
+import gc
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from services.core.errors import CapacityExhausted, Internal, LnsError
+from services.materializer import jobs
+
+_PR_SET_PDEATHSIG = 1
+_NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT))
+
+JOBS: Mapping[str, Callable[[dict[str, Any], Callable[[int], None]], dict[str, Any]]] = {
+    "layer": jobs.build_layer,
+    "mounts": jobs.build_mounts,
+    "compose": jobs.compose_image,
+    "dump": jobs.write_dump,
+    "verify": jobs.verify_layers,
+}
+
+
+def main() -> int:
+    """Does jobs until standard input ends."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() == 1:
+        return 0  # the parent died before it could be watched
+    gc.disable()  # jobs make no cycles worth a collector that walks every inode of a tree
+    output = os.dup(1)
+    os.dup2(2, 1)  # nothing else may write between the answers
+    with contextlib.suppress(KeyboardInterrupt):
+        for line in sys.stdin.buffer:
+            _answer(output, _run(line, lambda done: _answer(output, {"progress": done})))
+    return 0
+
+
+def _run(line: bytes, progress: Callable[[int], None]) -> dict[str, Any]:
+    try:
+        request = json.loads(line)
+        return {"result": JOBS[request["job"]](request, progress)}
+    except LnsError as error:
+        failure = error
+    except OSError as error:
+        failure = _translate(error)
+    except MemoryError:
+        failure = CapacityExhausted("the materializer has no memory left for this image")
+    except Exception as error:  # noqa: BLE001 - the parent must get an answer for every job
+        failure = Internal(f"the materializer's worker failed: {error!r}")
+    return {
+        "error": {
+            "reason": failure.reason,
+            "message": failure.message,
+            "hint": failure.hint,
+            "metadata": failure.metadata,
+        }
+    }
+
+
+def _translate(error: OSError) -> LnsError:
+    if error.errno in _NO_SPACE:
+        return CapacityExhausted(
+            "the disk of the image store is full",
+            hint="free space, or run `lns image prune`",
+        )
+    return Internal(f"the image store cannot be used: {error.strerror} ({error.filename})")
+
+
+def _answer(output: int, message: dict[str, Any]) -> None:
+    data = memoryview(json.dumps(message).encode() + b"\n")
+    while data:
+        data = data[os.write(output, data) :]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
