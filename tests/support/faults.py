@@ -82,7 +82,10 @@ class GiantBody:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reset:
-    """The connection is reset (RST)."""
+    """The connection is reset (RST).
+
+    Before any answer, on the second PATCH of an upload, it is a cut between two chunks.
+    """
 
     after: int | None = None
     """Bytes of the body before it; None resets before there is any answer."""
@@ -292,10 +295,7 @@ class CutUpload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DropAnswer:
-    """The registry does what was asked and the client never hears of it.
-
-    On a PATCH that is a cut between two chunks of an upload.
-    """
+    """The registry does what was asked and the client never hears of it."""
 
     def play(self, exchange: Exchange, proxy: FaultProxy) -> None:
         for _ in exchange.forward().body:

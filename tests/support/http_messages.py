@@ -46,7 +46,7 @@ class Request:
     target: str
     """Path and query as they were sent."""
     headers: Mapping[str, str]
-    """Values by lower-case name."""
+    """Values by lower-case name; those of a repeated header are one list, as RFC 9110 has it."""
     kind: Kind = Kind.OTHER
     repository: str = ""
     reference: str = ""

@@ -41,7 +41,10 @@ class Exchange:
             peer=peer.host,
             method=handler.command,
             target=handler.path,
-            headers={name.lower(): value for name, value in handler.headers.items()},
+            headers={
+                name.lower(): ", ".join(handler.headers.get_all(name, []))
+                for name in handler.headers.keys()  # noqa: SIM118 - a message iterates over lines
+            },
         )
         self._body = _body_of(handler, self.request)
 

@@ -140,6 +140,14 @@ def test_a_request_body_reaches_the_server_behind(
     assert proxy.requests[0].received_bytes == len(BLOB)
 
 
+def test_repeated_headers_arrive_as_one_list(proxy: FaultProxy) -> None:
+    headers = urllib3.HTTPHeaderDict([("Accept", "a/b"), ("Accept", "c/d, e/f")])
+
+    urllib3.request("GET", proxy.url + PATH, headers=headers, timeout=5)
+
+    assert proxy.requests[0].headers["accept"] == "a/b, c/d, e/f"
+
+
 def test_head_has_headers_and_no_body(proxy: FaultProxy) -> None:
     response = urllib3.request("HEAD", proxy.url + PATH, retries=False, timeout=5)
 
