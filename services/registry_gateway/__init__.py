@@ -1,0 +1,1 @@
+"""Every exchange with OCI registries, and the node's blob store."""

@@ -1,0 +1,1 @@
+"""What the gateway stands on: registries over HTTP, the disk, SQLite, credential stores."""

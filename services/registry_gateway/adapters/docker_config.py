@@ -1,0 +1,130 @@
+"""Logins that other tools keep: Docker's `config.json` and the `auth.json` of podman and skopeo.
+
+Both name registries in `auths` (values `auth`, `username`/`password` or `identitytoken`), and
+programs that keep secrets in `credHelpers` and `credsStore`. Files are read when asked for, since
+other tools change them; what is wrong with one is logged and never stops a pull.
+"""
+
+import base64
+import binascii
+import json
+import re
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+
+from services.registry_gateway.ports import Credential
+
+log = structlog.get_logger()
+
+_MAX_BYTES: Final = 1 << 20
+_HELPER_SECONDS: Final = 10.0
+_HELPER_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}\Z")
+_HUB_KEYS: Final = ("https://index.docker.io/v1/", "index.docker.io", "docker.io")
+_IDENTITY_TOKEN: Final = "<token>"  # noqa: S105 - what helpers say instead of a user name
+
+
+class DockerConfig:
+    """One such file; implements `Credentials`."""
+
+    def __init__(self, path: Path, *, name: str) -> None:
+        """Touches nothing yet.
+
+        Args:
+            path: the file; it may be absent.
+            name: what it is called where a person is told about it.
+        """
+        self._path = path
+        self._name = name
+
+    def find(self, host: str) -> Credential | None:
+        """See `Credentials`."""
+        document = self._read()
+        keys = _HUB_KEYS if host == "docker.io" else (host,)
+        helper = next(
+            (h for h in (_mapping(document, "credHelpers").get(key) for key in keys) if h),
+            document.get("credsStore"),
+        )
+        if helper:
+            found = self._ask(helper, keys[0])
+            if found is not None:
+                return found
+        for key, entry in _mapping(document, "auths").items():
+            if key in keys or _host_of(key) in keys:
+                found = self._of_entry(entry)
+                if found is not None:
+                    return found
+        return None
+
+    def _of_entry(self, entry: object) -> Credential | None:
+        if not isinstance(entry, dict):
+            return None
+        token = entry.get("identitytoken")
+        if isinstance(token, str) and token:
+            return Credential(username="", secret=token, stored_in=self._name)
+        username, secret = entry.get("username"), entry.get("password")
+        encoded = entry.get("auth")
+        if isinstance(encoded, str) and encoded:
+            try:
+                text = base64.b64decode(encoded, validate=True).decode("utf-8")
+            except (binascii.Error, UnicodeDecodeError):
+                log.warning("credential_unreadable", file=str(self._path))
+                return None
+            username, _, secret = text.partition(":")
+            secret = secret.rstrip("\0")
+        if isinstance(username, str) and isinstance(secret, str) and username and secret:
+            return Credential(username=username, secret=secret, stored_in=self._name)
+        return None
+
+    def _ask(self, helper: object, key: str) -> Credential | None:
+        """Asks a program `docker-credential-<helper>`, as Docker does."""
+        if not isinstance(helper, str) or not _HELPER_NAME.match(helper):
+            log.warning("credential_helper_refused", file=str(self._path))
+            return None
+        program = f"docker-credential-{helper}"
+        try:
+            done = subprocess.run(
+                [program, "get"],
+                input=key.encode("utf-8"),
+                capture_output=True,
+                timeout=_HELPER_SECONDS,
+                check=True,
+            )
+            answer = json.loads(done.stdout[:_MAX_BYTES])
+            username, secret = answer["Username"], answer["Secret"]
+        except subprocess.CalledProcessError:
+            return None  # how helpers say that they have nothing
+        except (OSError, subprocess.TimeoutExpired, ValueError, LookupError, TypeError) as error:
+            # Only the class: the text of a JSON error may hold what the helper printed.
+            log.warning("credential_helper_failed", helper=program, error=type(error).__name__)
+            return None
+        if not isinstance(username, str) or not isinstance(secret, str) or not secret:
+            return None
+        name = "" if username == _IDENTITY_TOKEN else username
+        return Credential(username=name, secret=secret, stored_in=program)
+
+    def _read(self) -> Mapping[str, Any]:
+        try:
+            with self._path.open("rb") as file:
+                document = json.loads(file.read(_MAX_BYTES))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError, RecursionError) as error:
+            log.warning(
+                "credential_file_unreadable", file=str(self._path), error=type(error).__name__
+            )
+            return {}
+        return document if isinstance(document, dict) else {}
+
+
+def _mapping(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = document.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _host_of(key: str) -> str:
+    """Returns the host of a key such as `https://registry.example/v2/`."""
+    return key.partition("://")[2].partition("/")[0] if "://" in key else key.rstrip("/")

@@ -1,0 +1,226 @@
+"""OCI image layouts: directories (`oci:DIR[:TAG]`) or tar files (`oci-archive:FILE[:TAG]`).
+
+Blobs are read where they lie, in the archive too: a tar file that is not compressed holds each as
+one run of bytes. What is read is checked by its user: manifests against their digests here, blobs
+by the registry that takes them.
+"""
+
+import contextlib
+import io
+import tarfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from services.core.descriptor import Descriptor
+from services.core.digest import Digest
+from services.core.errors import (
+    ContentCorrupt,
+    ImageUnknown,
+    RequestInvalid,
+)
+from services.core.manifest import MAX_MANIFEST_BYTES, Index, parse_json_object, parse_manifest
+from services.registry_gateway.ports import BlobSource, OpenedSource
+
+_REF_NAME: Final = "org.opencontainers.image.ref.name"
+_LAYOUT: Final = "oci-layout"
+_INDEX: Final = "index.json"
+_BLOBS: Final = "blobs/sha256/"
+_MAX_MEMBERS: Final = 100_000
+_MAX_DEPTH: Final = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilePart:
+    """A run of bytes of a file: a blob in an archive, or a whole file. Implements `BlobSource`."""
+
+    path: Path
+    start: int = 0
+    size: int | None = None
+
+    def open(self) -> BinaryIO:
+        """See `BlobSource`."""
+        file = self.path.open("rb", buffering=0)
+        if self.size is None:
+            return file
+        return _Window(file, self.start, self.size)
+
+
+class _Window(io.RawIOBase, BinaryIO):
+    """A part of a file as a file."""
+
+    def __init__(self, file: io.FileIO, start: int, size: int) -> None:
+        super().__init__()
+        self._file = file
+        self._start = start
+        self._size = size
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
+        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        left = max(0, self._size - self._at)
+        wanted = left if size is None or size < 0 else min(size, left)
+        self._file.seek(self._start + self._at)
+        chunk = self._file.read(wanted) or b""
+        self._at += len(chunk)
+        return chunk
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+@contextlib.contextmanager
+def open_directory(path: Path, tag: str) -> Iterator[OpenedSource]:
+    """Opens a layout directory; blocks.
+
+    Raises:
+        RequestInvalid: it is no layout, or cannot be read.
+        ImageUnknown: it has no image of that tag.
+    """
+
+    def find(name: str) -> BlobSource | None:
+        target = path / name
+        return FilePart(path=target) if target.is_file() and not target.is_symlink() else None
+
+    yield _open(str(path), tag, find)
+
+
+@contextlib.contextmanager
+def open_archive(path: Path, tag: str) -> Iterator[OpenedSource]:
+    """Opens a layout in a tar file; blocks. Raises as `open_directory` does."""
+    members = index_archive(path)
+    yield _open(str(path), tag, members.get)
+
+
+def index_archive(path: Path) -> Mapping[str, BlobSource]:
+    """Returns the regular files of an uncompressed tar file by name, the last of each name.
+
+    Raises:
+        RequestInvalid: it cannot be read, is compressed, or has too many members.
+    """
+    found: dict[str, BlobSource] = {}
+    try:
+        with tarfile.open(path, mode="r:") as archive:
+            for count, member in enumerate(archive):
+                if count >= _MAX_MEMBERS:
+                    raise RequestInvalid(f"{path} has more than {_MAX_MEMBERS} members")
+                if member.isreg() and not member.issparse():
+                    name = member.name.removeprefix("./")
+                    found[name] = FilePart(path=path, start=member.offset_data, size=member.size)
+    except (tarfile.TarError, OSError, EOFError) as error:
+        raise RequestInvalid(
+            f"{path} cannot be read as an archive: {error}",
+            hint="give an uncompressed tar file, as `skopeo copy … oci-archive:` makes it",
+        ) from error
+    return found
+
+
+def read_small(source: BlobSource, limit: int, what: str) -> bytes:
+    """Returns a small file of an archive or directory whole.
+
+    Raises:
+        RequestInvalid: it is larger than `limit`, or cannot be read.
+    """
+    try:
+        with source.open() as file:
+            data = file.read(limit + 1)
+    except OSError as error:
+        raise RequestInvalid(f"{what} cannot be read: {error.strerror}") from error
+    if len(data) > limit:
+        raise RequestInvalid(f"{what} is larger than {limit} bytes")
+    return data
+
+
+def _open(place: str, tag: str, find: Callable[[str], BlobSource | None]) -> OpenedSource:
+    if find(_LAYOUT) is None:
+        raise RequestInvalid(
+            f"{place} is no OCI image layout: it has no file {_LAYOUT}",
+            hint="give a directory or archive that `skopeo copy` or `umoci` made",
+        )
+    top = find(_INDEX)
+    if top is None:
+        raise RequestInvalid(f"{place} is no OCI image layout: it has no file {_INDEX}")
+    parsed = parse_manifest(read_small(top, MAX_MANIFEST_BYTES, _INDEX))
+    if not isinstance(parsed, Index):
+        raise RequestInvalid(f"{place}: {_INDEX} is not an index")
+    root = _choose(place, parsed, tag)
+    manifests: dict[Digest, bytes] = {}
+    blobs = _Blobs(find)
+    _gather(place, root, blobs, manifests, depth=0)
+    return OpenedSource(root=root, manifests=manifests, blobs=blobs)
+
+
+def _choose(place: str, index: Index, tag: str) -> Descriptor:
+    entries = index.manifests
+    if tag:
+        entries = tuple(e for e in entries if e.annotations.get(_REF_NAME) == tag)
+    if len(entries) == 1:
+        return entries[0]
+    names = sorted({e.annotations.get(_REF_NAME, "") for e in index.manifests} - {""})
+    listed = ", ".join(names[:20]) or "none with a name"
+    if not entries:
+        raise ImageUnknown(
+            f"{place} has no image {tag!r}; it has {listed}", metadata={"image": tag}
+        )
+    raise RequestInvalid(
+        f"{place} has {len(entries)} images", hint=f"add :TAG to the source, one of {listed}"
+    )
+
+
+def _gather(
+    place: str,
+    descriptor: Descriptor,
+    blobs: "_Blobs",
+    manifests: dict[Digest, bytes],
+    *,
+    depth: int,
+) -> None:
+    """Reads a manifest and those below it that are there; absent platforms stay absent."""
+    source = blobs.get(descriptor.digest)
+    if source is None or descriptor.digest in manifests:
+        return
+    if depth > _MAX_DEPTH:
+        raise RequestInvalid(f"{place}: indexes are nested deeper than {_MAX_DEPTH} levels")
+    raw = read_small(source, MAX_MANIFEST_BYTES, f"manifest {descriptor.digest.short}")
+    if Digest.of(raw) != descriptor.digest:
+        raise ContentCorrupt(
+            f"{place}: manifest {descriptor.digest} has other bytes",
+            metadata={"digest": descriptor.digest},
+        )
+    parse_json_object(raw, what=f"manifest {descriptor.digest.short}")
+    manifests[descriptor.digest] = raw
+    parsed = parse_manifest(raw, media_type=descriptor.media_type)
+    if isinstance(parsed, Index):
+        for entry in parsed.manifests:
+            _gather(place, entry, blobs, manifests, depth=depth + 1)
+
+
+class _Blobs(Mapping[Digest, BlobSource]):
+    """The blobs of a layout by digest, looked up when asked for."""
+
+    def __init__(self, find: Callable[[str], BlobSource | None]) -> None:
+        self._find = find
+
+    def __getitem__(self, digest: Digest) -> BlobSource:
+        found = self._find(_BLOBS + digest.hex)
+        if found is None:
+            raise KeyError(digest)
+        return found
+
+    def __iter__(self) -> Iterator[Digest]:
+        raise TypeError("a layout is asked for blobs, not listed")
+
+    def __len__(self) -> int:
+        raise TypeError("a layout is asked for blobs, not listed")

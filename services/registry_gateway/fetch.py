@@ -1,0 +1,121 @@
+"""Blobs from registries into the store, each once however many ask for it."""
+
+import asyncio
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from services.chassis.single_flight import SingleFlight
+from services.core.descriptor import Descriptor
+from services.core.digest import Digest
+from services.core.errors import ContentCorrupt, LnsError
+from services.core.reference import Reference
+from services.registry_gateway.ports import BlobStore, Registry
+from services.registry_gateway.progress import Board, Meter, Stage
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """Who waits for one blob, and the transfer that brings it."""
+
+    boards: list[Board] = field(default_factory=list)
+    meter: Meter | None = None
+    repository: Reference | None = None
+
+
+class BlobFetcher:
+    """Brings blobs into the store."""
+
+    def __init__(self, registry: Registry, store: BlobStore) -> None:
+        self._registry = registry
+        self._store = store
+        self._flights: SingleFlight[Digest, None] = SingleFlight()
+        self._waiting: dict[Digest, _Waiting] = {}
+
+    async def fetch_all(
+        self, repository: Reference, blobs: Iterable[Descriptor], board: Board
+    ) -> None:
+        """Sees to it that the store has blobs; the first failure ends the others.
+
+        Raises:
+            BlobUnknown: the repository does not have one.
+            ContentCorrupt: what came is not the blob, or its descriptor's size is wrong.
+            CapacityExhausted: the disk is full.
+        """
+        wanted = {blob.digest: blob for blob in blobs}
+        missing = await self._store.missing(wanted)
+        for digest, blob in wanted.items():
+            meter = Meter(digest, blob.size)
+            if digest not in missing:
+                meter.finish(Stage.EXISTS)
+            board.add(meter)
+        await all_of(
+            self.fetch(repository, blob, board)
+            for digest, blob in wanted.items()
+            if digest in missing
+        )
+
+    async def fetch(self, repository: Reference, blob: Descriptor, board: Board) -> None:
+        """Sees to it that the store has one blob; raises as `fetch_all` does."""
+        waiting = self._waiting.setdefault(blob.digest, _Waiting())
+        waiting.boards.append(board)
+        if waiting.meter is not None:
+            board.add(waiting.meter)
+        joined = blob.digest in self._flights
+        try:
+            try:
+                await self._run(repository, blob)
+            except LnsError:
+                # Somebody else's source failed; ours may not.
+                if not joined or waiting.repository in (None, repository):
+                    raise
+                await self._run(repository, blob)
+        finally:
+            waiting.boards.remove(board)
+            if not waiting.boards:
+                self._waiting.pop(blob.digest, None)
+
+    async def _run(self, repository: Reference, blob: Descriptor) -> None:
+        await self._flights.run(blob.digest, lambda: self._bring(repository, blob))
+
+    async def _bring(self, repository: Reference, blob: Descriptor) -> None:
+        waiting = self._waiting.setdefault(blob.digest, _Waiting())
+        meter = waiting.meter = Meter(blob.digest, blob.size)
+        waiting.repository = repository
+        for board in waiting.boards:
+            board.add(meter)
+        size = await self._store.size(blob.digest)
+        if size is not None:
+            if size != blob.size:
+                raise ContentCorrupt(
+                    f"{repository.repository}: blob {blob.digest.short} has {size} bytes, its"
+                    f" descriptor says {blob.size}",
+                    metadata={"digest": blob.digest},
+                )
+            meter.finish(Stage.EXISTS)
+            return
+        ingest = await self._store.ingest(blob, resume=True)
+        try:
+            await self._registry.fetch_blob(repository, ingest, meter)
+        finally:
+            ingest.close()
+        meter.finish(Stage.DONE)
+
+
+async def all_of(works: Iterable[object]) -> None:
+    """Runs coroutines together; the first failure cancels the others and is raised.
+
+    Raises:
+        BaseException: what the first failing one raised.
+    """
+    tasks: list[asyncio.Task[object]] = []
+    try:
+        async with asyncio.TaskGroup() as group:
+            for work in works:
+                tasks.append(group.create_task(work))  # type: ignore[arg-type]  # noqa: PERF401 - tasks must be known when one raises
+    except BaseExceptionGroup as failures:
+        raise _first(failures) from None
+
+
+def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
+    first = failures.exceptions[0]
+    return _first(first) if isinstance(first, BaseExceptionGroup) else first

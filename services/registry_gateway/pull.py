@@ -1,0 +1,187 @@
+"""Pulling: an image or artifact with all its blobs into the store, then its tag."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from enum import Enum, auto
+
+from services.core.artifacts.families import family_of_manifest
+from services.core.descriptor import Descriptor, Platform
+from services.core.digest import Digest
+from services.core.errors import ManifestUnknown
+from services.core.manifest import Index, Manifest
+from services.core.reference import Reference
+from services.registry_gateway.artifact_types import ArtifactTypes
+from services.registry_gateway.fetch import BlobFetcher
+from services.registry_gateway.manifests import Manifests, Resolved, store_key
+from services.registry_gateway.pins import Pins, PinSession
+from services.registry_gateway.ports import BlobStore, StoredTag, StoreIndex
+from services.registry_gateway.progress import Board
+
+
+class PullMode(Enum):
+    """When the registry is asked."""
+
+    ALWAYS = auto()
+    MISSING = auto()
+    NEVER = auto()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pulled:
+    """What a pull brought.
+
+    Attributes:
+        resolved: reference, root and manifest.
+        family: slug of the artifact's family; empty for an image.
+        document: the artifact's document; empty for an image.
+        transferred_bytes: what crossed the network.
+        existing_blobs: how many blobs the store had.
+    """
+
+    resolved: Resolved
+    family: str
+    document: bytes
+    transferred_bytes: int
+    existing_blobs: int
+
+
+class Pull:
+    """Pulls."""
+
+    def __init__(
+        self,
+        *,
+        manifests: Manifests,
+        fetcher: BlobFetcher,
+        store: BlobStore,
+        index: StoreIndex,
+        pins: Pins,
+        types: ArtifactTypes,
+        platform: Platform,
+    ) -> None:
+        self._manifests = manifests
+        self._fetcher = fetcher
+        self._store = store
+        self._index = index
+        self._pins = pins
+        self._types = types
+        self._platform = platform
+
+    async def run(
+        self,
+        reference: Reference,
+        *,
+        platform: Platform | None,
+        all_platforms: bool,
+        mode: PullMode,
+        board: Board,
+    ) -> Pulled:
+        """Pulls what a reference names.
+
+        Args:
+            reference: what to pull.
+            platform: which manifest of an index; None is the gateway's own.
+            all_platforms: whether all manifests of an index are pulled.
+            mode: when the registry is asked.
+            board: shows the progress.
+
+        Raises:
+            ManifestUnknown: there is none, or the store lacks it and `mode` is NEVER.
+            PlatformUnsupported: the index has none for the platform.
+            ArtifactInvalid: it is an artifact whose document is not valid.
+            BlobUnknown: the registry lacks a blob that the manifest names.
+            CapacityExhausted: the disk is full.
+        """
+        wanted = platform or self._platform
+        async with self._pins.session() as pins:
+            if mode is not PullMode.ALWAYS:
+                stored = await self._from_store(reference, wanted, all_platforms, board, pins)
+                if stored is not None:
+                    return stored
+                if mode is PullMode.NEVER:
+                    raise ManifestUnknown(
+                        f"the store does not have all of {reference}",
+                        hint="pull it while the registry can be reached",
+                        metadata={"reference": str(reference)},
+                    )
+            root = await self._manifests.root(reference, pins=pins)
+            manifest = await self._manifests.select(reference, root, wanted, pins=pins)
+            parts: Sequence[Manifest | Index] = (root, manifest)
+            if all_platforms:
+                parts = await self._manifests.everything(reference, root, pins=pins)
+            blobs = blobs_of(parts)
+            await pins.add(blob.digest for blob in blobs)
+            await self._fetcher.fetch_all(reference, blobs, board)
+            resolved = Resolved(reference=reference, root=root, shown=manifest)
+            pulled = await self._pulled(resolved, manifest, board, offline=False)
+            await self._record(resolved, pulled.family, blobs)
+            return pulled
+
+    async def _from_store(
+        self,
+        reference: Reference,
+        platform: Platform,
+        all_platforms: bool,
+        board: Board,
+        pins: PinSession,
+    ) -> Pulled | None:
+        """Returns what the store has, if it has all of it and the reference was pulled before."""
+        if await self._index.get_tag(store_key(reference)) is None:
+            return None
+        find = self._manifests
+        try:
+            root = await find.root(reference, offline=True, pins=pins)
+            manifest = await find.select(reference, root, platform, offline=True, pins=pins)
+            parts: Sequence[Manifest | Index] = (root, manifest)
+            if all_platforms:
+                parts = await find.everything(reference, root, offline=True, pins=pins)
+        except ManifestUnknown:
+            return None
+        blobs = blobs_of(parts)
+        await pins.add(blob.digest for blob in blobs)
+        if await self._store.missing(blob.digest for blob in blobs):
+            return None
+        await self._fetcher.fetch_all(reference, blobs, board)  # marks them as existing
+        resolved = Resolved(reference=reference, root=root, shown=manifest)
+        return await self._pulled(resolved, manifest, board, offline=True)
+
+    async def _pulled(
+        self, resolved: Resolved, manifest: Manifest, board: Board, *, offline: bool
+    ) -> Pulled:
+        family = family_of_manifest(manifest)
+        document = b""
+        if family is not None:
+            document = await self._manifests.config(resolved.reference, manifest, offline=True)
+            await self._types.check(resolved.reference, family, document, offline=offline)
+        return Pulled(
+            resolved=resolved,
+            family=family.slug if family else "",
+            document=document,
+            transferred_bytes=board.moved,
+            existing_blobs=board.existing,
+        )
+
+    async def _record(self, resolved: Resolved, family: str, blobs: Sequence[Descriptor]) -> None:
+        root, manifest = resolved.root.descriptor, resolved.shown.descriptor
+        await self._index.add_origin((blob.digest for blob in blobs), resolved.reference)
+        await self._index.put_tag(
+            StoredTag(
+                reference=store_key(resolved.reference),
+                root=root,
+                manifest=None if root.digest == manifest.digest else manifest,
+                family=family,
+                total_bytes=sum(blob.size for blob in blobs),
+                created=datetime.now(UTC),
+            )
+        )
+
+
+def blobs_of(parts: Sequence[Manifest | Index]) -> list[Descriptor]:
+    """Returns configs and layers of manifests, each once."""
+    found: dict[Digest, Descriptor] = {}
+    for part in parts:
+        if isinstance(part, Manifest):
+            for blob in (part.config, *part.layers):
+                found.setdefault(blob.digest, blob)
+    return list(found.values())

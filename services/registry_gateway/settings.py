@@ -1,0 +1,109 @@
+"""The settings of the registry gateway."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from services.chassis.settings import ProcessSettings
+from services.chassis.settings_tree import setting
+from services.chassis.settings_values import ByteCount, Seconds
+from services.core.descriptor import Platform
+from services.core.errors import LnsError, SettingsInvalid
+from services.registry_gateway.logins import registry_host
+
+
+def _home(environment: Mapping[str, str]) -> Path:
+    return Path(environment["HOME"]) if environment.get("HOME") else Path.home()
+
+
+def _auth_path(environment: Mapping[str, str]) -> Path:
+    return _home(environment) / ".lns-registry-auth.json"
+
+
+def _docker_config(environment: Mapping[str, str]) -> Path:
+    directory = environment.get("DOCKER_CONFIG")
+    return (Path(directory) if directory else _home(environment) / ".docker") / "config.json"
+
+
+def _auth_file(environment: Mapping[str, str]) -> Path:
+    if environment.get("REGISTRY_AUTH_FILE"):
+        return Path(environment["REGISTRY_AUTH_FILE"])
+    runtime = environment.get("XDG_RUNTIME_DIR")
+    directory = Path(runtime) if runtime else _home(environment) / ".config"
+    return directory / "containers" / "auth.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewaySettings:
+    """How the gateway talks to registries, and what its store keeps free."""
+
+    auth_path: Path = field(
+        metadata=setting(variable="LNS_REGISTRY_AUTH_PATH", default_from=_auth_path)
+    )
+    """The file of the logins that `lns login` makes; mode 0600."""
+
+    docker_config: Path = field(metadata=setting(default_from=_docker_config))
+    """Docker's `config.json`, read for logins that lns does not have."""
+
+    auth_file: Path = field(metadata=setting(default_from=_auth_file))
+    """The `auth.json` of podman and skopeo, read after that."""
+
+    plain_http: tuple[str, ...] = field(
+        default=(), metadata=setting(variable="LNS_REGISTRY_PLAIN_HTTP")
+    )
+    """Hosts (`host` or `host:port`) that are spoken to without TLS; loopback always is."""
+
+    default_registry: str = "docker.io"
+    """The registry of references that name none."""
+
+    ca_files: tuple[Path, ...] = ()
+    """PEM files of authorities that are trusted beside the system's."""
+
+    platform: str = ""
+    """`os/architecture[/variant]` that indexes are followed to. Empty: this machine's."""
+
+    use_keyring: bool = False
+    """Whether `lns login` puts secrets into the OS keyring, where there is one."""
+
+    connect_timeout: Seconds = 10.0
+    """How long a registry may take to accept a connection."""
+
+    stall_timeout: Seconds = 30.0
+    """How long a connection may be silent."""
+
+    attempts: int = 5
+    """How often a request is tried in all."""
+
+    parallel_blobs: int = 4
+    """Blobs that are transferred at a time."""
+
+    reserve: ByteCount = 256 << 20
+    """What stays free on the disk of the store."""
+
+    def __post_init__(self) -> None:
+        """Checks what the type hints cannot say.
+
+        Raises:
+            SettingsInvalid: a host or platform is malformed, or a number is out of range.
+        """
+        try:
+            for host in (*self.plain_http, self.default_registry):
+                registry_host(host)
+            if self.platform:
+                Platform.parse(self.platform)
+        except LnsError as error:
+            raise SettingsInvalid(error.message, hint=error.hint) from error
+        for name in ("attempts", "parallel_blobs"):
+            if not 1 <= getattr(self, name) <= _MOST:
+                raise SettingsInvalid(f"`{name}` must be between 1 and {_MOST}")
+
+
+_MOST = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayProcess(ProcessSettings):
+    """Every setting of a gateway that runs by itself."""
+
+    registry_gateway: GatewaySettings
+    """The gateway's own part."""
