@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 from services.chassis.settings import ProcessSettings
 from services.chassis.settings_tree import setting
@@ -80,6 +81,15 @@ class GatewaySettings:
     reserve: ByteCount = 256 << 20
     """What stays free on the disk of the store."""
 
+    @classmethod
+    def of_environment(cls, environment: Mapping[str, str]) -> Self:
+        """Returns the settings where nothing is set: the files of logins are this user's."""
+        return cls(
+            auth_path=_auth_path(environment),
+            docker_config=_docker_config(environment),
+            auth_file=_auth_file(environment),
+        )
+
     def __post_init__(self) -> None:
         """Checks what the type hints cannot say.
 
@@ -105,5 +115,7 @@ _MOST = 64
 class GatewayProcess(ProcessSettings):
     """Every setting of a gateway that runs by itself."""
 
-    registry_gateway: GatewaySettings
+    registry_gateway: GatewaySettings = field(
+        metadata=setting(default_from=GatewaySettings.of_environment)
+    )
     """The gateway's own part."""
