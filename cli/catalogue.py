@@ -1,0 +1,135 @@
+"""The commands there are, without importing any of them.
+
+Importing gRPC and the generated code takes longer than most commands run. So the group knows name
+and summary of each command, and imports its module only when it is called or completed.
+"""
+
+import importlib
+from dataclasses import dataclass
+
+import click
+
+from cli.context import Context, pass_context
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One command: its name, the module and attribute that has it, and its one-line summary."""
+
+    name: str
+    module: str
+    summary: str
+    attribute: str = ""
+
+    def load(self) -> click.Command:
+        """Imports the module and returns its command."""
+        module = importlib.import_module(f"cli.commands.{self.module}")
+        command: click.Command = getattr(module, self.attribute or self.name)
+        return command
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Section:
+    """Commands that belong together in the help."""
+
+    title: str
+    entries: tuple[Entry, ...]
+
+
+def _entry(name: str, module: str, summary: str, attribute: str = "") -> Entry:
+    return Entry(name=name, module=module, summary=summary, attribute=attribute)
+
+
+SECTIONS = (
+    Section(
+        title="Run agents and images",
+        entries=(
+            _entry("run", "run", "Run an agent, a bundle or an image in a microVM"),
+            _entry("resolve", "resolve", "Show the plan of a run with the origin of each value"),
+            _entry("lock", "resolve", "Pin everything that a run stands on in a lock file"),
+            _entry("ps", "ps", "List runs"),
+            _entry("logs", "logs", "Show the output of a run"),
+            _entry("attach", "attach", "Connect this terminal to a run"),
+            _entry("exec", "attach", "Run a command in a run", "exec_command"),
+            _entry("cp", "cp", "Copy files into or out of a run"),
+            _entry("start", "life", "Start runs that have ended"),
+            _entry("stop", "life", "Ask runs to end, then end them"),
+            _entry("kill", "life", "Send runs a signal"),
+            _entry("restart", "life", "Stop and start runs"),
+            _entry("pause", "life", "Hold the CPUs of runs"),
+            _entry("resume", "life", "Let paused runs go on"),
+            _entry("wait", "life", "Wait until runs end and print their exit codes"),
+            _entry("rename", "life", "Give a run another name"),
+            _entry("rm", "life", "Remove runs with what they wrote"),
+            _entry("prune", "life", "Remove every run that has ended"),
+            _entry("stats", "stats", "Show what runs use"),
+            _entry("port", "port", "List, publish and unpublish the ports of a run"),
+        ),
+    ),
+    Section(
+        title="Artifacts and images",
+        entries=(
+            _entry("push", "push", "Push an artifact from a file, or an image"),
+            _entry("pull", "pull", "Pull an artifact into a file, or an image into the store"),
+            _entry("inspect", "inspect", "Describe a run, or what a reference names"),
+            _entry("tag", "references", "Give a manifest of a registry one more tag"),
+            _entry("copy", "references", "Copy a manifest with all it names to another reference"),
+            _entry("types", "types", "List the artifact families, or print a schema"),
+            _entry("validate", "types", "Check an artifact's file without pushing it"),
+            _entry("init", "types", "Write a commented starter file"),
+            _entry("image", "image", "Manage the images in the store"),
+            _entry("volume", "volume", "Manage named volumes"),
+            _entry("login", "login", "Store verified credentials for a registry"),
+            _entry("logout", "login", "Forget the credentials for a registry"),
+        ),
+    ),
+    Section(
+        title="This machine",
+        entries=(
+            _entry("service", "service", "Manage the background process with the services"),
+            _entry("doctor", "doctor", "Say what this machine can do and how to fix the rest"),
+            _entry("config", "config", "Get and set defaults"),
+            _entry("version", "version", "Print the version"),
+            _entry("completion", "completion", "Print a shell's completion script"),
+        ),
+    ),
+)
+"""Every command, in the order of the help."""
+
+ENTRIES = {entry.name: entry for section in SECTIONS for entry in section.entries}
+
+RUN_LIKE = frozenset({"run", "exec", "attach"})
+"""Commands whose exit code is a workload's, so that their own failures need one above it."""
+
+
+class LazyGroup(click.Group):
+    """The top command: knows its commands by the catalogue."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Returns every name, in the order of the help."""
+        del ctx
+        return list(ENTRIES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Returns the command of a name, imported now, or None."""
+        del ctx
+        entry = ENTRIES.get(cmd_name)
+        return entry.load() if entry else None
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes names and summaries by section, without importing a command."""
+        del ctx
+        for section in SECTIONS:
+            with formatter.section(section.title):
+                formatter.write_dl([(entry.name, entry.summary) for entry in section.entries])
+
+
+@click.group(
+    cls=LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option("--debug", is_flag=True, help="Show everything known about an error.")
+@pass_context
+def lns(context: Context, debug: bool) -> None:
+    """Run AI agents, and any container image, in microVMs straight from an OCI registry."""
+    context.debug = context.debug or debug

@@ -1,0 +1,127 @@
+"""`lns attach` and `lns exec`: a terminal or pipes to a process in a run."""
+
+from pathlib import Path
+
+import click
+from lns.vm.v1 import vm_service_pb2 as pb
+
+from cli import terminal
+from cli.config import load_config
+from cli.context import RUN_FAILURE, Context, command
+from cli.options import existing_file
+from cli.run import foreground
+from cli.run.attachment import Attachment
+from cli.run.console import STDIN, open_console, process_terminal_size
+from cli.run.request import parse_environment
+from cli.run.signals import SignalSender
+from cli.run.watching import Watch
+from cli.session import Peer, Session, open_session, reach_suite
+from services.core.errors import RequestInvalid
+
+_KEYS = click.option("--detach-keys", metavar="KEYS", help="Keys that leave: ctrl-p,ctrl-q.")
+
+
+@command("attach", doing="attach to {run}", failure=RUN_FAILURE)
+@click.argument("run", metavar="RUN")
+@click.option("--no-stdin", is_flag=True, help="Do not connect standard input.")
+@_KEYS
+async def attach(context: Context, run: str, no_stdin: bool, detach_keys: str | None) -> int:
+    """Connect this terminal to a run; the detach keys leave it running.
+
+    The exit code is the workload's.
+    """
+    keys = detach_keys or load_config(context).get("detach-keys") or terminal.DEFAULT_DETACH_KEYS
+    async with open_session(context, Peer.VM_RUNNER) as session:
+        return await attach_to(context, session, run, stdin=not no_stdin, keys=keys)
+
+
+async def attach_to(
+    context: Context, session: Session, name: str, *, stdin: bool, keys: str
+) -> int:
+    """Attaches to the workload of a run until it ends or the user leaves; returns the exit code."""
+
+    async def revive() -> None:
+        await reach_suite(context)
+
+    run = (await session.vm.GetRun(pb.GetRunRequest(run=name))).run
+    watch = Watch(session.vm, run, note=context.note)
+    async with (
+        SignalSender(session.vm, run.run_id, has_started=lambda: True) as signals,
+        open_console(
+            stdin=stdin and run.options.stdin,
+            tty=run.options.tty,
+            detach_keys=terminal.parse_detach_keys(keys),
+            on_signal=signals.send,
+        ) as console,
+    ):
+        start = pb.AttachStart(
+            run=run.run_id,
+            stdin=stdin and run.options.stdin,
+            terminal=process_terminal_size() if run.options.tty else None,
+        )
+        attachment = Attachment(session.vm, start, console, revive=revive)
+        ending = await foreground.follow_run(watch, attachment, session.vm, revive=revive)
+    return 0 if ending.exit is None else ending.exit.code
+
+
+@command(
+    "exec",
+    doing="exec in {run}",
+    failure=RUN_FAILURE,
+    context_settings={"allow_interspersed_args": False},
+)
+@click.argument("run", metavar="RUN")
+@click.argument("argv", metavar="COMMAND...", nargs=-1, type=click.UNPROCESSED, required=True)
+@click.option("-i", "--interactive", is_flag=True, help="Connect standard input.")
+@click.option("-t", "--tty", is_flag=True, help="Give the command a terminal.")
+@click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="Set a variable.")
+@click.option(
+    "--env-file",
+    multiple=True,
+    type=existing_file(),
+    metavar="FILE",
+    help="Set a file's variables.",
+)
+@click.option("-u", "--user", default="", metavar="USER[:GROUP]", help="User; default: the run's.")
+@click.option("-w", "--workdir", default="", metavar="PATH", help="Directory; default: the run's.")
+@_KEYS
+async def exec_command(  # noqa: PLR0917 - one parameter a flag
+    context: Context,
+    run: str,
+    argv: tuple[str, ...],
+    interactive: bool,
+    tty: bool,
+    env: tuple[str, ...],
+    env_file: tuple[Path, ...],
+    user: str,
+    workdir: str,
+    detach_keys: str | None,
+) -> int:
+    """Run a command in a run; the exit code is the command's.
+
+    What follows RUN belongs to the command, also what looks like a flag.
+    """
+    keys = detach_keys or load_config(context).get("detach-keys") or terminal.DEFAULT_DETACH_KEYS
+    if tty and interactive and terminal.terminal_size(STDIN) is None:
+        raise RequestInvalid("-t -i needs a terminal as standard input", hint="leave -t out")
+    spec = pb.ExecSpec(
+        argv=argv,
+        env=parse_environment(env, env_file, context.environment),
+        user=user,
+        workdir=workdir,
+        tty=tty,
+    )
+    async with open_session(context, Peer.VM_RUNNER) as session:
+        start = pb.AttachStart(
+            run=run, exec=spec, stdin=interactive, terminal=process_terminal_size() if tty else None
+        )
+        return await _execute(context, session, start, terminal.parse_detach_keys(keys))
+
+
+async def _execute(context: Context, session: Session, start: pb.AttachStart, keys: bytes) -> int:
+    async def revive() -> None:
+        await reach_suite(context)
+
+    async with open_console(stdin=start.stdin, tty=start.exec.tty, detach_keys=keys) as console:
+        status = await Attachment(session.vm, start, console, revive=revive).follow()
+    return 0 if status is None else status.code

@@ -1,0 +1,104 @@
+"""`lns doctor`: what this machine can do, and how to fix what it cannot."""
+
+import shutil
+from typing import Any
+
+import click
+from lns.registry.v1 import registry_service_pb2 as registry_pb
+from lns.vm.v1 import vm_service_pb2 as vm_pb
+
+from cli.config import config_path, load_config
+from cli.context import FAILURE, Context, command
+from cli.errors import way_out
+from cli.options import format_option
+from cli.render.output import write_rows
+from cli.render.text import format_size, printable
+from cli.session import Peer, open_session, suite_files
+from services.core.errors import LnsError
+from services.core.version import VERSION
+
+_PROBE_SECONDS = 120.0
+_LOW_DISK_BYTES = 5 * 1000**3
+
+_VERDICTS = {
+    vm_pb.HostCheck.VERDICT_OK: "ok",
+    vm_pb.HostCheck.VERDICT_WARNING: "warning",
+    vm_pb.HostCheck.VERDICT_FAILED: "failed",
+}
+_COLORS = {"ok": "green", "warning": "yellow", "failed": "red"}
+
+Check = dict[str, Any]
+
+
+@command("doctor", doing="examine this machine")
+@click.option("--probe", is_flag=True, help="Try hardware virtualization again.")
+@format_option
+async def doctor(context: Context, probe: bool, form: str | None) -> int:
+    """Say what this machine can do and how to fix the rest; exit code 1 if runs are impossible."""
+    checks = [_check("lns", "ok", f"version {VERSION}"), _configuration(context)]
+    checks += await _services(context, probe=probe)
+    checks.append(_state_directory(context))
+    if form in (None, "table"):
+        for check in checks:
+            _write(context, check)
+    else:
+        write_rows(checks, (), form=form, write=context.write)
+    return FAILURE if any(check["verdict"] == "failed" for check in checks) else 0
+
+
+def _write(context: Context, check: Check) -> None:
+    verdict = check["verdict"]
+    # click leaves colours out where standard output is no terminal.
+    color = None if context.is_set("NO_COLOR") else _COLORS[verdict]
+    mark = click.style(f"{verdict:<8}", fg=color)
+    context.write(f"{mark} {printable(check['name']):<16} {printable(check['detail'])}")
+    if check["remedy"]:
+        context.write(f"{'':<8} {'':<16} → {printable(check['remedy'])}")
+
+
+def _configuration(context: Context) -> Check:
+    try:
+        values = load_config(context)
+    except LnsError as error:
+        return _check("configuration", "failed", error.message, way_out(error))
+    count = len(values)
+    return _check("configuration", "ok", f"{count} values, {config_path(context)}")
+
+
+async def _services(context: Context, *, probe: bool) -> list[Check]:
+    try:
+        async with open_session(context, Peer.VM_RUNNER, Peer.REGISTRY_GATEWAY) as session:
+            host = await session.vm.GetHost(
+                vm_pb.GetHostRequest(probe=probe), timeout=_PROBE_SECONDS
+            )
+            logins = await session.registry.ListLogins(registry_pb.ListLoginsRequest())
+    except LnsError as error:
+        return [_check("services", "failed", error.message, way_out(error))]
+    names = ", ".join(login.registry for login in logins.logins) or "none"
+    return [
+        _check("services", "ok", "answer"),
+        *(
+            _check(one.name, _VERDICTS.get(one.verdict, "failed"), one.detail, one.remedy)
+            for one in host.checks
+        ),
+        _check("registry logins", "ok", names),
+    ]
+
+
+def _state_directory(context: Context) -> Check:
+    home = suite_files(context).home
+    try:
+        free = shutil.disk_usage(home).free
+    except OSError as error:
+        return _check("state directory", "failed", f"{home}: {error.strerror}", "set LNS_HOME")
+    low = free < _LOW_DISK_BYTES
+    return _check(
+        "state directory",
+        "warning" if low else "ok",
+        f"{home}, {format_size(free)} free",
+        "`lns prune` and `lns image prune` free space" if low else "",
+    )
+
+
+def _check(name: str, verdict: str, detail: str, remedy: str = "") -> Check:
+    return {"name": name, "verdict": verdict, "detail": detail, "remedy": remedy}

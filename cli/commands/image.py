@@ -1,0 +1,225 @@
+"""`lns image`: images and artifacts in the store, and what was made of them."""
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterable, AsyncIterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+from lns.materializer.v1 import materializer_service_pb2 as materializer_pb
+from lns.registry.v1 import registry_service_pb2 as registry_pb
+
+from cli.commands.inspect import describe_reference
+from cli.context import FAILURE, Context, subcommand
+from cli.options import format_option, platform_option, quiet_ids
+from cli.render.messages import age, iso_time, to_document
+from cli.render.output import columns, write_document, write_rows
+from cli.render.progress import open_reporter
+from cli.render.text import format_size, short_id
+from cli.run.launch import last_result
+from cli.run.request import parse_platform
+from cli.session import Peer, Session, open_session
+from services.chassis.durable import replace_file
+from services.core.errors import ArtifactTypeUnsupported, RequestInvalid
+
+_COLUMNS = columns(
+    reference="REFERENCE", family="FAMILY", digest="DIGEST", created="CREATED", size="SIZE"
+)
+_DAMAGE_COLUMNS = columns(path="PATH", description="DAMAGE", repaired="REPAIRED")
+_PAGE = 1000
+
+
+@click.group("image", short_help="Manage the images in the store")
+def image() -> None:
+    """Manage images and artifacts in the store."""
+
+
+@subcommand(image, "ls", doing="list images")
+@click.option("-a", "--all", "everything", is_flag=True, help="Also artifacts.")
+@format_option
+@quiet_ids
+async def image_ls(context: Context, everything: bool, form: str | None, quiet: bool) -> None:
+    """List what the store has, by reference."""
+    now = time.time()
+    async with open_session(context, Peer.REGISTRY_GATEWAY) as session:
+        rows = [
+            _row(one, now=now, whole=form == "json")
+            async for one in _stored(session)
+            if everything or not one.family
+        ]
+    write_rows(
+        rows, _COLUMNS, form=form, write=context.write, quiet_field="digest" if quiet else None
+    )
+
+
+@subcommand(image, "rm", doing="remove {references}")
+@click.argument("references", metavar="REF...", nargs=-1, required=True)
+async def image_rm(context: Context, references: tuple[str, ...]) -> None:
+    """Remove references from the store; their content goes with the next prune."""
+    async with open_session(context, Peer.REGISTRY_GATEWAY) as session:
+        for reference in references:
+            response = await session.registry.RemoveStoredImage(
+                registry_pb.RemoveStoredImageRequest(reference=reference)
+            )
+            for removed in response.references:
+                context.write(removed)
+
+
+@subcommand(image, "prune", doing="prune images")
+@click.option("-a", "--all", "everything", is_flag=True, help="Also references that no run uses.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("-f", "--force", is_flag=True, help="Do not ask.")
+async def image_prune(context: Context, everything: bool, dry_run: bool, force: bool) -> None:
+    """Remove content that no reference and no run needs."""
+    if not force and not dry_run and sys.stdin.isatty():
+        click.confirm("Remove all content that nothing needs?", abort=True, err=True)
+    async with open_session(context, Peer.MATERIALIZER, Peer.REGISTRY_GATEWAY) as session:
+        # Images first: they hold leases on the blobs that they were made from.
+        made = await session.materializer.PruneImages(
+            materializer_pb.PruneImagesRequest(dry_run=dry_run)
+        )
+        blobs = await session.registry.PruneBlobs(
+            registry_pb.PruneBlobsRequest(dry_run=dry_run, include_tagged=everything)
+        )
+    for digest in [*made.images, *made.layers, *blobs.digests]:
+        context.write(digest)
+    freed = format_size(made.freed_bytes + blobs.freed_bytes)
+    context.note(f"{'would free' if dry_run else 'freed'} {freed}")
+
+
+@subcommand(image, "inspect", doing="inspect {reference}")
+@click.argument("reference", metavar="REF")
+@platform_option
+@click.option("--format", "form", metavar="FORMAT", help="json or a template. [default: json]")
+async def image_inspect(
+    context: Context, reference: str, platform: str | None, form: str | None
+) -> None:
+    """Describe an image with what it materializes to: composefs digest, layers, files.
+
+    An image that is not in the store is pulled.
+    """
+    async with open_session(context, Peer.MATERIALIZER, Peer.REGISTRY_GATEWAY) as session:
+        made = await _materialized(context, session, reference, platform)
+        document = await describe_reference(session, reference, platform)
+    document.update(to_document(made))
+    write_document(document, form=form, write=context.write)
+
+
+@subcommand(image, "verify", doing="verify {reference}")
+@click.argument("reference", metavar="REF")
+@platform_option
+@click.option("--repair", is_flag=True, help="Make damaged layers again.")
+async def image_verify(context: Context, reference: str, platform: str | None, repair: bool) -> int:
+    """Hash every file of an image again; exit code 1 says that damage is left."""
+    async with open_session(context, Peer.MATERIALIZER, Peer.REGISTRY_GATEWAY) as session:
+        made = await _materialized(context, session, reference, platform)
+        response = await session.materializer.VerifyImage(
+            materializer_pb.VerifyImageRequest(image=made.composefs_digest, repair=repair),
+            timeout=3600,
+        )
+    if response.damages:
+        rows = [to_document(damage) for damage in response.damages]
+        write_rows(rows, _DAMAGE_COLUMNS, form=None, write=context.write)
+    context.note(
+        f"{reference}: {response.object_count} objects, {format_size(response.checked_bytes)},"
+        f" {len(response.damages) or 'no'} damaged"
+    )
+    return FAILURE if any(not damage.repaired for damage in response.damages) else 0
+
+
+@subcommand(image, "export", doing="export {reference}")
+@click.argument("reference", metavar="REF")
+@platform_option
+@click.option("--dump", metavar="FILE|-", help="Write the composefs dump of the merged tree.")
+@click.option("--image", "image_file", metavar="FILE|-", help="Write the composefs metadata image.")
+async def image_export(
+    context: Context,
+    reference: str,
+    platform: str | None,
+    dump: str | None,
+    image_file: str | None,
+) -> None:
+    """Write what an image materializes to."""
+    wanted = [
+        (path, kind)
+        for path, kind in (
+            (dump, materializer_pb.IMAGE_FILE_DUMP),
+            (image_file, materializer_pb.IMAGE_FILE_METADATA),
+        )
+        if path is not None
+    ]
+    if not wanted:
+        raise RequestInvalid("nothing was asked for", hint="give --dump or --image")
+    async with open_session(context, Peer.MATERIALIZER, Peer.REGISTRY_GATEWAY) as session:
+        made = await _materialized(context, session, reference, platform)
+        for path, kind in wanted:
+            request = materializer_pb.ReadImageFileRequest(image=made.composefs_digest, file=kind)
+            await _save(session, request, path)
+
+
+async def _materialized(
+    context: Context, session: Session, reference: str, platform: str | None
+) -> materializer_pb.Image:
+    """Returns the materialized image of a reference, pulled and made where it is not there."""
+    pull = registry_pb.PullRequest(
+        reference=reference,
+        platform=parse_platform(platform),
+        mode=registry_pb.PULL_MODE_MISSING,
+    )
+    with open_reporter(context, sys.stderr) as reporter:
+        reporter.doing(f"pulling {reference}")
+        pulled = await last_result(session.registry.Pull(pull), reporter, "the gateway")
+        if pulled.family:
+            raise ArtifactTypeUnsupported(
+                f"{reference} is an artifact of the family {pulled.family}, not an image",
+                hint="`lns inspect` describes artifacts",
+            )
+        reporter.doing(f"materializing {reference}")
+        request = materializer_pb.MaterializeRequest(manifest_digest=pulled.descriptor.digest)
+        result = await last_result(
+            session.materializer.Materialize(request), reporter, "the materializer"
+        )
+    made: materializer_pb.Image = result.image
+    return made
+
+
+async def _save(session: Session, request: materializer_pb.ReadImageFileRequest, path: str) -> None:
+    pieces = session.materializer.ReadImageFile(request)
+    if path == "-":
+        await _write(pieces, sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+        return
+    with replace_file(Path(path)) as file:
+        await _write(pieces, file)
+
+
+async def _write(
+    pieces: AsyncIterable[materializer_pb.ReadImageFileResponse], file: BinaryIO
+) -> None:
+    async for piece in pieces:
+        await asyncio.to_thread(file.write, piece.data)
+
+
+async def _stored(session: Session) -> AsyncIterator[registry_pb.StoredImage]:
+    request = registry_pb.ListStoredImagesRequest(page_size=_PAGE)
+    while True:
+        response = await session.registry.ListStoredImages(request)
+        for one in response.images:
+            yield one
+        if not response.next_page_token:
+            return
+        request.page_token = response.next_page_token
+
+
+def _row(one: registry_pb.StoredImage, *, now: float, whole: bool) -> dict[str, Any]:
+    return {
+        "reference": one.reference,
+        "family": one.family or "image",
+        "digest": one.descriptor.digest if whole else short_id(one.descriptor.digest),
+        "created": age(one.create_time, now=now),
+        "created_at": iso_time(one.create_time),
+        "size": format_size(one.total_bytes),
+        "size_bytes": one.total_bytes,
+    }

@@ -1,0 +1,70 @@
+"""`lns inspect`: a run, or what a reference names."""
+
+import json
+from typing import Any
+
+import click
+from lns.registry.v1 import registry_service_pb2 as registry_pb
+from lns.vm.v1 import vm_service_pb2 as vm_pb
+
+from cli.context import Context, command
+from cli.options import platform_option
+from cli.render.messages import to_document
+from cli.render.output import write_document
+from cli.run.request import parse_platform
+from cli.session import Peer, Session, open_session
+from services.core.errors import RunUnknown
+
+
+@command("inspect", doing="inspect {name}")
+@click.argument("name", metavar="RUN|REF")
+@click.option(
+    "--type",
+    "kind",
+    type=click.Choice(["run", "reference"]),
+    help="What NAME is; else both are tried.",
+)
+@platform_option
+@click.option("--format", "form", metavar="FORMAT", help="json or a template. [default: json]")
+async def inspect(
+    context: Context, name: str, kind: str | None, platform: str | None, form: str | None
+) -> None:
+    """Describe a run by name or id; or manifest, config, sizes and platforms behind a reference."""
+    may_be_run = kind == "run" or (kind is None and not set(name) & set("/:@"))
+    document = None
+    if may_be_run:
+        async with open_session(context, Peer.VM_RUNNER) as session:
+            document = await _run(session, name, is_certain=kind == "run")
+    if document is None:
+        async with open_session(context, Peer.REGISTRY_GATEWAY) as session:
+            document = await describe_reference(session, name, platform)
+    write_document(document, form=form, write=context.write)
+
+
+async def _run(session: Session, name: str, *, is_certain: bool) -> dict[str, Any] | None:
+    try:
+        response = await session.vm.GetRun(vm_pb.GetRunRequest(run=name))
+    except RunUnknown:
+        if is_certain:
+            raise
+        return None
+    return to_document(response.run)
+
+
+async def describe_reference(
+    session: Session, reference: str, platform: str | None
+) -> dict[str, Any]:
+    """Returns what the gateway knows of a reference, with manifest and config as documents."""
+    response = await session.registry.InspectManifest(
+        registry_pb.InspectManifestRequest(reference=reference, platform=parse_platform(platform))
+    )
+    return {
+        "reference": response.reference,
+        "digest": response.descriptor.digest,
+        "media_type": response.descriptor.media_type,
+        "family": response.family or None,
+        "total_bytes": response.total_bytes,
+        "platforms": [to_document(one) for one in response.platforms],
+        "manifest": json.loads(response.manifest),
+        "config": json.loads(response.config) if response.config else None,
+    }

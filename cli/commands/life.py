@@ -1,0 +1,226 @@
+"""The life of runs: start, stop, kill, restart, pause, resume, wait, rename, rm, prune."""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+
+import click
+from lns.vm.v1 import run_pb2
+from lns.vm.v1 import vm_service_pb2 as pb
+
+from cli import terminal
+from cli.commands.attach import attach_to
+from cli.context import FAILURE, Context, command
+from cli.errors import describe
+from cli.options import Decorator
+from cli.render.progress import open_reporter
+from cli.render.text import format_size
+from cli.run.request import to_duration
+from cli.run.watching import State, Watch
+from cli.session import Peer, Session, open_session, reach_suite
+from services.chassis.status import from_status
+from services.core.errors import LnsError, RequestInvalid
+
+_STOP_MARGIN_SECONDS = 30.0
+_DEFAULT_STOP_SECONDS = 10.0
+
+runs_argument: Decorator = click.argument("runs", metavar="RUN...", nargs=-1, required=True)
+timeout_option: Decorator = click.option(
+    "-t",
+    "--timeout",
+    "grace",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help="Time before force; default: the run's own.",
+)
+
+
+async def each(
+    context: Context, runs: Sequence[str], act: Callable[[Session, str], Awaitable[str | None]]
+) -> int:
+    """Does something to each run, side by side; prints what it gives, in order; 1 if one failed.
+
+    One that fails does not keep the others from being done.
+    """
+    async with open_session(context, Peer.VM_RUNNER) as session:
+        results = await asyncio.gather(*(act(session, run) for run in runs), return_exceptions=True)
+    code = 0
+    doing = context.doing
+    for run, result in zip(runs, results, strict=True):
+        if isinstance(result, LnsError):
+            context.doing = f"{doing.partition(' ')[0]} {run}"
+            for line in describe(result, context):
+                context.note(line)
+            code = FAILURE
+        elif isinstance(result, BaseException):
+            raise result
+        elif result is not None:
+            context.write(result)
+    return code
+
+
+@command("start", doing="start {runs}")
+@runs_argument
+@click.option("-a", "--attach", is_flag=True, help="Attach, for one run; exit with its code.")
+@click.option("-i", "--interactive", is_flag=True, help="With -a: connect standard input.")
+async def start(context: Context, runs: tuple[str, ...], attach: bool, interactive: bool) -> int:
+    """Start runs that were created or have ended; what they wrote is still there."""
+    if attach and len(runs) != 1:
+        raise RequestInvalid("-a attaches to one run", hint="start the others without -a")
+
+    async def act(session: Session, run: str) -> str:
+        await session.vm.StartRun(pb.StartRunRequest(run=run))
+        return run
+
+    if not attach:
+        return await each(context, runs, act)
+    async with open_session(context, Peer.VM_RUNNER) as session:
+        await act(session, runs[0])
+        return await attach_to(
+            context, session, runs[0], stdin=interactive, keys=terminal.DEFAULT_DETACH_KEYS
+        )
+
+
+@command("stop", doing="stop {runs}")
+@runs_argument
+@timeout_option
+async def stop(context: Context, runs: tuple[str, ...], grace: float | None) -> int:
+    """Ask the workloads of runs to end; end them by force after the timeout."""
+
+    async def act(session: Session, run: str) -> str:
+        await _stop(session, run, grace)
+        return run
+
+    return await each(context, runs, act)
+
+
+@command("kill", doing="kill {runs}")
+@runs_argument
+@click.option("-s", "--signal", default="KILL", show_default=True, metavar="NAME", help="Signal.")
+async def kill(context: Context, runs: tuple[str, ...], signal: str) -> int:
+    """Send the workloads of runs a signal."""
+    name = signal.upper().removeprefix("SIG")
+
+    async def act(session: Session, run: str) -> str:
+        await session.vm.KillRun(pb.KillRunRequest(run=run, signal=name))
+        return run
+
+    return await each(context, runs, act)
+
+
+@command("restart", doing="restart {runs}")
+@runs_argument
+@timeout_option
+async def restart(context: Context, runs: tuple[str, ...], grace: float | None) -> int:
+    """Stop runs that run, and start them again."""
+
+    async def act(session: Session, run: str) -> str:
+        found = (await session.vm.GetRun(pb.GetRunRequest(run=run))).run
+        if found.state in (State.STATE_STARTING, State.STATE_RUNNING, State.STATE_PAUSED):
+            await _stop(session, run, grace)
+        await session.vm.StartRun(pb.StartRunRequest(run=run))
+        return run
+
+    return await each(context, runs, act)
+
+
+@command("pause", doing="pause {runs}")
+@runs_argument
+async def pause(context: Context, runs: tuple[str, ...]) -> int:
+    """Hold the CPUs of runs; memory and connections stay."""
+
+    async def act(session: Session, run: str) -> str:
+        await session.vm.PauseRun(pb.PauseRunRequest(run=run))
+        return run
+
+    return await each(context, runs, act)
+
+
+@command("resume", doing="resume {runs}")
+@runs_argument
+async def resume(context: Context, runs: tuple[str, ...]) -> int:
+    """Let paused runs go on."""
+
+    async def act(session: Session, run: str) -> str:
+        await session.vm.ResumeRun(pb.ResumeRunRequest(run=run))
+        return run
+
+    return await each(context, runs, act)
+
+
+@command("wait", doing="wait for {runs}")
+@runs_argument
+async def wait(context: Context, runs: tuple[str, ...]) -> int:
+    """Wait until runs have ended, and print the exit code of each."""
+
+    async def revive() -> None:
+        await reach_suite(context)
+
+    async def act(session: Session, run: str) -> str:
+        found = (await session.vm.GetRun(pb.GetRunRequest(run=run))).run
+        watch = Watch(session.vm, found, note=lambda _: None)
+        if not watch.has_ended:
+            await watch.until(lambda one: one.has_ended, revive=revive)
+        return str(_exit_code(watch.run))
+
+    return await each(context, runs, act)
+
+
+@command("rename", doing="rename {run}")
+@click.argument("run", metavar="RUN")
+@click.argument("name", metavar="NAME")
+async def rename(context: Context, run: str, name: str) -> None:
+    """Give a run another name."""
+    async with open_session(context, Peer.VM_RUNNER) as session:
+        await session.vm.RenameRun(pb.RenameRunRequest(run=run, name=name))
+
+
+@command("rm", doing="rm {runs}")
+@runs_argument
+@click.option("-f", "--force", is_flag=True, help="Kill it first if it runs.")
+async def rm(context: Context, runs: tuple[str, ...], force: bool) -> int:
+    """Remove runs with what they wrote and their logs."""
+
+    async def act(session: Session, run: str) -> str:
+        await session.vm.RemoveRun(pb.RemoveRunRequest(run=run, force=force))
+        return run
+
+    return await each(context, runs, act)
+
+
+@command("prune", doing="prune runs")
+@click.option("--volumes", is_flag=True, help="Also named volumes that no run uses.")
+@click.option("--dry-run", is_flag=True, help="Only say what would go.")
+@click.option("-f", "--force", is_flag=True, help="Do not ask.")
+async def prune(context: Context, volumes: bool, dry_run: bool, force: bool) -> int:
+    """Remove every run that has ended."""
+    what = "every run that has ended" + (" and every unused volume" if volumes else "")
+    if not force and not dry_run and sys.stdin.isatty():
+        click.confirm(f"Remove {what}?", abort=True, err=True)
+    request = pb.PruneRunsRequest(include_volumes=volumes, dry_run=dry_run)
+    async with open_session(context, Peer.VM_RUNNER) as session:
+        with open_reporter(context, sys.stderr) as reporter:
+            reporter.doing("removing")
+            response = await session.vm.PruneRuns(request)
+    for name in [*response.run_ids, *response.volumes]:
+        context.write(name)
+    context.note(f"{'would free' if dry_run else 'freed'} {format_size(response.freed_bytes)}")
+    return 0
+
+
+async def _stop(session: Session, run: str, grace: float | None) -> None:
+    request = pb.StopRunRequest(run=run)
+    if grace is not None:
+        request.timeout.CopyFrom(to_duration(grace))
+        allowed = grace
+    else:
+        found = (await session.vm.GetRun(pb.GetRunRequest(run=run))).run
+        own = found.options.stop_timeout.ToTimedelta().total_seconds()
+        allowed = own if found.options.HasField("stop_timeout") else _DEFAULT_STOP_SECONDS
+    await session.vm.StopRun(request, timeout=allowed + _STOP_MARGIN_SECONDS)
+
+
+def _exit_code(run: run_pb2.Run) -> int:
+    if run.state in (State.STATE_FAILED, State.STATE_LOST):
+        raise from_status(run.error)
+    return run.exit.code

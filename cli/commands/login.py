@@ -1,0 +1,80 @@
+"""`lns login` and `lns logout`: credentials for registries."""
+
+import sys
+
+import click
+from lns.registry.v1 import registry_service_pb2 as pb
+
+from cli.context import Context, command
+from cli.options import format_option
+from cli.render.messages import to_document
+from cli.render.output import columns, write_rows
+from cli.session import Peer, open_session
+from services.core.errors import RequestInvalid
+
+_MAX_SECRET_BYTES = 64 * 1024
+
+
+@command("login", doing="log in to {registry}")
+@click.argument("registry", metavar="[REGISTRY]", required=False)
+@click.option("-u", "--username", default="", metavar="USER", help="User; none for a token.")
+@click.option("--password-stdin", is_flag=True, help="Read password or token from standard input.")
+@click.option("--list", "show", is_flag=True, help="List the registries with stored credentials.")
+@format_option
+async def login(
+    context: Context,
+    registry: str | None,
+    username: str,
+    password_stdin: bool,
+    show: bool,
+    form: str | None,
+) -> None:
+    """Verify credentials against REGISTRY and store them in a file that only you can read."""
+    if show:
+        await _list(context, form)
+        return
+    if registry is None:
+        raise RequestInvalid("login wants a registry", hint="`lns login -u USER HOST[:PORT]`")
+    secret = _read_secret(from_stdin=password_stdin)
+    request = pb.LoginRequest(registry=registry, username=username, secret=secret)
+    async with open_session(context, Peer.REGISTRY_GATEWAY) as session:
+        response = await session.registry.Login(request)
+    context.note(f"logged in to {registry}; stored in the {response.stored_in}")
+
+
+@command("logout", doing="log out of {registry}")
+@click.argument("registry", metavar="REGISTRY")
+async def logout(context: Context, registry: str) -> None:
+    """Forget the credentials that are stored for REGISTRY."""
+    async with open_session(context, Peer.REGISTRY_GATEWAY) as session:
+        response = await session.registry.Logout(pb.LogoutRequest(registry=registry))
+    context.note(
+        f"forgot the credentials for {registry}"
+        if response.removed
+        else f"there were no credentials for {registry}"
+    )
+
+
+async def _list(context: Context, form: str | None) -> None:
+    async with open_session(context, Peer.REGISTRY_GATEWAY) as session:
+        response = await session.registry.ListLogins(pb.ListLoginsRequest())
+    write_rows(
+        [to_document(one) for one in response.logins],
+        columns(registry="REGISTRY", username="USER", stored_in="STORED IN"),
+        form=form,
+        write=context.write,
+    )
+
+
+def _read_secret(*, from_stdin: bool) -> str:
+    """Returns the password, from a prompt that does not show it or from standard input."""
+    if not from_stdin:
+        if not sys.stdin.isatty():
+            raise RequestInvalid(
+                "there is no terminal to ask for a password at", hint="give --password-stdin"
+            )
+        return str(click.prompt("Password or token", hide_input=True, err=True))
+    secret = sys.stdin.read(_MAX_SECRET_BYTES).rstrip("\r\n")
+    if not secret:
+        raise RequestInvalid("standard input has no password", hint="pipe it in")
+    return secret

@@ -1,0 +1,53 @@
+"""`lns port`: the published ports of a run."""
+
+import re
+
+import click
+from lns.types.v1 import run_plan_pb2
+from lns.vm.v1 import vm_service_pb2 as pb
+
+from cli.context import Context, command
+from cli.render.runs import format_port
+from cli.session import Peer, open_session
+from services.core.errors import RequestInvalid
+
+_PORT = re.compile(
+    r"(?:(?P<ip>\[[0-9a-fA-F:.]+\]|[0-9.]+):)?(?:(?P<host>\d{1,5}):)?(?P<guest>\d{1,5})(?:/tcp)?"
+)
+_MAX_PORT = 65535
+
+
+@command("port", doing="show the ports of {run}")
+@click.argument("run", metavar="RUN")
+@click.option("-p", "--publish", multiple=True, metavar="[IP:]HOST:GUEST", help="Publish one more.")
+@click.option("--unpublish", multiple=True, metavar="[IP:]HOST:GUEST", help="Take one back.")
+async def port(
+    context: Context, run: str, publish: tuple[str, ...], unpublish: tuple[str, ...]
+) -> None:
+    """List the ports that a run publishes, after publishing and taking back what is asked for."""
+    async with open_session(context, Peer.VM_RUNNER) as session:
+        for text in unpublish:
+            await session.vm.UnpublishPort(pb.UnpublishPortRequest(run=run, port=parse_port(text)))
+        for text in publish:
+            await session.vm.PublishPort(pb.PublishPortRequest(run=run, port=parse_port(text)))
+        found = (await session.vm.GetRun(pb.GetRunRequest(run=run))).run
+    for one in sorted(found.ports, key=lambda p: (p.container_port, p.host_ip, p.host_port)):
+        context.write(format_port(one))
+
+
+def parse_port(text: str) -> run_plan_pb2.PortMapping:
+    """Returns the port `[IP:][HOST:]GUEST[/tcp]`; without HOST a free one is taken.
+
+    Raises:
+        RequestInvalid: it is not one.
+    """
+    match = _PORT.fullmatch(text)
+    numbers = [int(number) for number in match.group("host", "guest") if number] if match else []
+    if match is None or max(numbers) > _MAX_PORT or numbers[-1] == 0:
+        raise RequestInvalid(f"{text!r} is not a port", hint="write 8080:80 or 127.0.0.1:8080:80")
+    return run_plan_pb2.PortMapping(
+        host_ip=(match["ip"] or "").strip("[]"),
+        host_port=int(match["host"] or 0),
+        container_port=int(match["guest"]),
+        protocol="tcp",
+    )

@@ -1,0 +1,86 @@
+"""`lns ps`: which runs there are."""
+
+import time
+from collections.abc import AsyncIterator
+
+import click
+from lns.vm.v1 import run_pb2
+from lns.vm.v1 import vm_service_pb2 as pb
+
+from cli.context import Context, command
+from cli.options import format_option, quiet_ids
+from cli.render.output import columns, write_rows
+from cli.render.runs import newest_first, run_row
+from cli.run.request import parse_labels
+from cli.session import Peer, Session, open_session
+from services.core.errors import RequestInvalid
+
+_COLUMNS = columns(
+    id="ID",
+    name="NAME",
+    source="RUNS",
+    command="COMMAND",
+    created="CREATED",
+    status="STATUS",
+    ports="PORTS",
+)
+_PAGE = 1000
+
+
+@command("ps", doing="list runs")
+@click.option("-a", "--all", "everything", is_flag=True, help="Also runs that have ended.")
+@click.option(
+    "-n", "--last", type=click.IntRange(min=1), metavar="N", help="The last N runs, any state."
+)
+@click.option("--no-trunc", is_flag=True, help="Whole ids and commands.")
+@click.option(
+    "--filter",
+    "filters",
+    multiple=True,
+    metavar="label=NAME=VALUE",
+    help="Only such runs; repeatable.",
+)
+@format_option
+@quiet_ids
+async def ps(
+    context: Context,
+    everything: bool,
+    last: int | None,
+    no_trunc: bool,
+    filters: tuple[str, ...],
+    form: str | None,
+    quiet: bool,
+) -> None:
+    """List runs, newest first."""
+    labels = _labels(filters)
+    async with open_session(context, Peer.VM_RUNNER) as session:
+        runs = [
+            run
+            async for run in iter_runs(
+                session, include_ended=everything or bool(last), labels=labels
+            )
+        ]
+    shown = newest_first(runs)[:last]
+    rows = [run_row(run, now=time.time(), whole=no_trunc or form == "json") for run in shown]
+    write_rows(rows, _COLUMNS, form=form, write=context.write, quiet_field="id" if quiet else None)
+
+
+async def iter_runs(
+    session: Session, *, include_ended: bool, labels: dict[str, str] | None = None
+) -> AsyncIterator[run_pb2.Run]:
+    """Yields every run, page by page."""
+    request = pb.ListRunsRequest(include_ended=include_ended, page_size=_PAGE, labels=labels)
+    while True:
+        response = await session.vm.ListRuns(request)
+        for run in response.runs:
+            yield run
+        if not response.next_page_token:
+            return
+        request.page_token = response.next_page_token
+
+
+def _labels(filters: tuple[str, ...]) -> dict[str, str]:
+    for one in filters:
+        if not one.startswith("label="):
+            raise RequestInvalid(f"{one!r} is not a filter", hint="write label=NAME=VALUE")
+    return parse_labels([one.removeprefix("label=") for one in filters])

@@ -1,0 +1,136 @@
+"""`lns push`: a file as a typed artifact, anything else as an image."""
+
+import sys
+from pathlib import Path
+
+import click
+from lns.registry.v1 import registry_service_pb2 as pb
+
+from cli.context import Context, command
+from cli.render.progress import open_reporter
+from cli.render.text import format_size
+from cli.run.launch import last_result
+from cli.session import Peer, Session, open_session
+from cli.upload import upload_content
+from services.core.errors import RequestInvalid
+
+_SOURCE_KINDS = ("oci:", "oci-archive:", "docker-archive:", "docker-daemon:")
+_MAX_DOCUMENT_BYTES = 1024 * 1024
+
+
+@command("push", doing="push {reference}")
+@click.argument("source", metavar="SOURCE")
+@click.argument("reference", metavar="REF")
+@click.option("--family", metavar="FAMILY", help="Family of the artifact, if REF does not say it.")
+@click.option(
+    "--content",
+    type=click.Path(exists=True, path_type=Path),
+    metavar="DIR|FILE",
+    help="Content of the artifact, packed into one layer.",
+)
+@click.option(
+    "--annotation", multiple=True, metavar="NAME=VALUE", help="Annotate the manifest; repeatable."
+)
+@click.option("--all-platforms", is_flag=True, help="Push an image for every platform it has.")
+@click.option("-q", "--quiet", is_flag=True, help="Print only the digest.")
+async def push(
+    context: Context,
+    source: str,
+    reference: str,
+    family: str | None,
+    content: Path | None,
+    annotation: tuple[str, ...],
+    all_platforms: bool,
+    quiet: bool,
+) -> None:
+    """Push SOURCE to REF.
+
+    SOURCE is an artifact's file, YAML or JSON. Or an image: a reference in the store,
+    oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME] or docker-daemon:NAME.
+    """
+    if _is_document(source):
+        request = pb.PushArtifactRequest(
+            reference=reference,
+            family=family or "",
+            document=read_document(Path(source)),
+            annotations=_annotations(annotation),
+        )
+        async with open_session(context, Peer.REGISTRY_GATEWAY) as session:
+            await _push_artifact(context, session, request, content, quiet=quiet)
+        return
+    if family or content or annotation:
+        raise RequestInvalid(
+            f"{source} is not a file here, so it is taken for an image, which has no family,"
+            " content or annotations of ours",
+            hint="check the path of the artifact's file",
+        )
+    image = pb.PushImageRequest(
+        source=_absolute_source(source), reference=reference, all_platforms=all_platforms
+    )
+    async with open_session(context, Peer.REGISTRY_GATEWAY) as session:
+        with open_reporter(context, sys.stderr, quiet=quiet) as reporter:
+            reporter.doing(f"pushing {reference}")
+            result = await last_result(session.registry.PushImage(image), reporter, "the gateway")
+    context.write(result.descriptor.digest)
+    if not quiet:
+        context.note(
+            f"pushed {result.reference}, {format_size(result.transferred_bytes)} transferred"
+        )
+
+
+def read_document(path: Path) -> bytes:
+    """Returns the bytes of an artifact's file.
+
+    Raises:
+        RequestInvalid: it is larger than a document can be.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        document = file.read(_MAX_DOCUMENT_BYTES + 1)
+    if len(document) > _MAX_DOCUMENT_BYTES:
+        raise RequestInvalid(
+            f"{path} is larger than 1 MiB, which no artifact's document is",
+            hint="content goes into --content, an image is named by oci-archive: or its like",
+        )
+    return document
+
+
+async def _push_artifact(
+    context: Context,
+    session: Session,
+    request: pb.PushArtifactRequest,
+    content: Path | None,
+    *,
+    quiet: bool,
+) -> None:
+    with open_reporter(context, sys.stderr, quiet=quiet) as reporter:
+        if content is not None:
+            reporter.doing(f"packing {content}")
+            request.layers.append(await upload_content(content, session.registry))
+        reporter.doing(f"pushing {request.reference}")
+        response = await session.registry.PushArtifact(request)
+    context.write(response.descriptor.digest)
+    if not quiet:
+        context.note(f"pushed {response.reference} as {response.family}")
+
+
+def _is_document(source: str) -> bool:
+    return not source.startswith(_SOURCE_KINDS) and Path(source).is_file()
+
+
+def _absolute_source(source: str) -> str:
+    """Makes the path in a source absolute: the gateway has another current directory."""
+    kind, colon, rest = source.partition(":")
+    if f"{kind}{colon}" in _SOURCE_KINDS[:3] and rest and not rest.startswith("/"):
+        return f"{kind}:{Path.cwd() / rest}"
+    return source
+
+
+def _annotations(entries: tuple[str, ...]) -> dict[str, str]:
+    annotations = {}
+    for entry in entries:
+        name, equals, value = entry.partition("=")
+        if not name or not equals:
+            raise RequestInvalid(f"{entry!r} is not an annotation", hint="write NAME=value")
+        annotations[name] = value
+    return annotations

@@ -1,0 +1,193 @@
+"""`lns run`: a reference becomes a running microVM."""
+
+import sys
+import time
+import uuid
+from typing import Any
+
+import click
+from lns.vm.v1 import run_pb2
+from lns.vm.v1 import vm_service_pb2 as pb
+
+from cli import terminal
+from cli.config import load_config
+from cli.context import RUN_FAILURE, Context, command
+from cli.options import WorkloadCommand, plan_options
+from cli.render.phases import Phases
+from cli.render.plan import write_plans
+from cli.render.progress import open_reporter
+from cli.run import foreground
+from cli.run.attachment import Attachment
+from cli.run.console import STDIN, open_console, process_terminal_size
+from cli.run.launch import Order, Services, launch
+from cli.run.request import PULL_MODES, PlanFlags, resolve_request, run_options
+from cli.run.signals import SignalSender
+from cli.run.watching import State, Watch
+from cli.session import Peer, Session, open_session, reach_suite
+from services.core.errors import RequestInvalid
+
+
+@command(
+    "run",
+    doing="run {reference}",
+    failure=RUN_FAILURE,
+    cls=WorkloadCommand,
+    short_help="Run an agent, a bundle or an image in a microVM",
+)
+@click.argument("reference", metavar="[REF]", required=False)
+@plan_options
+@click.option("-i", "--interactive", is_flag=True, help="Connect standard input.")
+@click.option("-t", "--tty", is_flag=True, help="Give the workload a terminal.")
+@click.option("-d", "--detach", is_flag=True, help="Print the id and leave it running.")
+@click.option("--rm", "remove", is_flag=True, help="Remove the run when its workload ends.")
+@click.option("--detach-keys", metavar="KEYS", help="Keys that leave the run: ctrl-p,ctrl-q.")
+@click.option(
+    "--pull",
+    type=click.Choice(["always", "missing", "never"]),
+    default="missing",
+    show_default=True,
+    help="When to ask the registry for content.",
+)
+@click.option("--cold", is_flag=True, help="Boot a kernel even if a template could be resumed.")
+@click.option(
+    "--restart", default="no", metavar="POLICY", help="no, on-failure[:N] or always. [default: no]"
+)
+@click.option("--stop-signal", metavar="NAME", help="Signal that asks the workload to end.")
+@click.option(
+    "--stop-timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Time before force."
+)
+@click.option(
+    "--pids-limit", type=click.IntRange(min=1), metavar="N", help="Most processes in the guest."
+)
+@click.option("--dry-run", is_flag=True, help="Show the plan and run nothing.")
+@click.option(
+    "--format", "form", metavar="FORMAT", help="With --dry-run: table, json, yaml or a template."
+)
+@click.option("-q", "--quiet", is_flag=True, help="No progress and no phase line.")
+async def run(  # noqa: PLR0917 - one parameter a flag
+    context: Context,
+    reference: str | None,
+    interactive: bool,
+    tty: bool,
+    detach: bool,
+    remove: bool,
+    detach_keys: str | None,
+    pull: str,
+    cold: bool,
+    restart: str,
+    stop_signal: str | None,
+    stop_timeout: float | None,
+    pids_limit: int | None,
+    dry_run: bool,
+    form: str | None,
+    quiet: bool,
+    **plan_flags: Any,
+) -> int:
+    """Run REF, an agent, a bundle or an image, in a microVM of its own.
+
+    COMMAND replaces the command that REF brings. Without REF, COMMAND runs in the minimal guest.
+
+    The exit code is the workload's; 125 if lns failed, 126 if the command cannot be executed, 127
+    if it was not found, 128+n if signal n ended it.
+    """
+    config = load_config(context)
+    flags = PlanFlags(**plan_flags)
+    keys = terminal.parse_detach_keys(
+        detach_keys or config.get("detach-keys") or terminal.DEFAULT_DETACH_KEYS
+    )
+    if tty and not detach and terminal.terminal_size(STDIN) is None and interactive:
+        raise RequestInvalid("-t -i needs a terminal as standard input", hint="leave -t out")
+    order = Order(
+        resolve=resolve_request(
+            flags, reference=reference, argv=context.workload, context=context, config=config
+        ),
+        options=run_options(
+            name=flags.name,
+            tty=tty,
+            stdin=interactive,
+            remove=remove,
+            cold=cold,
+            restart=restart,
+            terminal=process_terminal_size() if tty else None,
+            stop_signal=stop_signal,
+            stop_timeout=stop_timeout,
+            pids_limit=pids_limit,
+        ),
+        pull=PULL_MODES[pull],
+        request_id=uuid.uuid4().hex,
+        subject=reference or str(flags.locked or "a machine without an image"),
+    )
+    context.doing = f"run {order.subject}"
+    if dry_run:
+        async with open_session(context, Peer.RESOLVER) as session:
+            plans = (await session.resolver.Resolve(order.resolve)).plans
+        write_plans(plans, form=form, write=context.write)
+        return 0
+    async with open_session(context, *Peer) as session:
+        return await _run(context, session, order, detach=detach, keys=keys, quiet=quiet)
+
+
+async def _run(
+    context: Context, session: Session, order: Order, *, detach: bool, keys: bytes, quiet: bool
+) -> int:
+    phases = Phases()
+    services = Services(
+        resolver=session.resolver,
+        gateway=session.registry,
+        materializer=session.materializer,
+        runner=session.vm,
+    )
+    with open_reporter(context, sys.stderr, quiet=quiet) as reporter:
+        run = await launch(order, services, reporter=reporter, phases=phases)
+        watch = Watch(session.vm, run, note=reporter.note, begin=time.monotonic())
+        context.doing = f"run {order.subject} as {run.name}"
+        if detach:
+            await _until_started(context, watch)
+    if detach:
+        context.write(run.run_id)
+        code = 0
+    else:
+        code = await _attached(context, session, watch, order.options, keys)
+    if watch.started_after is not None:
+        phases.add("started", watch.started_after)
+    if not quiet:
+        context.note(phases.line())
+    return code
+
+
+async def _until_started(context: Context, watch: Watch) -> None:
+    async def revive() -> None:
+        await reach_suite(context)
+
+    await watch.until(lambda one: one.has_started or one.has_ended, revive=revive)
+    if watch.run.state in (State.STATE_FAILED, State.STATE_LOST):
+        raise foreground.failure_of(watch.run)
+
+
+async def _attached(
+    context: Context, session: Session, watch: Watch, options: run_pb2.RunOptions, keys: bytes
+) -> int:
+    async def revive() -> None:
+        await reach_suite(context)
+
+    run_id = watch.run.run_id
+    async with (
+        SignalSender(session.vm, run_id, has_started=lambda: watch.has_started) as signals,
+        open_console(
+            stdin=options.stdin, tty=options.tty, detach_keys=keys, on_signal=signals.send
+        ) as console,
+    ):
+        start = pb.AttachStart(
+            run=run_id,
+            replay=True,
+            stdin=options.stdin,
+            terminal=options.terminal if options.HasField("terminal") else None,
+        )
+        attachment = Attachment(session.vm, start, console, revive=revive)
+        ending = await foreground.follow_run(watch, attachment, session.vm, revive=revive)
+    if ending.exit is None:
+        context.note(f"lns: left {watch.run.name} running; `lns attach {watch.run.name}` returns")
+        return 0
+    if ending.exit.oom_killed:
+        context.note("lns: the workload needed more memory than it has; give it more with -m")
+    return ending.exit.code

@@ -1,0 +1,157 @@
+"""`lns service`: the background process with the services."""
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli import suite_process
+from cli.context import FAILURE, Context, subcommand
+from cli.options import existing_file
+from cli.render.output import write_document
+from cli.suite_process import Suite, SuiteFiles
+from services.chassis.settings import state_directory
+from services.core.errors import RequestInvalid, ServiceUnavailable
+from services.core.version import VERSION
+
+_STOP_SECONDS = 30.0
+_FOLLOW_SECONDS = 0.3
+
+_CONFIG = click.option(
+    "--config",
+    type=existing_file(),
+    metavar="FILE",
+    help="Settings of the services; default: services.yaml beside `lns config`'s file.",
+)
+
+
+@click.group("service", short_help="Manage the background process with the services")
+def service() -> None:
+    """Manage the background process that serves lns on a socket of your own.
+
+    It starts by itself with the first command that needs it. Runs go on without it.
+    """
+
+
+@subcommand(service, "start", doing="start the services")
+@_CONFIG
+async def service_start(context: Context, config: Path | None) -> None:
+    """Start the services if they do not run."""
+    await _start(context, config)
+
+
+@subcommand(service, "stop", doing="stop the services")
+@click.option("-f", "--force", is_flag=True, help="Kill them instead of letting calls end.")
+async def service_stop(context: Context, force: bool) -> None:
+    """Let calls under way end, and stop the services."""
+    suite = suite_process.find_suite(_files(context))
+    if suite is None:
+        context.note("the services do not run")
+        return
+    await _stop(suite, force=force)
+    context.note("the services have stopped")
+
+
+@subcommand(service, "restart", doing="restart the services")
+@_CONFIG
+async def service_restart(context: Context, config: Path | None) -> None:
+    """Stop the services if they run, and start them."""
+    suite = suite_process.find_suite(_files(context))
+    if suite is not None:
+        await _stop(suite, force=False)
+    await _start(context, config)
+
+
+@subcommand(service, "status", doing="look at the services")
+@click.option("--format", "form", metavar="FORMAT", help="json or a template.")
+async def service_status(context: Context, form: str | None) -> int:
+    """Say whether the services run and answer; exit code 1 if not."""
+    files = _files(context)
+    suite = suite_process.find_suite(files)
+    document = await asyncio.to_thread(_status, files, suite)
+    if form is not None:
+        write_document(document, form=form, write=context.write)
+    else:
+        for key, value in document.items():
+            context.write(f"{key.replace('_', ' ') + ':':<16}{value}")
+    return 0 if document["serving"] else FAILURE
+
+
+@subcommand(service, "logs", doing="show the log of the services")
+@click.option("-f", "--follow", is_flag=True, help="Go on with what they say from now on.")
+@click.option(
+    "-n",
+    "--tail",
+    type=click.IntRange(min=0),
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="Begin with the last N lines.",
+)
+def service_logs(context: Context, follow: bool, tail: int) -> None:
+    """Show what the services say."""
+    path = _files(context).log
+    for line in suite_process.tail(path, tail):
+        context.write(line)
+    if follow:
+        _follow(context, path)
+
+
+def _files(context: Context) -> SuiteFiles:
+    return SuiteFiles(home=state_directory(context.environment))
+
+
+async def _start(context: Context, config: Path | None) -> None:
+    from cli.session import reach_suite  # noqa: PLC0415 - imports gRPC, which status needs not
+
+    if config is not None and suite_process.find_suite(_files(context)) is not None:
+        raise RequestInvalid(
+            "the services run already, with the settings they were started with",
+            hint=f"`lns service restart --config {config}`",
+        )
+    suite = await reach_suite(context, config=config)
+    context.note(f"the services run as process {suite.pid}")
+
+
+async def _stop(suite: Suite, *, force: bool) -> None:
+    ended = await asyncio.to_thread(
+        suite_process.stop_suite, suite, timeout=_STOP_SECONDS, force=force
+    )
+    if not ended:
+        raise ServiceUnavailable(
+            f"process {suite.pid} did not end within {_STOP_SECONDS:.0f} s",
+            hint="`lns service stop --force` kills it; runs go on",
+        )
+
+
+def _status(files: SuiteFiles, suite: Suite | None) -> dict[str, Any]:
+    from cli.session import is_serving  # noqa: PLC0415 - imports gRPC
+
+    return {
+        "running": suite is not None,
+        "serving": suite is not None and is_serving(suite.socket, timeout=5.0),
+        "pid": suite.pid if suite else None,
+        "version": suite.version if suite else None,
+        "client_version": VERSION,
+        "socket": str(files.socket),
+        "state_directory": str(files.home),
+        "log": str(files.log),
+    }
+
+
+def _follow(context: Context, path: Path) -> None:
+    """Writes what is added to a file, also after it was rotated, until the user interrupts."""
+    position = path.stat().st_size if path.exists() else 0
+    while True:
+        time.sleep(_FOLLOW_SECONDS)
+        if not path.exists():
+            continue
+        with path.open("rb") as file:
+            size = path.stat().st_size
+            file.seek(position if size >= position else 0)
+            data = file.read()
+            position = file.tell()
+        if data:
+            context.write(data.decode("utf-8", "replace").rstrip("\n"))

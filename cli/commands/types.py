@@ -1,0 +1,93 @@
+"""`lns types`, `lns validate`, `lns init`: the artifact families, and files that fit them."""
+
+from pathlib import Path
+
+import click
+from lns.registry.v1 import registry_service_pb2 as pb
+
+from cli.commands.push import read_document
+from cli.context import Context, command
+from cli.options import existing_file, format_option
+from cli.render.messages import to_document
+from cli.render.output import columns, write_rows
+from cli.session import Peer, open_session
+from services.core.artifacts.families import family_by_slug
+from services.core.artifacts.starters import starter
+from services.core.errors import RequestInvalid
+
+_COLUMNS = columns(
+    slug="FAMILY", kind="KIND", path_segment="PATH SEGMENT", layer="CLASS", mount="DEFAULT MOUNT"
+)
+_REGISTRY = click.option(
+    "--registry", default="", metavar="HOST", help="Ask a registry that has schemas of its own."
+)
+
+
+@command("types", doing="list artifact families")
+@click.argument("family", metavar="[FAMILY]", required=False)
+@_REGISTRY
+@format_option
+async def types(context: Context, family: str | None, registry: str, form: str | None) -> None:
+    """List the artifact families, or print the JSON Schema of one."""
+    if family is not None and not registry:
+        family_by_slug(family)
+    async with open_session(context, Peer.REGISTRY_GATEWAY) as session:
+        response = await session.registry.ListArtifactTypes(
+            pb.ListArtifactTypesRequest(registry=registry)
+        )
+    if family is not None:
+        for one in response.types:
+            if one.slug == family:
+                context.write(one.schema_json.rstrip("\n"))
+                return
+        raise RequestInvalid(f"{registry} has no family {family!r}", hint="`lns types` lists them")
+    rows = [
+        {
+            **{k: v for k, v in to_document(one).items() if k != "schema_json"},
+            "layer": "application" if one.application_layer else "runtime",
+            "mount": one.default_mount_path,
+        }
+        for one in response.types
+    ]
+    write_rows(rows, _COLUMNS, form=form, write=context.write)
+
+
+@command("validate", doing="validate {file}")
+@click.argument("file", metavar="FILE", type=existing_file())
+@click.option("--family", default="", metavar="FAMILY", help="Family; else the document's kind.")
+@_REGISTRY
+async def validate(context: Context, file: Path, family: str, registry: str) -> None:
+    """Check an artifact's file against its family's schema, without pushing it."""
+    request = pb.ValidateArtifactRequest(
+        document=read_document(file), family=family, registry=registry
+    )
+    async with open_session(context, Peer.REGISTRY_GATEWAY) as session:
+        response = await session.registry.ValidateArtifact(request)
+    context.write(f"{file}: {response.family} {response.name} is valid")
+
+
+@command("init", doing="init {family}")
+@click.argument("family", metavar="FAMILY")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="File to write; default: FAMILY.yaml, - for standard output.",
+)
+@click.option("-f", "--force", is_flag=True, help="Replace a file that is there.")
+def init(context: Context, family: str, output: Path | None, force: bool) -> None:
+    """Write a commented starter file of a family."""
+    text = starter(family_by_slug(family))
+    path = output or Path(f"{family}.yaml")
+    if str(path) == "-":
+        context.write(text.rstrip("\n"))
+        return
+    try:
+        with path.open("w" if force else "x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise RequestInvalid(
+            f"{path} is there already", hint="name another file with -o, or give --force"
+        ) from None
+    context.write(str(path))

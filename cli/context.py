@@ -1,0 +1,107 @@
+"""What every command gets: environment, output, and how it is to fail.
+
+Commands are made with `command` instead of click's own decorator: it adds `--debug`, awaits
+asynchronous bodies and notes what the command is doing, for the first line of an error.
+"""
+
+import asyncio
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import click
+
+FAILURE = 1
+USAGE = 2
+RUN_FAILURE = 125
+"""What `run` and its like exit with when lns failed, since lower codes are the workload's."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Context:
+    """One invocation of `lns`.
+
+    Attributes:
+        environment: the variables of the process.
+        debug: whether errors come with everything that is known.
+        doing: completes the sentence "cannot …" when the command fails.
+        failure: the exit code when it fails.
+        request_id: the id that every call of this invocation carries; set by the session.
+        workload: what stands after `--`; set by commands that take a workload's command.
+    """
+
+    environment: Mapping[str, str]
+    debug: bool = False
+    doing: str = ""
+    failure: int = FAILURE
+    request_id: str = ""
+    workload: tuple[str, ...] = ()
+
+    def write(self, line: str) -> None:
+        """Writes one line of the result to standard output."""
+        click.echo(line)
+
+    def note(self, line: str) -> None:
+        """Writes one line for people to standard error."""
+        click.echo(line, err=True)
+
+    def is_set(self, variable: str) -> bool:
+        """Says whether an environment variable is set to something."""
+        return bool(self.environment.get(variable))
+
+    @property
+    def user_home(self) -> Path:
+        """The user's home directory."""
+        home = self.environment.get("HOME")
+        return Path(home) if home else Path.home()
+
+
+pass_context = click.make_pass_decorator(Context)
+
+
+def command(
+    name: str, *, doing: str, failure: int = FAILURE, **attributes: Any
+) -> Callable[[Callable[..., Any]], click.Command]:
+    """Makes a function of a `Context` and its parameters, plain or asynchronous, a command.
+
+    Args:
+        name: the command's name.
+        doing: completes "cannot …"; `{parameter}` stands for a parameter's value.
+        failure: the exit code when lns fails.
+        attributes: as click's `command` takes them.
+
+    The function returns the exit code, or None for 0.
+    """
+    return _decorator(click.command(name, **attributes), doing, failure)
+
+
+def subcommand(
+    group: click.Group, name: str, *, doing: str, **attributes: Any
+) -> Callable[[Callable[..., Any]], click.Command]:
+    """As `command`, below a group."""
+    return _decorator(group.command(name, **attributes), doing, FAILURE)
+
+
+def _decorator(
+    make: Callable[[Callable[..., Any]], click.Command], doing: str, failure: int
+) -> Callable[[Callable[..., Any]], click.Command]:
+    def decorate(function: Callable[..., Any]) -> click.Command:
+        @wraps(function)
+        def body(context: Context, /, debug: bool, **parameters: Any) -> Any:
+            context.debug = context.debug or debug
+            context.doing = doing.format_map({k: _shown(v) for k, v in parameters.items()})
+            context.failure = failure
+            result = function(context, **parameters)
+            return asyncio.run(result) if inspect.iscoroutine(result) else result
+
+        flag = click.option("--debug", is_flag=True, help="Show everything known about an error.")
+        return make(flag(pass_context(body)))
+
+    return decorate
+
+
+def _shown(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value or "")

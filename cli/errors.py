@@ -1,0 +1,131 @@
+"""Failures as people see them: one line what, one line why, one line what to do.
+
+Nothing here imports gRPC: errors arrive typed from `services.chassis`.
+"""
+
+import errno
+import traceback
+from collections.abc import Mapping
+
+from cli.context import Context
+from cli.render.text import printable
+from services.core.errors import LnsError
+
+_REGISTRY_LOGIN = "log in with `lns login REGISTRY`"
+_WAYS_OUT: Mapping[str, str] = {
+    "REFERENCE_INVALID": "write host[:port]/path[:tag][@sha256:…]",
+    "DIGEST_INVALID": "write sha256: and 64 lower-case hexadecimal digits",
+    "ARTIFACT_INVALID": "correct the document; `lns types FAMILY` prints the schema",
+    "REQUEST_INVALID": "see the command's --help",
+    "DIGEST_MISMATCH": "try again; if it stays, the source changes while it is read",
+    "SETTINGS_INVALID": "correct the setting; docs/configuration.md lists every one",
+    "MANIFEST_UNKNOWN": "check the reference; is the tag pushed?",
+    "BLOB_UNKNOWN": "pull the reference again with `lns pull`",
+    "RUN_UNKNOWN": "`lns ps -a` lists every run",
+    "IMAGE_UNKNOWN": "`lns image ls` lists what the store has",
+    "VOLUME_UNKNOWN": "`lns volume ls` lists every volume",
+    "LEASE_UNKNOWN": "try again",
+    "EXEC_UNKNOWN": "the command has ended; start it again",
+    "ARTIFACT_TYPE_UNSUPPORTED": "`lns inspect REF` says what a reference names",
+    "PLATFORM_UNSUPPORTED": "choose another with --platform; `lns inspect REF` lists them",
+    "PLAN_INVALID": "correct each problem above, push again, and look with `lns resolve REF`",
+    "LAYER_UNSAFE": "do not run this image; tell whoever built it",
+    "LAYER_UNSUPPORTED": "build the image with gzip, zstd or plain tar layers",
+    "RUN_STATE_CONFLICT": "`lns ps -a` shows the state of every run",
+    "BLOBS_MISSING": "pull the reference again with `lns pull`",
+    "HOST_UNREADY": "`lns doctor` says what is missing and how to get it",
+    "NAME_TAKEN": "choose another name, or remove what has it",
+    "IN_USE": "end what uses it first",
+    "CAPACITY_EXHAUSTED": "free space: `lns prune`, `lns image prune`",
+    "TOO_MANY_REQUESTS": "wait a moment and try again",
+    "ATTACH_LAGGING": "attach again: `lns logs RUN` has what was missed",
+    "LIMIT_EXCEEDED": "make it smaller, or raise the limit in the settings",
+    "REGISTRY_UNAVAILABLE": "is the registry running, and its name right?",
+    "SERVICE_UNAVAILABLE": "look with `lns service status` and `lns service logs`",
+    "GUEST_UNREACHABLE": "`lns logs RUN` may say why; `lns restart RUN` starts it again",
+    "DEADLINE_EXCEEDED": "try again; `lns service status` shows whether the services answer",
+    "REGISTRY_UNAUTHENTICATED": _REGISTRY_LOGIN,
+    "REGISTRY_DENIED": "ask the registry's owner for access, or log in as somebody else",
+    "CALLER_DENIED": "ask whoever runs the services for access",
+    "CONTENT_CORRUPT": "`lns image verify REF --repair` checks what is stored",
+    "CONFLICT": "try again",
+    "UNIMPLEMENTED": "the README's table says what this version does",
+    "INTERNAL": "this is a defect of lns: please report it with `lns service logs`",
+    "VM_FAILED": "`lns doctor` checks this machine; `lns logs RUN` may say more",
+    "REGISTRY_PROTOCOL": "tell the registry's operator; nothing can be done on this side",
+}
+
+
+def way_out(error: LnsError) -> str:
+    """Returns what to do about an error: its own hint, else that of its reason."""
+    return error.hint or _WAYS_OUT.get(error.reason, "run it again with --debug to see more")
+
+
+def describe(error: Exception, context: Context) -> list[str]:
+    """Returns the lines that an error is shown as: what, why, what to do."""
+    if isinstance(error, LnsError):
+        return _describe_lns_error(error, context)
+    if isinstance(error, OSError):
+        return _describe_os_error(error, context)
+    return _describe_defect(error, context)
+
+
+def _describe_lns_error(error: LnsError, context: Context) -> list[str]:
+    what = f"cannot {context.doing}" if context.doing else "that did not work"
+    lines = [f"lns: {printable(what)}", f"  why: {printable(error.message)}"]
+    for violation in error.violations:
+        subject = f"{violation.subject}: " if violation.subject else ""
+        lines.append(f"    - {printable(subject + violation.description)}")
+    lines.append(f"  try: {printable(way_out(error))}")
+    if context.debug:
+        lines += _everything(error, context)
+    return lines
+
+
+def _describe_os_error(error: OSError, context: Context) -> list[str]:
+    what = f"cannot {context.doing}" if context.doing else "that did not work"
+    where = f"{error.filename}: " if error.filename else ""
+    lines = [
+        f"lns: {printable(what)}",
+        f"  why: {printable(f'{where}{error.strerror or error}')}",
+        f"  try: {_OS_WAYS_OUT.get(error.errno or 0, 'run it again with --debug to see more')}",
+    ]
+    if context.debug:
+        lines += _trace(error)
+    return lines
+
+
+def _describe_defect(error: BaseException, context: Context) -> list[str]:
+    lines = [
+        "lns: an unexpected failure; this is a defect of lns",
+        f"  why: {type(error).__name__}: {printable(str(error))}",
+        "  try: run it again with --debug, and report what it shows",
+    ]
+    if context.debug:
+        lines += _trace(error)
+    return lines
+
+
+_OS_WAYS_OUT: Mapping[int, str] = {
+    errno.ENOENT: "check the path",
+    errno.EACCES: "check the permissions",
+    errno.EPERM: "check the permissions",
+    errno.EISDIR: "name a file",
+    errno.ENOTDIR: "check the path",
+    errno.ENOSPC: "free some disk space",
+    errno.EROFS: "choose a directory that can be written",
+}
+
+
+def _everything(error: LnsError, context: Context) -> list[str]:
+    lines = [f"  reason: {error.reason} ({error.kind})"]
+    lines += [f"  {key}: {printable(value)}" for key, value in sorted(error.metadata.items())]
+    if error.retry_after is not None:
+        lines.append(f"  retry after: {error.retry_after:g} s")
+    if context.request_id:
+        lines.append(f"  request id: {context.request_id}")
+    return lines + _trace(error)
+
+
+def _trace(error: BaseException) -> list[str]:
+    return "".join(traceback.format_exception(error)).rstrip().split("\n")

@@ -1,0 +1,107 @@
+"""Options that several commands share."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli.context import Context
+
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+class WorkloadCommand(click.Command):
+    """A command with a workload's command after `--`, which is nobody's flag."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Takes what follows the first `--` away and leaves it in the context."""
+        context = ctx.ensure_object(Context)
+        if "--" in args:
+            position = args.index("--")
+            context.workload = tuple(args[position + 1 :])
+            args = args[:position]
+        return super().parse_args(ctx, args)
+
+    def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
+        """Adds the workload to the usage line."""
+        return [*super().collect_usage_pieces(ctx), "[-- COMMAND...]"]
+
+
+def combined(options: Sequence[Decorator]) -> Decorator:
+    """Returns one decorator for several options, which keep their order in the help."""
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+def existing_file(**attributes: Any) -> click.Path:
+    """Returns the type of a file that must be there."""
+    return click.Path(exists=True, dir_okay=False, path_type=Path, **attributes)
+
+
+format_option: Decorator = click.option(
+    "--format",
+    "form",
+    metavar="FORMAT",
+    help="table, json, or a template such as '{{.Name}}'.",
+)
+
+quiet_ids: Decorator = click.option("-q", "--quiet", is_flag=True, help="Print only ids.")
+
+platform_option: Decorator = click.option(
+    "--platform", metavar="OS/ARCH", help="Platform of the image; default: this machine's."
+)
+
+plan_options = combined(
+    [
+        click.option("--cpus", metavar="N", help="CPUs: 2, 1.5 or 1500m."),
+        click.option("-m", "--memory", metavar="SIZE", help="Memory: 512Mi, 2g; a number is MiB."),
+        click.option("--disk", metavar="SIZE", help="Size of the writable layer: 10g."),
+        click.option("--name", metavar="NAME", help="Name of the run."),
+        click.option(
+            "--policy", type=existing_file(), metavar="FILE", help="Policy instead of the bundle's."
+        ),
+        click.option(
+            "--mount", multiple=True, metavar="REF[:PATH]", help="Mount an artifact; repeatable."
+        ),
+        click.option(
+            "-v",
+            "--volume",
+            multiple=True,
+            metavar="SOURCE:PATH[:ro]",
+            help="Mount a named volume or a host path; repeatable.",
+        ),
+        click.option(
+            "-p",
+            "--publish",
+            multiple=True,
+            metavar="[IP:]HOST:GUEST",
+            help="Publish a port on the host; repeatable.",
+        ),
+        click.option(
+            "-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="Set a variable; repeatable."
+        ),
+        click.option(
+            "--env-file",
+            multiple=True,
+            type=existing_file(),
+            metavar="FILE",
+            help="Set the variables that a file lists; repeatable.",
+        ),
+        click.option("-w", "--workdir", metavar="PATH", help="Working directory."),
+        click.option("-u", "--user", metavar="USER[:GROUP]", help="User, by name or number."),
+        click.option("--entrypoint", metavar="PROGRAM", help="Replace the image's entry point."),
+        platform_option,
+        click.option(
+            "-l", "--label", multiple=True, metavar="NAME=VALUE", help="Label the run; repeatable."
+        ),
+        click.option(
+            "--locked", type=existing_file(), metavar="LOCK", help="Run exactly what a lock pins."
+        ),
+    ]
+)

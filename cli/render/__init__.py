@@ -1,0 +1,1 @@
+"""How results, progress and plans look; nothing here talks to a service."""

@@ -1,0 +1,69 @@
+"""Text for people: sizes, times, ids, and names from strangers made harmless."""
+
+import unicodedata
+
+SHORT_ID_CHARACTERS = 12
+_SIZE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+_AGES = (
+    (60, 1, "second"),
+    (3600, 60, "minute"),
+    (48 * 3600, 3600, "hour"),
+    (14 * 86400, 86400, "day"),
+    (60 * 86400, 7 * 86400, "week"),
+    (730 * 86400, 30 * 86400, "month"),
+)
+
+
+def printable(text: str, *, keep: str = "") -> str:
+    """Returns `text` with every character that could steer a terminal written as an escape.
+
+    Control characters, and format characters that reorder text, come from registries and artifacts
+    and would let a name rewrite the line it stands in. Those in `keep` stay as they are.
+    """
+    return "".join(c if c.isprintable() or c in keep else _escape(c) for c in text)
+
+
+def _escape(character: str) -> str:
+    if unicodedata.category(character) == "Zs":  # other spaces than U+0020 are not harmful
+        return character
+    return character.encode("unicode_escape", "backslashreplace").decode("ascii")
+
+
+def format_size(count: int) -> str:
+    """Returns `count` bytes in decimal units with three digits: `1.24MB`, as Docker does."""
+    value = float(count)
+    for unit in _SIZE_UNITS[:-1]:
+        if value < 999.5:  # noqa: PLR2004 - what rounds to 1000 belongs to the next unit
+            return f"{value:.3g}{unit}"
+        value /= 1000
+    return f"{value:.3g}{_SIZE_UNITS[-1]}"
+
+
+def format_seconds(seconds: float) -> str:
+    """Returns a span for the phase line: `0.4 s`, `75 s`, `3 min 20 s`."""
+    if seconds < 10:  # noqa: PLR2004 - tenths are read only in small numbers
+        return f"{seconds:.1f} s"
+    if seconds < 120:  # noqa: PLR2004 - seconds are read well up to two minutes
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s"
+
+
+def format_age(seconds: float) -> str:
+    """Returns how long ago something was, in one unit: `3 minutes`, `About` is left out."""
+    seconds = max(0.0, seconds)
+    for limit, unit, name in _AGES:
+        if seconds < limit:
+            count = int(seconds // unit)
+            return f"{count} {name}{'' if count == 1 else 's'}"
+    return f"{int(seconds // (365 * 86400))} years"
+
+
+def short_id(identifier: str) -> str:
+    """Returns the first twelve digits of an id or digest, without `sha256:`."""
+    return identifier.removeprefix("sha256:")[:SHORT_ID_CHARACTERS]
+
+
+def shorten(text: str, width: int) -> str:
+    """Returns `text`, cut to `width` characters with an ellipsis where it is longer."""
+    return text if len(text) <= width else text[: width - 1] + "…"

@@ -1,0 +1,1 @@
+"""The way of a run on the client's side: request, orchestration, attachment."""

@@ -1,0 +1,82 @@
+"""A run in the foreground: attached, watched, until it ends or is left."""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from lns.vm.v1 import run_pb2
+from lns.vm.v1 import vm_service_pb2 as pb
+
+from cli.run.attachment import Attachment
+from cli.run.ports import Runner
+from cli.run.watching import State, Watch
+from services.chassis.status import from_status
+from services.core.errors import LnsError, RunUnknown
+
+_SETTLE_SECONDS = 2.0
+
+Revive = Callable[[], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How a foreground run ended for its client; `exit` is None when the user left it."""
+
+    exit: run_pb2.ExitStatus | None
+
+
+async def follow_run(
+    watch: Watch, attachment: Attachment, runner: Runner, *, revive: Revive
+) -> Ending:
+    """Follows an attachment to the end of the run, with the watch beside it.
+
+    The attachment has the output and the exit code. The watch knows what an attachment cannot tell:
+    that the run failed before there was a process.
+
+    Raises:
+        LnsError: why the run failed, or why it can no longer be followed.
+    """
+    watching = asyncio.ensure_future(watch.until(lambda one: one.has_ended, revive=revive))
+    attached = asyncio.ensure_future(attachment.follow())
+    try:
+        await asyncio.wait({watching, attached}, return_when=asyncio.FIRST_COMPLETED)
+        if not attached.done() and _failed(watch.run):
+            await asyncio.wait({attached}, timeout=_SETTLE_SECONDS)
+            if not attached.done():
+                raise failure_of(watch.run)
+        try:
+            status = await attached
+        except LnsError as error:
+            await asyncio.wait({watching}, timeout=_SETTLE_SECONDS)
+            return Ending(exit=await _ended_otherwise(watch, runner, error))
+        if not watch.has_started and status is not None:
+            await asyncio.wait({watching}, timeout=_SETTLE_SECONDS)
+        return Ending(exit=status)
+    finally:
+        for task in (watching, attached):
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, LnsError):
+                await task
+
+
+def failure_of(run: run_pb2.Run) -> LnsError:
+    """Returns why a run failed or was lost."""
+    return from_status(run.error)
+
+
+async def _ended_otherwise(watch: Watch, runner: Runner, error: LnsError) -> run_pb2.ExitStatus:
+    """Returns how the run ended if it did although its attachment failed; raises why it failed."""
+    run = watch.run
+    if not watch.has_ended:
+        with contextlib.suppress(RunUnknown):
+            run = (await runner.GetRun(pb.GetRunRequest(run=run.run_id))).run
+    if _failed(run):
+        raise failure_of(run) from error
+    if run.state == State.STATE_EXITED:
+        return run.exit
+    raise error
+
+
+def _failed(run: run_pb2.Run) -> bool:
+    return run.state in (State.STATE_FAILED, State.STATE_LOST)

@@ -1,0 +1,82 @@
+"""What the orchestration of a run needs of the services: the stubs, as far as it calls them.
+
+The generated stubs fit as they are; so do the fakes of the tests.
+"""
+
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable
+from typing import Protocol
+
+from lns.materializer.v1 import materializer_service_pb2 as materializer_pb
+from lns.registry.v1 import registry_service_pb2 as registry_pb
+from lns.resolver.v1 import resolver_service_pb2 as resolver_pb
+from lns.vm.v1 import vm_service_pb2 as vm_pb
+
+
+class Resolver(Protocol):
+    """The resolver, as far as a run needs it."""
+
+    def Resolve(  # noqa: N802 - the RPC's name
+        self, request: resolver_pb.ResolveRequest, /
+    ) -> Awaitable[resolver_pb.ResolveResponse]:
+        """Resolves a reference into plans."""
+        ...
+
+
+class Gateway(Protocol):
+    """The registry gateway, as far as a run needs it."""
+
+    def Pull(  # noqa: N802 - the RPC's name
+        self, request: registry_pb.PullRequest, /
+    ) -> AsyncIterable[registry_pb.PullResponse]:
+        """Pulls a reference: progress, then the result."""
+        ...
+
+
+class Materializer(Protocol):
+    """The materializer, as far as a run needs it."""
+
+    def Materialize(  # noqa: N802 - the RPC's name
+        self, request: materializer_pb.MaterializeRequest, /
+    ) -> AsyncIterable[materializer_pb.MaterializeResponse]:
+        """Makes an image: progress, then the result."""
+        ...
+
+
+class Runner(Protocol):
+    """The VM runner, as far as a run needs it."""
+
+    def CreateRun(  # noqa: N802 - the RPC's name
+        self, request: vm_pb.CreateRunRequest, /
+    ) -> Awaitable[vm_pb.CreateRunResponse]:
+        """Records and starts a run."""
+        ...
+
+    def GetRun(  # noqa: N802 - the RPC's name
+        self, request: vm_pb.GetRunRequest, /
+    ) -> Awaitable[vm_pb.GetRunResponse]:
+        """Describes a run."""
+        ...
+
+    def KillRun(  # noqa: N802 - the RPC's name
+        self, request: vm_pb.KillRunRequest, /
+    ) -> Awaitable[vm_pb.KillRunResponse]:
+        """Sends a signal to a run."""
+        ...
+
+    def RemoveRun(  # noqa: N802 - the RPC's name
+        self, request: vm_pb.RemoveRunRequest, /
+    ) -> Awaitable[vm_pb.RemoveRunResponse]:
+        """Removes a run."""
+        ...
+
+    def WatchRun(  # noqa: N802 - the RPC's name
+        self, request: vm_pb.WatchRunRequest, /
+    ) -> AsyncIterable[vm_pb.WatchRunResponse]:
+        """Replays and follows the events of a run."""
+        ...
+
+    def Attach(  # noqa: N802 - the RPC's name
+        self, requests: AsyncIterator[vm_pb.AttachRequest], /
+    ) -> AsyncIterable[vm_pb.AttachResponse]:
+        """Connects to a workload or exec."""
+        ...

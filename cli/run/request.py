@@ -1,0 +1,254 @@
+"""Flags of the command line as requests to the services."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from google.protobuf import duration_pb2
+from lns.registry.v1 import registry_service_pb2 as registry_pb
+from lns.resolver.v1 import resolver_service_pb2 as resolver_pb
+from lns.types.v1 import descriptor_pb2, run_plan_pb2
+from lns.vm.v1 import run_pb2
+
+from cli.context import Context
+from services.core.errors import RequestInvalid
+
+PULL_MODES: Mapping[str, registry_pb.PullMode.ValueType] = {
+    "always": registry_pb.PULL_MODE_ALWAYS,
+    "missing": registry_pb.PULL_MODE_MISSING,
+    "never": registry_pb.PULL_MODE_NEVER,
+}
+
+_RESTART = re.compile(r"(no|on-failure|always)(?::(\d{1,6}))?")
+_RESTART_MODES: Mapping[str, run_pb2.RestartPolicy.Mode.ValueType] = {
+    "no": run_pb2.RestartPolicy.MODE_NO,
+    "on-failure": run_pb2.RestartPolicy.MODE_ON_FAILURE,
+    "always": run_pb2.RestartPolicy.MODE_ALWAYS,
+}
+_MAX_ENV_FILE_BYTES = 1024 * 1024
+_MIN_PLATFORM_PARTS, _MAX_PLATFORM_PARTS = 2, 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanFlags:
+    """Flags that the resolver judges, as they were given; empty or None means not given."""
+
+    cpus: str | None = None
+    memory: str | None = None
+    disk: str | None = None
+    name: str | None = None
+    policy: Path | None = None
+    mount: Sequence[str] = ()
+    volume: Sequence[str] = ()
+    publish: Sequence[str] = ()
+    env: Sequence[str] = ()
+    env_file: Sequence[Path] = ()
+    workdir: str | None = None
+    user: str | None = None
+    platform: str | None = None
+    label: Sequence[str] = ()
+    entrypoint: str | None = None
+    locked: Path | None = None
+
+
+def resolve_request(
+    flags: PlanFlags,
+    *,
+    reference: str | None,
+    argv: Sequence[str],
+    context: Context,
+    config: Mapping[str, str],
+) -> resolver_pb.ResolveRequest:
+    """Returns what the resolver is asked.
+
+    Raises:
+        RequestInvalid: neither reference nor command, or a flag that cannot be read.
+        OSError: a file that a flag names cannot be read.
+    """
+    request = resolver_pb.ResolveRequest(
+        overrides=_overrides(flags, argv, context),
+        defaults=resolver_pb.Defaults(
+            cpus=config.get("cpus"), memory=config.get("memory"), disk=config.get("disk")
+        ),
+        platform=parse_platform(flags.platform or config.get("platform")),
+    )
+    if flags.locked is not None:
+        if reference is not None:
+            raise RequestInvalid(
+                "a lock names what is run, so that a reference beside it has no place",
+                hint=f"`lns run --locked {flags.locked}`",
+            )
+        request.lock = flags.locked.read_bytes()
+    elif reference is not None:
+        request.reference = reference
+    elif argv:
+        request.imageless.SetInParent()
+    else:
+        raise RequestInvalid(
+            "there is neither a reference nor a command",
+            hint="`lns run REF`, or `lns run -- COMMAND` for a machine without an image",
+        )
+    return request
+
+
+def run_options(
+    *,
+    name: str | None,
+    tty: bool,
+    stdin: bool,
+    remove: bool,
+    cold: bool,
+    restart: str,
+    terminal: run_pb2.TerminalSize | None,
+    stop_signal: str | None,
+    stop_timeout: float | None,
+    pids_limit: int | None,
+) -> run_pb2.RunOptions:
+    """Returns how the run is run.
+
+    Raises:
+        RequestInvalid: a flag that cannot be read, or two that contradict each other.
+    """
+    policy = parse_restart(restart)
+    if remove and policy.mode != run_pb2.RestartPolicy.MODE_NO:
+        raise RequestInvalid(
+            "--rm removes what --restart would start again", hint="give one of the two"
+        )
+    options = run_pb2.RunOptions(
+        name=name or "",
+        tty=tty,
+        stdin=stdin,
+        remove=remove,
+        cold=cold,
+        restart=policy,
+        terminal=terminal,
+        stop_signal=(stop_signal or "").upper().removeprefix("SIG"),
+        pids_limit=pids_limit or 0,
+    )
+    if stop_timeout is not None:
+        options.stop_timeout.CopyFrom(to_duration(stop_timeout))
+    return options
+
+
+def parse_restart(text: str) -> run_pb2.RestartPolicy:
+    """Returns the policy `no`, `on-failure[:n]` or `always`.
+
+    Raises:
+        RequestInvalid: it is none of these.
+    """
+    match = _RESTART.fullmatch(text)
+    if match is None or (match[2] and match[1] != "on-failure"):
+        raise RequestInvalid(
+            f"{text!r} is not a restart policy", hint="write no, on-failure, on-failure:5 or always"
+        )
+    return run_pb2.RestartPolicy(mode=_RESTART_MODES[match[1]], max_restarts=int(match[2] or 0))
+
+
+def parse_platform(text: str | None) -> descriptor_pb2.Platform | None:
+    """Returns the platform `os/architecture[/variant]`, None where none is given.
+
+    Raises:
+        RequestInvalid: it is not one.
+    """
+    if not text:
+        return None
+    parts = text.split("/")
+    if not _MIN_PLATFORM_PARTS <= len(parts) <= _MAX_PLATFORM_PARTS or not all(parts):
+        raise RequestInvalid(f"{text!r} is not a platform", hint="write for example linux/arm64")
+    return descriptor_pb2.Platform(
+        os=parts[0],
+        architecture=parts[1],
+        variant=parts[2] if len(parts) > 2 else "",  # noqa: PLR2004
+    )
+
+
+def to_duration(seconds: float) -> duration_pb2.Duration:
+    """Returns seconds as protobuf has them."""
+    duration = duration_pb2.Duration()
+    duration.FromNanoseconds(round(seconds * 1e9))
+    return duration
+
+
+def parse_environment(
+    entries: Sequence[str], files: Sequence[Path], environment: Mapping[str, str]
+) -> list[run_plan_pb2.EnvVar]:
+    """Returns the variables of `--env-file` and `-e`, the latter on top, sorted by name.
+
+    `NAME` alone takes the value that the client has, and is left out where it has none.
+
+    Raises:
+        RequestInvalid: an entry has no name.
+        OSError: a file cannot be read.
+    """
+    lines = [line for file in files for line in _env_lines(file)]
+    values: dict[str, str] = {}
+    for entry in [*lines, *entries]:
+        name, equals, value = entry.partition("=")
+        if not name or any(character.isspace() for character in name):
+            raise RequestInvalid(
+                f"{entry.partition('=')[0]!r} is not the name of a variable",
+                hint="write NAME=value, or NAME to pass yours on",
+            )
+        if equals:
+            values[name] = value
+        elif name in environment:
+            values[name] = environment[name]
+    return [run_plan_pb2.EnvVar(name=name, value=values[name]) for name in sorted(values)]
+
+
+def parse_labels(entries: Sequence[str]) -> dict[str, str]:
+    """Returns labels given as `NAME=value` or `NAME`.
+
+    Raises:
+        RequestInvalid: an entry has no name.
+    """
+    labels = {}
+    for entry in entries:
+        name, _, value = entry.partition("=")
+        if not name:
+            raise RequestInvalid(f"{entry!r} is not a label", hint="write NAME=value")
+        labels[name] = value
+    return labels
+
+
+def _overrides(flags: PlanFlags, argv: Sequence[str], context: Context) -> resolver_pb.Overrides:
+    overrides = resolver_pb.Overrides(
+        argv=argv,
+        env=parse_environment(flags.env, flags.env_file, context.environment),
+        user=flags.user,
+        workdir=flags.workdir,
+        cpus=flags.cpus,
+        memory=flags.memory,
+        disk=flags.disk,
+        ports=flags.publish,
+        volumes=[_absolute_volume(volume) for volume in flags.volume],
+        mounts=flags.mount,
+        name=flags.name,
+        labels=parse_labels(flags.label),
+        entrypoint=flags.entrypoint,
+    )
+    if flags.policy is not None:
+        overrides.policy.name = str(flags.policy)
+        overrides.policy.text = flags.policy.read_bytes()
+    return overrides
+
+
+def _absolute_volume(volume: str) -> str:
+    """Makes a host path relative to the current directory absolute: the services have another."""
+    source, colon, rest = volume.partition(":")
+    if colon and (source in (".", "..") or source.startswith(("./", "../"))):
+        return f"{Path(source).resolve()}:{rest}"
+    return volume
+
+
+def _env_lines(file: Path) -> list[str]:
+    with file.open("rb") as opened:
+        data = opened.read(_MAX_ENV_FILE_BYTES + 1)
+    if len(data) > _MAX_ENV_FILE_BYTES:
+        raise RequestInvalid(f"{file} is larger than 1 MiB", hint="is it an environment file?")
+    try:
+        lines = data.decode("utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise RequestInvalid(f"{file} is not UTF-8 text") from error
+    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]

@@ -1,0 +1,174 @@
+"""Connections of one invocation to the services that it needs.
+
+    async with open_session(context, Peer.RESOLVER, Peer.VM_RUNNER) as session:
+        response = await session.resolver.Resolve(request)     # raises LnsError, nothing else
+
+A service whose endpoint is configured is called there; the others are in the suite, which is
+started if it does not live. All calls of one invocation carry one request id.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Mapping
+from enum import StrEnum
+from pathlib import Path
+
+import grpc
+import grpc.aio
+from google.protobuf.descriptor import FileDescriptor
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from lns.materializer.v1 import materializer_service_pb2, materializer_service_pb2_grpc
+from lns.registry.v1 import registry_service_pb2, registry_service_pb2_grpc
+from lns.resolver.v1 import resolver_service_pb2, resolver_service_pb2_grpc
+from lns.vm.v1 import vm_service_pb2, vm_service_pb2_grpc
+
+from cli import suite_process
+from cli.config import config_path, load_config
+from cli.context import Context
+from cli.suite_process import Suite, SuiteFiles
+from services.chassis import context as calls
+from services.chassis.channel import open_channel
+from services.chassis.settings import PeerSettings, TlsSettings, state_directory
+from services.core.errors import SettingsInvalid
+from services.core.version import VERSION
+
+
+class Peer(StrEnum):
+    """The four services, by the name of their configuration key."""
+
+    REGISTRY_GATEWAY = "endpoint-registry-gateway"
+    RESOLVER = "endpoint-resolver"
+    MATERIALIZER = "endpoint-materializer"
+    VM_RUNNER = "endpoint-vm-runner"
+
+
+_FILES: Mapping[Peer, FileDescriptor] = {
+    Peer.REGISTRY_GATEWAY: registry_service_pb2.DESCRIPTOR,
+    Peer.RESOLVER: resolver_service_pb2.DESCRIPTOR,
+    Peer.MATERIALIZER: materializer_service_pb2.DESCRIPTOR,
+    Peer.VM_RUNNER: vm_service_pb2.DESCRIPTOR,
+}
+
+
+class Session:
+    """Open channels, and a stub for each service that was asked for."""
+
+    def __init__(self, channels: Mapping[Peer, grpc.aio.Channel]) -> None:
+        self._channels = channels
+
+    @property
+    def registry(self) -> registry_service_pb2_grpc.RegistryServiceStub:
+        """The registry gateway."""
+        return registry_service_pb2_grpc.RegistryServiceStub(self._channels[Peer.REGISTRY_GATEWAY])
+
+    @property
+    def resolver(self) -> resolver_service_pb2_grpc.ResolverServiceStub:
+        """The resolver."""
+        return resolver_service_pb2_grpc.ResolverServiceStub(self._channels[Peer.RESOLVER])
+
+    @property
+    def materializer(self) -> materializer_service_pb2_grpc.MaterializerServiceStub:
+        """The materializer."""
+        return materializer_service_pb2_grpc.MaterializerServiceStub(
+            self._channels[Peer.MATERIALIZER]
+        )
+
+    @property
+    def vm(self) -> vm_service_pb2_grpc.VmServiceStub:
+        """The VM runner."""
+        return vm_service_pb2_grpc.VmServiceStub(self._channels[Peer.VM_RUNNER])
+
+
+@contextlib.asynccontextmanager
+async def open_session(context: Context, *peers: Peer) -> AsyncIterator[Session]:
+    """Yields a session with the services `peers`; starts the suite where one of them is in it.
+
+    Raises:
+        ServiceUnavailable: the suite could not be started.
+        SettingsInvalid: the client's configuration cannot be used.
+    """
+    context.request_id = calls.request_id() or calls.new_request_id()
+    calls.set_request_id(context.request_id)
+    config = load_config(context)
+    targets = {peer: config.get(peer, "") for peer in peers}
+    if not all(targets.values()):
+        suite = await reach_suite(context)
+        targets = {peer: target or f"unix:{suite.socket}" for peer, target in targets.items()}
+    tls = _tls(config)
+    async with contextlib.AsyncExitStack() as stack:
+        channels: dict[str, grpc.aio.Channel] = {}
+        for target in sorted(set(targets.values())):
+            files = [_FILES[peer] for peer in peers if targets[peer] == target]
+            settings = PeerSettings(target=target, tls=None if _is_local(target) else tls)
+            channels[target] = await stack.enter_async_context(open_channel(settings, *files))
+        yield Session({peer: channels[target] for peer, target in targets.items()})
+
+
+def suite_files(context: Context) -> SuiteFiles:
+    """Returns where this invocation's suite is."""
+    return SuiteFiles(home=state_directory(context.environment))
+
+
+async def reach_suite(context: Context, *, config: Path | None = None) -> Suite:
+    """Returns the living suite, started if need be; says so when it is of another version.
+
+    Args:
+        context: the invocation.
+        config: settings for a suite that is started; by default `services.yaml` beside the
+            client's own configuration, where there is one.
+    """
+    files = suite_files(context)
+    suite = suite_process.find_suite(files)
+    if suite is None:
+        context.note("lns: starting the services in the background")
+        suite = await asyncio.to_thread(
+            suite_process.ensure_suite,
+            files,
+            is_ready=lambda: is_serving(files.socket),
+            environment=context.environment,
+            arguments=_arguments(config or config_path(context).with_name("services.yaml")),
+        )
+    if suite_process.is_other_version(suite):
+        context.note(
+            f"lns: the services that run are version {suite.version}, this is {VERSION};"
+            " `lns service restart` brings them up to date"
+        )
+    return suite
+
+
+def is_serving(socket: Path, timeout: float = 1.0) -> bool:
+    """Asks the health service at a socket whether everything there serves; blocks."""
+    with grpc.insecure_channel(f"unix:{socket}") as channel:
+        try:
+            answer = health_pb2_grpc.HealthStub(channel).Check(
+                health_pb2.HealthCheckRequest(), timeout=timeout
+            )
+        except grpc.RpcError:
+            return False
+    return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _arguments(config: Path) -> list[str]:
+    return ["--config", str(config.absolute())] if config.exists() else []
+
+
+def _tls(config: Mapping[str, str]) -> TlsSettings | None:
+    names = ("tls-authority", "tls-certificate", "tls-key")
+    given = [name for name in names if name in config]
+    if not given:
+        return None
+    if len(given) < len(names):
+        missing = next(name for name in names if name not in config)
+        raise SettingsInvalid(
+            f"{given[0]} is configured without {missing}",
+            hint=f"set all of {', '.join(names)}, or none",
+        )
+    return TlsSettings(
+        authority=Path(config["tls-authority"]),
+        certificate=Path(config["tls-certificate"]),
+        key=Path(config["tls-key"]),
+    )
+
+
+def _is_local(target: str) -> bool:
+    return target.startswith("unix:")
