@@ -187,6 +187,8 @@ class _Loader:
                 arguments[name] = self.convert(hints[name], given, f"{path}{name}", default)
             elif default_from is not None and base is None:
                 arguments[name] = default_from(self.environment)
+            elif default is dataclasses.MISSING and _group(hints[name]) is not None:
+                arguments[name] = self.convert(hints[name], {}, f"{path}{name}", default)
             elif default is dataclasses.MISSING:
                 self.problem(f"{path}{name}", "is required")
             else:

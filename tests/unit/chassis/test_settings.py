@@ -92,6 +92,24 @@ def test_a_file_gives_every_kind_of_value(tmp_path: Path) -> None:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Home:
+    place: Path = field(metadata=setting(default_from=lambda env: Path(env["HOME"]) / "x"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class House:
+    home: Home
+
+
+def test_a_group_that_nothing_is_given_of_is_made_of_its_defaults() -> None:
+    assert load(House, file=None, environment={"HOME": "/h"}) == House(
+        home=Home(place=Path("/h/x"))
+    )
+    given = load(House, file=None, environment={"HOME": "/h", "LNS_HOME__PLACE": "/y"})
+    assert given == House(home=Home(place=Path("/y")))
+
+
 def test_a_variable_wins_over_the_file_and_the_file_over_the_default(tmp_path: Path) -> None:
     text = "{required: file, inner: {count: 2}, hosts: [file]}"
 
