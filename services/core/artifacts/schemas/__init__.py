@@ -1,6 +1,7 @@
 """The schemas that ship with lns: JSON Schema 2020-12, one file a family.
 
-`common.json` has what several of them share, `policy-file.json` is for `lns-policy.yaml`.
+`common.json` has what several of them share; `policy-file.json` is for `lns-policy.yaml` and
+`lock-file.json` for `lns.lock`.
 """
 
 import json
@@ -37,6 +38,12 @@ def validator_of(family: Family) -> SchemaValidator:
 def policy_file_validator() -> SchemaValidator:
     """Returns the validator of `lns-policy.yaml`; made once."""
     return SchemaValidator(_load("policy-file"), shared=[_load(_SHARED)])
+
+
+@cache
+def lock_file_validator() -> SchemaValidator:
+    """Returns the validator of `lns.lock`; made once."""
+    return SchemaValidator(_load("lock-file"), shared=[_load(_SHARED)])
 
 
 @cache

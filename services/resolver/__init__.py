@@ -1,0 +1,1 @@
+"""The resolver: references in, concrete and fully pinned run plans out."""

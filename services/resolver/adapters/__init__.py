@@ -1,0 +1,1 @@
+"""What the resolver reaches the world with."""

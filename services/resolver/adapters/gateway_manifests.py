@@ -1,0 +1,74 @@
+"""Manifests from the registry gateway."""
+
+from typing import Any
+
+import grpc.aio
+from lns.registry.v1 import registry_service_pb2 as pb
+from lns.registry.v1 import registry_service_pb2_grpc as rpc
+
+from services.chassis.messages import format_platform, parse_descriptor
+from services.core.descriptor import Descriptor, Platform
+from services.core.digest import Digest
+from services.core.errors import ContentCorrupt, LnsError, RegistryProtocol
+from services.core.manifest import Index, Manifest, parse_manifest
+from services.resolver.ports import FetchedManifest
+
+
+class GatewayManifests:
+    """Implements `ManifestSource` on a channel to the gateway.
+
+    The gateway has verified every digest; they are verified once more here, since a plan is only as
+    good as what it is pinned to.
+    """
+
+    def __init__(self, channel: grpc.aio.Channel) -> None:
+        # The generated stub is typed for a real channel; ours has its own callables.
+        self._gateway: Any = rpc.RegistryServiceStub(channel)
+
+    async def fetch(
+        self, reference: str, *, platform: Platform, offline: bool = False
+    ) -> FetchedManifest:
+        """See `ManifestSource.fetch`."""
+        response: pb.GetManifestResponse = await self._gateway.GetManifest(
+            pb.GetManifestRequest(
+                reference=reference,
+                platform=format_platform(platform),
+                include_config=True,
+                offline=offline,
+            )
+        )
+        descriptor, root = _descriptors(response)
+        manifest = parse_manifest(response.manifest, media_type=descriptor.media_type)
+        if isinstance(manifest, Index):
+            raise RegistryProtocol(f"{reference}: an index led to another index, not to a manifest")
+        _verify(response, manifest, descriptor)
+        return FetchedManifest(
+            reference=response.reference,
+            repository=response.repository,
+            root=root,
+            manifest=manifest,
+            config=response.config,
+        )
+
+
+def _descriptors(response: pb.GetManifestResponse) -> tuple[Descriptor, Descriptor]:
+    try:
+        return (
+            parse_descriptor(response.descriptor, "descriptor"),
+            parse_descriptor(response.root, "root"),
+        )
+    except LnsError as error:
+        raise RegistryProtocol(f"the gateway's answer cannot be read: {error.message}") from error
+
+
+def _verify(response: pb.GetManifestResponse, manifest: Manifest, descriptor: Descriptor) -> None:
+    if manifest.descriptor.digest != descriptor.digest:
+        raise ContentCorrupt(
+            f"manifest of {response.reference} does not have the digest {descriptor.digest}",
+            metadata={"digest": descriptor.digest},
+        )
+    if Digest.of(response.config) != manifest.config.digest:
+        raise ContentCorrupt(
+            f"config of {response.reference} does not have the digest {manifest.config.digest}",
+            metadata={"digest": manifest.config.digest},
+        )

@@ -1,0 +1,408 @@
+"""Composes one run plan from what was fetched: precedence, merging, origins. No I/O.
+
+Precedence, strongest first: flag, bundle and agent (for sizes: sandbox), image configuration,
+default of `lns config`, built-in.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from services.core.artifacts.specs import AgentSpec, SandboxSpec
+from services.core.errors import LnsError
+from services.core.quantity import MIN_MEMORY_MIB, parse_cpus, parse_mebibytes
+from services.core.run_plan import (
+    CredentialNeed,
+    Integration,
+    OriginKind,
+    PinnedImage,
+    PinnedManifest,
+    PlanSource,
+    Policy,
+    PortMapping,
+    Resources,
+    RunPlan,
+    ValueOrigin,
+    VolumeMount,
+)
+from services.resolver.flags import guest_path, parse_port_flag, parse_volume_flag
+from services.resolver.gathering import Component, Image
+from services.resolver.image_config import MAX_TEXT
+from services.resolver.mounts import PlannedMount, check_volumes
+from services.resolver.origins import Offer, Origins
+from services.resolver.problems import Problems, ProblemType
+from services.resolver.request import Defaults, Overrides
+
+BUILT_IN_CPUS: Final = "1"
+BUILT_IN_MEMORY: Final = "1024"
+BUILT_IN_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+"""`PATH` where neither image nor agent nor flag sets one, as container engines have it."""
+
+_RUN_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}", re.ASCII)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ingredients:
+    """Everything that one plan is made of.
+
+    Attributes:
+        source: what was asked for.
+        label: what problems call the workload: `agent agents/hello:1`.
+        name: suggested name.
+        overrides: flags.
+        defaults: of `lns config`.
+        image: the image, or None for an imageless run.
+        is_image_missing: whether there should be an image and a problem was noted instead.
+        agent: the agent, or None for an image.
+        sandbox: the bundle's sandbox, or None.
+        mounts: all mounts, by path.
+        policy: the merged policy, or None.
+        integrations: what the bundle brings.
+        origins: origins of values that were made before: policy, integrations, group.
+        closure: every manifest, root first.
+        group: name of the group, or empty.
+        has_workflow: whether the bundle carries a workflow.
+        warnings: what a person should read.
+    """
+
+    source: PlanSource
+    label: str
+    name: str
+    overrides: Overrides
+    defaults: Defaults
+    image: Image | None = None
+    is_image_missing: bool = False
+    agent: Component | None = None
+    sandbox: Component | None = None
+    mounts: tuple[PlannedMount, ...] = ()
+    policy: Policy | None = None
+    integrations: tuple[Integration, ...] = ()
+    origins: tuple[ValueOrigin, ...] = ()
+    closure: tuple[PinnedManifest, ...] = ()
+    group: str = ""
+    has_workflow: bool = False
+    warnings: tuple[str, ...] = ()
+
+
+def compose(ingredients: Ingredients, problems: Problems) -> RunPlan | None:
+    """Returns the plan; None where a problem was noted that leaves none."""
+    return _Composer(ingredients, problems).plan()
+
+
+class _Composer:
+    def __init__(self, ingredients: Ingredients, problems: Problems) -> None:
+        self._of = ingredients
+        self._problems = problems
+        self._origins = Origins()
+        self._origins.extend(ingredients.origins)
+        self._warnings = list(ingredients.warnings)
+        agent = ingredients.agent
+        self._agent = AgentSpec.of(agent.artifact.spec) if agent is not None else None
+        self._agent_detail = agent.fetched.pinned if agent is not None else ""
+        image = ingredients.image
+        self._config = image.config if image is not None else None
+        self._image_detail = image.fetched.pinned if image is not None else ""
+
+    def plan(self) -> RunPlan | None:
+        """Composes; every part is looked at even where another one has a problem."""
+        argv = self._argv()
+        volumes = self._volumes()
+        check_volumes(volumes, self._of.mounts, self._problems)
+        resources = self._resources()
+        credentials = self._credentials()
+        name, user, workdir, ports = self._name(), self._user(), self._workdir(), self._ports()
+        env, labels = self._env(), self._labels()
+        for planned in self._of.mounts:
+            self._origins.note(f"mounts[{planned.mount.path}]", planned.kind, planned.detail)
+        if argv is None or resources is None:
+            return None
+        return RunPlan(
+            name=name,
+            source=self._of.source,
+            image=self._image(),
+            argv=argv,
+            env=env,
+            user=user,
+            workdir=workdir,
+            resources=resources,
+            ports=ports,
+            volumes=volumes,
+            mounts=tuple(planned.mount for planned in self._of.mounts),
+            policy=self._of.policy,
+            integrations=self._of.integrations,
+            credentials=credentials,
+            warnings=tuple(dict.fromkeys(self._warnings)),
+            labels=labels,
+            group=self._of.group,
+            closure=self._of.closure,
+            has_workflow=self._of.has_workflow,
+            origins=self._origins.sorted(),
+        )
+
+    def _image(self) -> PinnedImage | None:
+        image = self._of.image
+        if image is None:
+            return None
+        agent, sandbox = self._of.agent, self._of.sandbox
+        if agent is None:
+            self._origins.note("image", OriginKind.FLAG, "REF")
+        elif self._agent is not None and self._agent.image is not None:
+            self._origins.note("image", OriginKind.AGENT, self._agent_detail)
+        elif sandbox is not None:
+            self._origins.note("image", OriginKind.SANDBOX, sandbox.fetched.pinned)
+        return PinnedImage(
+            reference=image.fetched.pinned,
+            manifest=image.fetched.manifest.descriptor,
+            platform=image.config.platform,
+            requested=image.requested,
+        )
+
+    def _argv(self) -> tuple[str, ...] | None:
+        """Chooses what is run, as `docker run` does.
+
+        The image's entry point stays when its command is replaced, unless an agent's command or
+        `--entrypoint` has taken the place of both.
+        """
+        overrides, config = self._of.overrides, self._config
+        agent_argv = self._agent.argv if self._agent is not None else None
+        entrypoint = config.entrypoint if config is not None else ()
+        command = config.command if config is not None else ()
+        given = overrides.argv or None
+        if overrides.entrypoint:
+            detail = "--entrypoint"
+            offers = [
+                Offer(value=(overrides.entrypoint, *overrides.argv), kind=_FLAG, detail=detail)
+            ]
+        elif given is not None and agent_argv is None:
+            offers = [Offer(value=(*entrypoint, *given), kind=_FLAG, detail="command line")]
+        else:
+            offers = [
+                Offer(value=given, kind=_FLAG, detail="command line"),
+                Offer(value=agent_argv, kind=OriginKind.AGENT, detail=self._agent_detail),
+                Offer(
+                    value=(*entrypoint, *command) or None,
+                    kind=OriginKind.IMAGE,
+                    detail=self._image_detail,
+                ),
+            ]
+        chosen = self._origins.choose("argv", *offers)
+        if chosen is None or not chosen.value or not chosen.value[0]:
+            if not self._of.is_image_missing:
+                self._problems.add(
+                    self._of.label, "names no command; give one after --", ProblemType.NO_COMMAND
+                )
+            return None
+        for argument in chosen.value:
+            self._check_text("command", argument)
+        return chosen.value
+
+    def _env(self) -> tuple[tuple[str, str], ...]:
+        merged: dict[str, str] = {}
+        sources = (
+            ({"PATH": BUILT_IN_PATH}, OriginKind.BUILT_IN, ""),
+            (self._config.env if self._config else {}, OriginKind.IMAGE, self._image_detail),
+            (self._agent.env if self._agent else {}, OriginKind.AGENT, self._agent_detail),
+            (dict(self._of.overrides.env), _FLAG, "-e"),
+        )
+        for values, kind, detail in sources:
+            for name, value in values.items():
+                merged[name] = value
+                self._origins.note(f"env.{name}", kind, detail)
+        for name, value in self._of.overrides.env:
+            if not name or "=" in name:
+                self._flag_problem("-e", f"{name[:200]!r} is no name of a variable")
+            self._check_text("-e", f"{name}={value}")
+        return tuple(sorted(merged.items()))
+
+    def _credentials(self) -> tuple[CredentialNeed, ...]:
+        kept = []
+        given = {name for name, _ in self._of.overrides.env}
+        for need in self._agent.credentials if self._agent is not None else ():
+            if need.env in given:
+                self._warnings.append(
+                    f"{need.env} is set with -e: the workload gets that value itself"
+                    f" instead of a placeholder for {need.name}"
+                )
+                continue
+            kept.append(need)
+            self._origins.note(f"credentials[{need.name}]", OriginKind.AGENT, self._agent_detail)
+            if need.name not in self._of.overrides.usable_credentials:
+                self._warnings.append(
+                    f"agent credentials not set up: {need.name} — the sandbox will ask at first"
+                    f" use, or run lns connect {need.name}"
+                )
+        return tuple(kept)
+
+    def _name(self) -> str:
+        given = self._of.overrides.name
+        if given is None:
+            kind = OriginKind.AGENT if self._of.agent is not None else OriginKind.IMAGE
+            built_in = self._of.image is None and self._of.agent is None
+            self._origins.note("name", OriginKind.BUILT_IN if built_in else kind)
+            return self._of.name
+        if not _RUN_NAME.fullmatch(given):
+            self._flag_problem("--name", f"{given[:200]!r} is no name: use letters, digits, _ . -")
+        self._origins.note("name", _FLAG, "--name")
+        return f"{given}-{self._of.name}" if self._of.group else given
+
+    def _user(self) -> str:
+        config = self._config
+        chosen = self._origins.choose(
+            "user",
+            Offer(value=self._of.overrides.user, kind=_FLAG, detail="-u"),
+            self._from_agent(self._agent.user if self._agent else None),
+            self._from_image((config.user or None) if config else None),
+            Offer(value="", kind=OriginKind.BUILT_IN),
+        )
+        user = chosen.value if chosen is not None and chosen.value is not None else ""
+        if chosen is not None and chosen.kind is _FLAG and (user.count(":") > 1 or user[:1] == ":"):
+            self._flag_problem("-u", f"{user[:200]!r} is not user[:group]")
+        self._check_text("-u", user)
+        return user
+
+    def _workdir(self) -> str:
+        config = self._config
+        chosen = self._origins.choose(
+            "workdir",
+            Offer(value=self._of.overrides.workdir, kind=_FLAG, detail="-w"),
+            self._from_agent(self._agent.workdir if self._agent else None),
+            self._from_image((config.workdir or None) if config else None),
+            Offer(value="/", kind=OriginKind.BUILT_IN),
+        )
+        workdir = (chosen.value if chosen is not None else None) or "/"
+        if workdir == "/":
+            return workdir
+        subject = "-w" if chosen is not None and chosen.kind is _FLAG else self._of.label
+        parsed = self._try(subject, lambda: guest_path(workdir, what="working directory"))
+        return parsed or "/"
+
+    def _resources(self) -> Resources | None:
+        sandbox = self._of.sandbox
+        spec = SandboxSpec.of(sandbox.artifact.spec) if sandbox is not None else None
+        detail = sandbox.fetched.pinned if sandbox is not None else ""
+        overrides, defaults = self._of.overrides, self._of.defaults
+        cpus = self._quantity(
+            ("resources.vcpus", "resources.cpu_millis"),
+            Offer(value=overrides.cpus, kind=_FLAG, detail="--cpus"),
+            Offer(value=spec.cpu if spec else None, kind=OriginKind.SANDBOX, detail=detail),
+            Offer(value=defaults.cpus, kind=OriginKind.CONFIG, detail="cpus"),
+            Offer(value=BUILT_IN_CPUS, kind=OriginKind.BUILT_IN),
+            parse=parse_cpus,
+        )
+        memory = self._quantity(
+            ("resources.memory_mib",),
+            Offer(value=overrides.memory, kind=_FLAG, detail="--memory"),
+            Offer(value=spec.memory if spec else None, kind=OriginKind.SANDBOX, detail=detail),
+            Offer(value=defaults.memory, kind=OriginKind.CONFIG, detail="memory"),
+            Offer(value=BUILT_IN_MEMORY, kind=OriginKind.BUILT_IN),
+            parse=lambda value: parse_mebibytes(value, minimum=MIN_MEMORY_MIB),
+        )
+        disk = self._quantity(
+            ("resources.disk_mib",),
+            Offer(value=overrides.disk, kind=_FLAG, detail="--disk"),
+            Offer(value=defaults.disk, kind=OriginKind.CONFIG, detail="disk"),
+            Offer(value=0, kind=OriginKind.BUILT_IN, detail="the runner's default"),
+            parse=lambda value: parse_mebibytes(value, what="disk") if value else 0,
+        )
+        if cpus is None or memory is None or disk is None:
+            return None
+        return Resources(
+            vcpus=math.ceil(cpus / 1000), cpu_millis=cpus, memory_mib=memory, disk_mib=disk
+        )
+
+    def _quantity(
+        self,
+        paths: tuple[str, ...],
+        *offers: Offer[str | float],
+        parse: Callable[[str | float], int],
+    ) -> int | None:
+        chosen = next(offer for offer in offers if offer.value is not None)
+        for path in paths:
+            self._origins.note(path, chosen.kind, chosen.detail)
+        subject = chosen.detail
+        if chosen.kind is OriginKind.CONFIG:
+            subject = f"lns config {chosen.detail}"
+        elif chosen.kind is OriginKind.SANDBOX and self._of.sandbox is not None:
+            subject = self._of.sandbox.label
+        value = chosen.value
+        return None if value is None else self._try(subject, lambda: parse(value))
+
+    def _ports(self) -> tuple[PortMapping, ...]:
+        flags = self._of.overrides.ports
+        if flags:
+            self._origins.note("ports", _FLAG, "-p")
+            ports = tuple(self._parse_each("-p", flags, parse_port_flag))
+            self._check_ports(ports)
+            return ports
+        ports = self._agent.ports if self._agent is not None else ()
+        if ports:
+            self._origins.note("ports", OriginKind.AGENT, self._agent_detail)
+        return ports
+
+    def _check_ports(self, ports: Iterable[PortMapping]) -> None:
+        seen: set[tuple[str, int]] = set()
+        for port in ports:
+            place = (port.host_ip, port.host_port)
+            if port.host_port and place in seen:
+                description = f"port {port.host_port} of {port.host_ip} is published twice"
+                self._problems.add("-p", description, ProblemType.PORT_CONFLICT)
+            seen.add(place)
+
+    def _volumes(self) -> tuple[VolumeMount, ...]:
+        flags = self._of.overrides.volumes
+        if flags:
+            self._origins.note("volumes", _FLAG, "-v")
+            return tuple(self._parse_each("-v", flags, parse_volume_flag))
+        volumes = self._agent.volumes if self._agent is not None else ()
+        if volumes:
+            self._origins.note("volumes", OriginKind.AGENT, self._agent_detail)
+        return volumes
+
+    def _labels(self) -> dict[str, str]:
+        labels: dict[str, str] = {}
+        agent = self._of.agent
+        for name, value in agent.artifact.labels.items() if agent is not None else ():
+            labels[name] = value
+            self._origins.note(f"labels.{name}", OriginKind.AGENT, self._agent_detail)
+        for name, value in self._of.overrides.labels.items():
+            labels[name] = value
+            self._origins.note(f"labels.{name}", _FLAG, "--label")
+        return dict(sorted(labels.items()))
+
+    def _from_agent(self, value: str | None) -> Offer[str]:
+        return Offer(value=value, kind=OriginKind.AGENT, detail=self._agent_detail)
+
+    def _from_image(self, value: str | None) -> Offer[str]:
+        return Offer(value=value, kind=OriginKind.IMAGE, detail=self._image_detail)
+
+    def _parse_each(
+        self, flag: str, texts: Iterable[str], parse: Callable[[str], T]
+    ) -> Iterator[T]:
+        for text in texts:
+            try:
+                yield parse(text)
+            except LnsError as error:
+                self._flag_problem(f"{flag} {text[:200]}", error.message)
+
+    def _try(self, subject: str, parse: Callable[[], T]) -> T | None:
+        try:
+            return parse()
+        except LnsError as error:
+            self._problems.add(subject, error.message, ProblemType.FLAG_INVALID)
+            return None
+
+    def _check_text(self, subject: str, text: str) -> None:
+        if "\0" in text:
+            self._flag_problem(subject, "holds a NUL character")
+        elif len(text.encode()) > MAX_TEXT:
+            self._flag_problem(subject, f"is longer than {MAX_TEXT} bytes")
+
+    def _flag_problem(self, subject: str, description: str) -> None:
+        self._problems.add(subject, description, ProblemType.FLAG_INVALID)
+
+
+_FLAG: Final = OriginKind.FLAG

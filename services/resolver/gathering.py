@@ -1,0 +1,280 @@
+"""Fetches everything that a plan stands on: in parallel, what is shared once.
+
+Whatever is wrong with a component becomes a problem of the plan and leaves None in its place, so
+that the others are still looked at.
+"""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Coroutine, Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar
+
+from services.core.artifacts.documents import Artifact, parse_artifact
+from services.core.artifacts.families import BUNDLE, Family, family_of_manifest
+from services.core.artifacts.specs import ComponentRef
+from services.core.descriptor import Platform
+from services.core.digest import Digest
+from services.core.errors import (
+    ArtifactTypeUnsupported,
+    DigestMismatch,
+    LnsError,
+    ManifestUnknown,
+    PlatformUnsupported,
+)
+from services.core.reference import Reference, has_host
+from services.core.run_plan import PinnedManifest
+from services.resolver.image_config import ImageConfig, parse_image_config
+from services.resolver.ports import FetchedManifest, ManifestSource
+from services.resolver.problems import Problems, ProblemType
+
+INDEX_ROLE: Final = "index"
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Component:
+    """A typed artifact that was fetched and is valid.
+
+    Attributes:
+        label: what problems call it: `tools[1] tools/search:1`.
+        requested: its reference as written.
+        fetched: its manifest.
+        artifact: its document.
+    """
+
+    label: str
+    requested: str
+    fetched: FetchedManifest
+    artifact: Artifact
+
+    @property
+    def family(self) -> Family:
+        """Its family."""
+        return self.artifact.family
+
+    @property
+    def pins(self) -> tuple[PinnedManifest, ...]:
+        """What a plan with this component stands on."""
+        return pin(self.family.slug, self.requested, self.fetched)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Image:
+    """An image that was fetched and is valid for the platform."""
+
+    requested: str
+    fetched: FetchedManifest
+    config: ImageConfig
+
+    @property
+    def pins(self) -> tuple[PinnedManifest, ...]:
+        """What a plan with this image stands on: the index too, where there is one."""
+        return pin("image", self.requested, self.fetched)
+
+
+class Gathering:
+    """What one resolution fetches.
+
+    Args:
+        source: where manifests come from.
+        platform: platform of the images.
+        problems: takes what is wrong.
+        parallel: how many manifests are fetched at a time.
+    """
+
+    def __init__(
+        self, source: ManifestSource, *, platform: Platform, problems: Problems, parallel: int
+    ) -> None:
+        self._source = source
+        self._platform = platform
+        self._problems = problems
+        self._slots = asyncio.Semaphore(parallel)
+        self._turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._outcomes: dict[str, FetchedManifest | LnsError] = {}
+
+    async def components(
+        self, references: Iterable[ComponentRef], bundle: FetchedManifest
+    ) -> list[Component | None]:
+        """Fetches the components of a bundle, in the order given.
+
+        Raises:
+            LnsError: the resolver cannot work at all.
+        """
+        return await together(self._component(one, bundle) for one in references)
+
+    async def mountable(self, label: str, reference: str) -> Component | None:
+        """Fetches what a flag wants mounted.
+
+        Raises:
+            LnsError: the resolver cannot work at all.
+        """
+        try:
+            fetched = await self.fetch(reference)
+            family = family_of_manifest(fetched.manifest)
+            if family is None or not family.is_mountable:
+                raise ArtifactTypeUnsupported(
+                    f"{reference} is {describe(fetched, family)}, which is not mounted",
+                    hint="model, tool, knowledge and fileset artifacts are",
+                )
+            return read_component(label, reference, fetched, family)
+        except LnsError as error:
+            self._problems.add_error(label, error)
+            return None
+
+    async def image(self, label: str, reference: str) -> Image | None:
+        """Fetches an image for the platform.
+
+        Raises:
+            LnsError: the resolver cannot work at all.
+        """
+        try:
+            return read_image(reference, await self.fetch(reference), self._platform)
+        except LnsError as error:
+            self._problems.add_error(label, error)
+            return None
+
+    async def fetch(self, reference: str) -> FetchedManifest:
+        """Fetches a manifest; a reference that was fetched before is not fetched again.
+
+        Raises:
+            LnsError: as `ManifestSource.fetch`.
+        """
+        async with self._turns[reference]:
+            outcome = self._outcomes.get(reference)
+            if outcome is None:
+                outcome = self._outcomes[reference] = await self._fetch(reference)
+        if isinstance(outcome, LnsError):
+            raise outcome
+        return outcome
+
+    async def _fetch(self, reference: str) -> FetchedManifest | LnsError:
+        async with self._slots:
+            try:
+                return await self._source.fetch(reference, platform=self._platform)
+            except LnsError as error:
+                return error
+
+    async def _component(self, wanted: ComponentRef, bundle: FetchedManifest) -> Component | None:
+        label = f"{wanted.place} {wanted.ref}"
+        try:
+            fetched = await self._pinned(wanted, bundle.host)
+            family = family_of_manifest(fetched.manifest)
+            if family is BUNDLE and fetched.root.digest == bundle.root.digest:
+                description = "the bundle names itself; name an agent"
+                self._problems.add(label, description, ProblemType.DEPENDENCY_CYCLE)
+                return None
+            if family is not wanted.family:
+                nested = "; bundles do not nest, name its agent" if family is BUNDLE else ""
+                raise ArtifactTypeUnsupported(
+                    f"is {describe(fetched, family)}, where {article(wanted.family)} is expected"
+                    f"{nested}"
+                )
+            return read_component(label, wanted.ref, fetched, wanted.family)
+        except LnsError as error:
+            self._problems.add_error(label, error)
+            return None
+
+    async def _pinned(self, wanted: ComponentRef, host: str) -> FetchedManifest:
+        """Fetches a component; by the digest that is enforced, where there is one."""
+        text = wanted.ref if has_host(wanted.ref) else f"{host}/{wanted.ref}"
+        reference = Reference.parse(text)
+        if not wanted.digest:
+            return await self.fetch(str(reference))
+        digest = Digest(wanted.digest)
+        if reference.digest not in (None, digest):
+            raise DigestMismatch(f"its ref and its digest name two manifests: {digest} beside it")
+        try:
+            return await self.fetch(str(reference.pinned(digest)))
+        except ManifestUnknown as error:
+            raise DigestMismatch(
+                f"{reference.repository} has no manifest {digest}, which is enforced"
+                f"{await self._what_it_is(reference)}",
+                hint="correct the digest, or leave it out",
+            ) from error
+
+    async def _what_it_is(self, reference: Reference) -> str:
+        if reference.tag is None:
+            return ""
+        try:
+            fetched = await self.fetch(str(reference))
+        except LnsError:
+            return ""
+        return f"; tag {reference.tag} names {fetched.root.digest}"
+
+
+def pin(role: str, requested: str, fetched: FetchedManifest) -> tuple[PinnedManifest, ...]:
+    """Returns a manifest as a plan's closure names it, after the index that led to it."""
+    manifest = PinnedManifest(
+        role=role,
+        requested=requested,
+        repository=fetched.repository,
+        manifest=fetched.manifest.descriptor,
+    )
+    if fetched.root.digest == manifest.manifest.digest:
+        return (manifest,)
+    return replace(manifest, role=INDEX_ROLE, manifest=fetched.root), manifest
+
+
+def read_component(
+    label: str, requested: str, fetched: FetchedManifest, family: Family
+) -> Component:
+    """Reads the document of a fetched artifact.
+
+    Raises:
+        ArtifactInvalid: it is not valid.
+    """
+    artifact = parse_artifact(fetched.config, family)
+    return Component(label=label, requested=requested, fetched=fetched, artifact=artifact)
+
+
+def read_image(requested: str, fetched: FetchedManifest, platform: Platform) -> Image:
+    """Reads the configuration of a fetched image.
+
+    Raises:
+        ArtifactTypeUnsupported: it is no image.
+        PlatformUnsupported: it is made for another platform.
+        RegistryProtocol, LimitExceeded: its configuration cannot be read.
+    """
+    if not fetched.manifest.is_image:
+        family = family_of_manifest(fetched.manifest)
+        raise ArtifactTypeUnsupported(
+            f"{requested} is {describe(fetched, family)}, where an image is expected"
+        )
+    config = parse_image_config(fetched.config)
+    if not platform.accepts(config.platform):
+        raise PlatformUnsupported(
+            f"{requested} is made for {config.platform}, not for {platform}",
+            hint="choose another image, or another --platform",
+            metadata={"platform": str(platform)},
+        )
+    return Image(requested=requested, fetched=fetched, config=config)
+
+
+def describe(fetched: FetchedManifest, family: Family | None) -> str:
+    """Says what a manifest is: `a policy`, `an image`, `an artifact of type …`."""
+    if family is not None:
+        return article(family)
+    if fetched.manifest.is_image:
+        return "an image"
+    return f"an artifact of type {fetched.manifest.artifact_type[:100]!r}"
+
+
+def article(family: Family) -> str:
+    """Returns a family's slug with its article."""
+    return f"an {family.slug}" if family.slug[0] in "aeiou" else f"a {family.slug}"
+
+
+async def together(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Runs coroutines at the same time and returns their results in order.
+
+    Raises:
+        Exception: what the first of them raised; the others are cancelled.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one) for one in coroutines]
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return [task.result() for task in tasks]

@@ -1,0 +1,77 @@
+"""Locks references and holds locks against the present: the use cases behind Lock and CheckLock."""
+
+from services.core.descriptor import Platform
+from services.core.errors import RequestInvalid
+from services.core.run_plan import RunPlan
+from services.resolver.lock import (
+    Lock,
+    LockDifference,
+    LockedManifests,
+    compare,
+    lock_plans,
+    parse_lock,
+)
+from services.resolver.ports import ManifestSource
+from services.resolver.request import Defaults, Overrides
+from services.resolver.resolve import Resolver
+
+
+class Locking:
+    """Makes locks, compares them and resolves by them.
+
+    Args:
+        resolver: resolves references.
+        manifests: where pinned manifests come from.
+    """
+
+    def __init__(self, resolver: Resolver, manifests: ManifestSource) -> None:
+        self._resolver = resolver
+        self._manifests = manifests
+
+    async def lock(self, reference: str, *, platform: Platform | None) -> Lock:
+        """Returns the pinned closure of a reference.
+
+        Raises:
+            LnsError: as `Resolver.resolve`.
+        """
+        plans = await self._resolver.resolve(reference, platform=platform)
+        return lock_plans(reference, platform or self._resolver.platform, plans)
+
+    async def check(self, text: bytes) -> tuple[LockDifference, ...]:
+        """Returns how a lock differs from what its reference resolves to now.
+
+        Raises:
+            RequestInvalid: the text is no lock.
+            LnsError: as `Resolver.resolve`.
+        """
+        locked = parse_lock(text)
+        current = await self.lock(locked.reference, platform=locked.platform)
+        return compare(locked, current)
+
+    async def resolve(
+        self,
+        text: bytes,
+        *,
+        overrides: Overrides,
+        defaults: Defaults,
+        platform: Platform | None,
+    ) -> tuple[RunPlan, ...]:
+        """Resolves the reference of a lock to just what is pinned in it.
+
+        Raises:
+            RequestInvalid: the text is no lock, or the lock is for another platform.
+            LnsError: as `Resolver.resolve`.
+        """
+        locked = parse_lock(text)
+        if platform is not None and not platform.accepts(locked.platform):
+            raise RequestInvalid(
+                f"the lock is for {locked.platform}, not for {platform}",
+                hint="lock again with --platform",
+            )
+        return await self._resolver.resolve(
+            locked.reference,
+            overrides=overrides,
+            defaults=defaults,
+            platform=locked.platform,
+            manifests=LockedManifests(locked, self._manifests),
+        )
