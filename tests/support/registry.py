@@ -104,17 +104,33 @@ def run_basic_registry() -> Iterator[RunningRegistry]:
 @contextlib.contextmanager
 def run_token_registry() -> Iterator[RunningRegistry]:
     """A registry that wants bearer tokens, and the token server that issues them."""
-    with run_token_server(username=USERNAME, password=PASSWORD) as server:
-        environment = {
-            "REGISTRY_AUTH": "token",
-            "REGISTRY_AUTH_TOKEN_REALM": server.realm,
-            "REGISTRY_AUTH_TOKEN_SERVICE": server.service,
-            "REGISTRY_AUTH_TOKEN_ISSUER": server.issuer,
-            "REGISTRY_AUTH_TOKEN_ROOTCERTBUNDLE": "/conf/token-ca.pem",
-        }
-        files = {"token-ca.pem": server.ca_pem}
-        with _container(environment, files=files, ready_status=401) as container:
-            yield _running(container, username=USERNAME, password=PASSWORD, token_server=server)
+    with (
+        run_token_server(username=USERNAME, password=PASSWORD) as server,
+        run_registry_trusting(server) as registry,
+    ):
+        yield registry
+
+
+@contextlib.contextmanager
+def run_registry_trusting(
+    server: TokenServer, *, realm: str | None = None
+) -> Iterator[RunningRegistry]:
+    """A registry that wants the bearer tokens of a server that runs already.
+
+    Args:
+        server: who signs the tokens.
+        realm: where clients are sent for them, if not to the server itself.
+    """
+    environment = {
+        "REGISTRY_AUTH": "token",
+        "REGISTRY_AUTH_TOKEN_REALM": realm or server.realm,
+        "REGISTRY_AUTH_TOKEN_SERVICE": server.service,
+        "REGISTRY_AUTH_TOKEN_ISSUER": server.issuer,
+        "REGISTRY_AUTH_TOKEN_ROOTCERTBUNDLE": "/conf/token-ca.pem",
+    }
+    files = {"token-ca.pem": server.ca_pem}
+    with _container(environment, files=files, ready_status=401) as container:
+        yield _running(container, username=USERNAME, password=PASSWORD, token_server=server)
 
 
 @contextlib.contextmanager
