@@ -70,8 +70,8 @@ class LockDifference:
 
 def lock_plans(reference: str, platform: Platform, plans: Iterable[RunPlan]) -> Lock:
     """Returns the lock of the plans that a reference resolved to."""
-    closure = dict.fromkeys(entry for plan in plans for entry in plan.closure)
-    root, *others = closure
+    closure = {_name(entry): entry for plan in plans for entry in plan.closure}
+    root, *others = closure.values()
     return Lock(
         reference=reference, platform=platform, manifests=(root, *sorted(others, key=_name))
     )

@@ -245,6 +245,8 @@ class _Resolution:
                 closure=self._closure(agent, image, mounts, bundle),
             )
             plans.append(compose(ingredients, self._problems))
+        if not agents:  # their problems are noted; those of the flags are to be told with them
+            compose(replace(shared, is_image_missing=True), self._problems)
         self._check_ports_of_group(plans)
         return plans
 
