@@ -1,0 +1,88 @@
+"""What `deploy/` says fits the services and itself."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+DEPLOY = ROOT / "deploy"
+COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+SERVICES = ("registry_gateway", "resolver", "materializer", "vm_runner")
+
+
+def effective_settings(service: str) -> dict[str, Any]:
+    """What a service makes of its example settings, in an environment that says nothing."""
+    result = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            f"services.{service}",
+            "--print-config",
+            "--config",
+            DEPLOY / "config" / f"{service}.yaml",
+        ],
+        cwd=ROOT,
+        env={"HOME": "/nonexistent", "PYTHONPATH": f"{ROOT}:{ROOT / 'protos' / 'gen'}"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    settings = yaml.safe_load(result.stdout)
+    assert isinstance(settings, dict)
+    return settings
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_example_settings_load_and_listen_where_compose_looks(service: str) -> None:
+    settings = effective_settings(service)
+    container = COMPOSE["services"][service]
+
+    assert settings["server"]["listen"] == [container["healthcheck"]["test"][-1]]
+    assert settings["server"]["listen"] == [f"unix:/run/lns/{service}.sock"]
+    assert container["command"] == ["--config", f"/etc/lns/{service}.yaml"]
+
+
+def test_services_meet_where_they_listen() -> None:
+    targets = {
+        peer["target"]
+        for service in SERVICES
+        for peer in effective_settings(service)[service].values()
+        if isinstance(peer, dict) and "target" in peer
+    }
+    environment = COMPOSE["services"]["lns"]["environment"]
+    targets |= {value for name, value in environment.items() if name.startswith("LNS_ENDPOINT_")}
+
+    assert targets == {f"unix:/run/lns/{service}.sock" for service in SERVICES}
+
+
+def test_the_dockerfile_has_a_target_for_all_that_compose_builds() -> None:
+    dockerfile = (DEPLOY / "Dockerfile").read_text()
+    targets = set(re.findall(r"^FROM base AS (\w+)$", dockerfile, re.MULTILINE))
+
+    built = {
+        service["build"]["target"] for service in COMPOSE["services"].values() if "build" in service
+    }
+
+    assert built == targets == {*SERVICES, "cli"}
+
+
+@pytest.mark.parametrize("name", [*SERVICES])
+def test_no_container_may_do_more_than_it_must(name: str) -> None:
+    container = COMPOSE["services"][name]
+
+    assert container["cap_drop"] == ["ALL"]
+    assert container["read_only"] is True
+    assert "no-new-privileges:true" in container["security_opt"]
+    assert "ports" not in container
+
+
+def test_the_registry_is_published_on_loopback_only() -> None:
+    ports = COMPOSE["services"]["registry"]["ports"]
+
+    assert [port.split(":")[0] for port in ports] == ["127.0.0.1"]
