@@ -32,6 +32,8 @@ MAX_LAYERS: Final = 512
 MAX_INDEX_ENTRIES: Final = 1024
 _MAX_DEPTH: Final = 32
 _MAX_SIZE: Final = 1 << 53
+_FOREIGN_TO_INDEX: Final = ("config", "layers", "fsLayers")
+_FOREIGN_TO_MANIFEST: Final = ("manifests", "fsLayers")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,14 +123,7 @@ def parse_manifest(raw: bytes, *, media_type: str = "") -> Manifest | Index:
     if len(raw) > MAX_MANIFEST_BYTES:
         raise LimitExceeded(f"manifest of {len(raw)} bytes; at most 4 MiB are accepted")
     document = parse_json_object(raw, what="manifest")
-    declared = document.get("mediaType", "")
-    kind = declared or media_type or _guess(document)
-    if media_type in INDEX_TYPES | MANIFEST_TYPES and declared and declared != media_type:
-        raise RegistryProtocol(f"manifest says it is {declared!r} and was sent as {media_type!r}")
-    if kind not in INDEX_TYPES | MANIFEST_TYPES:
-        raise RegistryProtocol(
-            f"media type {str(kind)[:100]!r} is neither an image manifest nor an index"
-        )
+    kind = _kind(document, media_type)
     descriptor = Descriptor(media_type=kind, digest=Digest.of(raw), size=len(raw))
     annotations = _annotations(document, "manifest")
     if kind in INDEX_TYPES:
@@ -177,7 +172,7 @@ def parse_descriptor(value: object, *, what: str) -> Descriptor:
         size=size,
         artifact_type=_text(value, "artifactType", what),
         annotations=_annotations(value, what),
-        platform=_parse_platform(platform, what) if isinstance(platform, dict) else None,
+        platform=None if platform is None else _parse_platform(platform, what),
     )
 
 
@@ -230,6 +225,26 @@ def _refuse(constant: str) -> object:
     raise ValueError(f"{constant} is not JSON")
 
 
+def _kind(document: Mapping[str, object], sent_as: str) -> str:
+    """Returns the media type that a document is read as, the same for every reader."""
+    declared = _text(document, "mediaType", "manifest")
+    if sent_as in INDEX_TYPES | MANIFEST_TYPES and declared and declared != sent_as:
+        raise RegistryProtocol(
+            f"manifest says it is {declared[:100]!r} and was sent as {sent_as!r}"
+        )
+    kind = declared or sent_as or _guess(document)
+    if kind not in INDEX_TYPES | MANIFEST_TYPES:
+        raise RegistryProtocol(
+            f"media type {kind[:100]!r} is neither an image manifest nor an index"
+        )
+    # A document with the members of two kinds is two things to two readers (CVE-2021-41190).
+    foreign = _FOREIGN_TO_INDEX if kind in INDEX_TYPES else _FOREIGN_TO_MANIFEST
+    for member in foreign:
+        if document.get(member) is not None:
+            raise RegistryProtocol(f"manifest of the type {kind} has {member}")
+    return kind
+
+
 def _guess(document: Mapping[str, object]) -> str:
     """Tells an OCI document without `mediaType` by its members, as the specification permits."""
     if "manifests" in document and "config" not in document:
@@ -262,7 +277,9 @@ def _annotations(value: Mapping[str, object], what: str) -> Mapping[str, str]:
     return annotations
 
 
-def _parse_platform(value: dict[str, object], what: str) -> Platform:
+def _parse_platform(value: object, what: str) -> Platform:
+    if not isinstance(value, dict):
+        raise RegistryProtocol(f"platform of {what} is not an object")
     try:
         return Platform(
             os=_text(value, "os", what),

@@ -17,8 +17,9 @@ DEFAULT_REGISTRY = "docker.io"
 DEFAULT_TAG = "latest"
 MAX_REFERENCE_CHARACTERS = 1024
 _MAX_REPOSITORY_CHARACTERS = 255
+_MAX_HOST_CHARACTERS = 255
 
-_LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?"
+_LABEL = r"[a-zA-Z0-9](?:[a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
 _HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*\.?|\[[0-9a-fA-F:.]+\])(?::[0-9]{{1,5}})?\Z")
 _SEGMENT = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*\Z")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}\Z")
@@ -63,7 +64,7 @@ class Reference:
         if tag is not None and not _TAG.match(tag):
             raise _invalid(text, f"its tag {tag[:140]!r} is not one")
         if not _is_host(host):
-            raise _invalid(text, f"its host {host!r} is not one")
+            raise _invalid(text, f"its host {host[:100]!r} is not one")
         if host in ("docker.io", "index.docker.io"):
             host = DEFAULT_REGISTRY
             path = path if "/" in path else f"library/{path}"
@@ -124,9 +125,11 @@ def is_loopback_host(host: str) -> bool:
     if name.rstrip(".").lower() == "localhost":
         return True
     try:
-        return ipaddress.ip_address(name).is_loopback
+        address = ipaddress.ip_address(name)
     except ValueError:
         return False
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
 
 
 def _split_host(name: str, default_registry: str) -> tuple[str, str]:
@@ -142,7 +145,7 @@ def _split_tag(rest: str) -> tuple[str, str | None]:
 
 
 def _is_host(host: str) -> bool:
-    if not _HOST.match(host):
+    if len(host) > _MAX_HOST_CHARACTERS or not _HOST.match(host):
         return False
     if host.startswith("["):
         try:
