@@ -1,0 +1,1 @@
+"""Small working stand-ins for what lies behind a port."""

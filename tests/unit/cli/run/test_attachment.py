@@ -1,0 +1,218 @@
+import asyncio
+
+import pytest
+
+from cli.run.attachment import Attachment
+from lns.vm.v1 import vm_service_pb2 as pb
+from services.core.errors import (
+    AttachLagging,
+    LnsError,
+    RunStateConflict,
+    RunUnknown,
+    ServiceUnavailable,
+)
+from tests.fakes.run_services import RUN_ID, FakeRunner, exited, stderr, stdout
+
+STARTED = pb.AttachResponse(started=pb.Attached(run_id=RUN_ID))
+
+
+class FakeConsole:
+    """A user who does what the test says, and what was shown to them."""
+
+    def __init__(self) -> None:
+        self.does: asyncio.Queue[pb.AttachRequest] = asyncio.Queue()
+        self.out = b""
+        self.error = b""
+
+    async def next(self) -> pb.AttachRequest:
+        return await self.does.get()
+
+    async def show(self, data: bytes, *, is_error: bool) -> None:
+        if is_error:
+            self.error += data
+        else:
+            self.out += data
+
+
+class Revived:
+    def __init__(self) -> None:
+        self.times = 0
+
+    async def __call__(self) -> None:
+        self.times += 1
+
+
+def attachment(
+    runner: FakeRunner, console: FakeConsole, *, start: pb.AttachStart | None = None
+) -> tuple[Attachment, Revived]:
+    revived = Revived()
+    start = start or pb.AttachStart(run=RUN_ID, replay=True, stdin=True)
+    return Attachment(runner, start, console, revive=revived), revived
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cli.run.attachment._PAUSE_SECONDS", 0)
+    monkeypatch.setattr("cli.run.attachment._DETACH_SECONDS", 0.05)
+
+
+async def test_output_goes_to_its_stream_and_the_exit_code_comes_back() -> None:
+    runner, console = FakeRunner(), FakeConsole()
+    runner.connections = [[STARTED, stdout(b"out\x00\xff"), stderr(b"err"), exited(3)]]
+
+    status = await attachment(runner, console)[0].follow()
+
+    assert status is not None
+    assert status.code == 3
+    assert (console.out, console.error) == (b"out\x00\xff", b"err")
+
+
+async def test_what_is_typed_arrives_in_order_with_its_end() -> None:
+    runner, console = FakeRunner(), FakeConsole()
+    enough = asyncio.Event()
+    runner.connections = [[STARTED, enough, exited(0)]]
+    for request in (
+        pb.AttachRequest(stdin=b"a"),
+        pb.AttachRequest(signal="INT"),
+        pb.AttachRequest(stdin_closed=pb.StdinClosed()),
+    ):
+        console.does.put_nowait(request)
+
+    following = asyncio.ensure_future(attachment(runner, console)[0].follow())
+    while not runner.received or len(runner.received[0]) < 3:
+        await asyncio.sleep(0)
+    enough.set()
+    await following
+
+    assert runner.starts[0].run == RUN_ID
+    assert [request.WhichOneof("message") for request in runner.received[0]] == [
+        "stdin",
+        "signal",
+        "stdin_closed",
+    ]
+
+
+@pytest.mark.parametrize("failure", [ServiceUnavailable("gone"), AttachLagging("too slow")])
+async def test_a_lost_connection_is_taken_up_without_a_byte_twice(failure: LnsError) -> None:
+    runner, console = FakeRunner(), FakeConsole()
+    runner.connections = [
+        [STARTED, stdout(b"one two "), stderr(b"e1"), failure],
+        [STARTED, stdout(b"one "), stderr(b"e1e2"), stdout(b"two three"), exited(0)],
+    ]
+
+    subject, revived = attachment(runner, console)
+    status = await subject.follow()
+
+    assert status is not None
+    assert console.out == b"one two three"
+    assert console.error == b"e1e2"
+    assert revived.times == 1
+
+
+async def test_the_end_of_input_is_told_again_after_a_lost_connection() -> None:
+    runner, console = FakeRunner(), FakeConsole()
+    console.does.put_nowait(pb.AttachRequest(stdin_closed=pb.StdinClosed()))
+    broken, enough = asyncio.Event(), asyncio.Event()
+    runner.connections = [
+        [STARTED, broken, ServiceUnavailable("gone")],
+        [STARTED, enough, exited(0)],
+    ]
+
+    following = asyncio.ensure_future(attachment(runner, console)[0].follow())
+    while not runner.received or not runner.received[0]:
+        await asyncio.sleep(0)
+    broken.set()
+    while len(runner.received) < 2 or not runner.received[1]:
+        await asyncio.sleep(0)
+    enough.set()
+    await following
+
+    assert runner.received[1][0].HasField("stdin_closed")
+
+
+async def test_services_that_stay_away_are_given_up() -> None:
+    runner, console = FakeRunner(), FakeConsole()
+    runner.connections = [[ServiceUnavailable("gone")]]
+
+    subject, revived = attachment(runner, console)
+    with pytest.raises(ServiceUnavailable):
+        await subject.follow()
+
+    assert revived.times == 5
+
+
+async def test_a_connection_that_worked_earns_new_patience() -> None:
+    runner, console = FakeRunner(), FakeConsole()
+    runner.connections = [
+        *[[STARTED, ServiceUnavailable("gone")] for _ in range(12)],
+        [STARTED, exited(0)],
+    ]
+
+    assert await attachment(runner, console)[0].follow() is not None
+
+
+async def test_a_stream_that_just_ends_is_a_lost_connection() -> None:
+    runner, console = FakeRunner(), FakeConsole()
+    runner.connections = [[STARTED, stdout(b"x")], [STARTED, stdout(b"x"), exited(9)]]
+
+    status = await attachment(runner, console)[0].follow()
+
+    assert status is not None
+    assert status.code == 9
+    assert console.out == b"x"
+
+
+@pytest.mark.parametrize("failure", [RunUnknown("no run"), RunStateConflict("not running")])
+async def test_a_refusal_is_final(failure: LnsError) -> None:
+    runner, console = FakeRunner(), FakeConsole()
+    runner.connections = [[failure]]
+
+    subject, revived = attachment(runner, console)
+    with pytest.raises(type(failure)):
+        await subject.follow()
+
+    assert revived.times == 0
+
+
+async def test_an_exec_is_never_started_twice() -> None:
+    runner, console = FakeRunner(), FakeConsole()
+    runner.connections = [[STARTED, ServiceUnavailable("gone")], [STARTED, exited(0)]]
+    start = pb.AttachStart(run=RUN_ID, exec=pb.ExecSpec(argv=["true"]))
+
+    with pytest.raises(ServiceUnavailable):
+        await attachment(runner, console, start=start)[0].follow()
+
+    assert len(runner.received) == 1
+
+
+async def test_leaving_is_confirmed_by_the_service() -> None:
+    runner, console = FakeRunner(), FakeConsole()
+    runner.connections = [[STARTED, pb.AttachResponse(detached=pb.Detach())]]
+    console.does.put_nowait(pb.AttachRequest(detach=pb.Detach()))
+
+    assert await attachment(runner, console)[0].follow() is None
+
+
+async def test_leaving_works_also_when_the_service_does_not_answer() -> None:
+    runner, console = FakeRunner(), FakeConsole()
+    runner.connections = [[STARTED, asyncio.Event()]]
+    console.does.put_nowait(pb.AttachRequest(detach=pb.Detach()))
+
+    async with asyncio.timeout(5):
+        assert await attachment(runner, console)[0].follow() is None
+
+
+async def test_cancelling_leaves_no_task_behind() -> None:
+    runner, console = FakeRunner(), FakeConsole()
+    runner.connections = [[STARTED, asyncio.Event()]]
+
+    following = asyncio.ensure_future(attachment(runner, console)[0].follow())
+    while not runner.received:
+        await asyncio.sleep(0)
+    following.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await following
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+    assert asyncio.all_tasks() == {asyncio.current_task()}

@@ -1,0 +1,114 @@
+import asyncio
+
+import pytest
+
+from cli.run.attachment import Attachment
+from cli.run.foreground import follow_run
+from cli.run.watching import State, Watch
+from lns.vm.v1 import run_pb2
+from lns.vm.v1 import vm_service_pb2 as pb
+from services.chassis.status import to_status
+from services.core.errors import HostUnready, RunStateConflict, RunUnknown
+from tests.fakes.run_services import RUN_ID, FakeRunner, exited, stdout
+
+
+class SilentConsole:
+    async def next(self) -> pb.AttachRequest:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def show(self, data: bytes, *, is_error: bool) -> None:
+        pass
+
+
+async def nothing() -> None:
+    """Revives nothing."""
+
+
+def parts(runner: FakeRunner) -> tuple[Watch, Attachment]:
+    start = pb.AttachStart(run=RUN_ID, replay=True)
+    return (
+        Watch(runner, runner.run, note=print),
+        Attachment(runner, start, SilentConsole(), revive=nothing),
+    )
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cli.run.foreground._SETTLE_SECONDS", 0.05)
+
+
+async def test_the_exit_code_is_that_of_the_attachment() -> None:
+    runner = FakeRunner()
+    runner.state(State.STATE_RUNNING)
+    runner.connections = [[stdout(b"x"), exited(7)]]
+    watch, attachment = parts(runner)
+
+    ending = await follow_run(watch, attachment, runner, revive=nothing)
+
+    assert ending.exit is not None
+    assert ending.exit.code == 7
+    assert watch.has_started
+
+
+async def test_a_run_that_failed_before_there_was_a_process_says_why() -> None:
+    runner = FakeRunner()
+    runner.connections = [[asyncio.Event()]]
+    runner.state(State.STATE_FAILED, error=to_status(HostUnready("no kernel", hint="get one")))
+    watch, attachment = parts(runner)
+
+    with pytest.raises(HostUnready, match="no kernel") as failure:
+        await follow_run(watch, attachment, runner, revive=nothing)
+
+    assert failure.value.hint == "get one"
+
+
+async def test_a_run_that_ended_before_the_attachment_stood_still_has_its_exit_code() -> None:
+    runner = FakeRunner()
+    runner.connections = [[RunStateConflict("it has ended")]]
+    runner.state(State.STATE_EXITED, exit=run_pb2.ExitStatus(code=5))
+    watch, attachment = parts(runner)
+
+    ending = await follow_run(watch, attachment, runner, revive=nothing)
+
+    assert ending.exit is not None
+    assert ending.exit.code == 5
+
+
+async def test_a_failure_is_asked_for_when_the_watch_did_not_tell() -> None:
+    runner = FakeRunner()
+    runner.connections = [[RunStateConflict("it failed")]]
+    runner.run.state = State.STATE_FAILED
+    runner.run.error.CopyFrom(to_status(HostUnready("no QEMU")))
+    watch, attachment = parts(runner)
+    watch.run = run_pb2.Run(run_id=RUN_ID, state=State.STATE_STARTING)
+
+    with pytest.raises(HostUnready, match="no QEMU"):
+        await follow_run(watch, attachment, runner, revive=nothing)
+
+
+async def test_a_refused_attachment_to_a_living_run_is_that_refusal() -> None:
+    runner = FakeRunner()
+    runner.connections = [[RunUnknown("no such run")]]
+    watch, attachment = parts(runner)
+
+    with pytest.raises(RunUnknown):
+        await follow_run(watch, attachment, runner, revive=nothing)
+
+
+async def test_output_that_still_comes_is_waited_for_after_the_run_ended() -> None:
+    runner = FakeRunner()
+    flushed = asyncio.Event()
+    runner.state(State.STATE_RUNNING)
+    runner.state(State.STATE_EXITED, exit=run_pb2.ExitStatus(code=0))
+    runner.connections = [[flushed, exited(0)]]
+    watch, attachment = parts(runner)
+
+    following = asyncio.ensure_future(follow_run(watch, attachment, runner, revive=nothing))
+    while not watch.has_ended:
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.1)
+    assert not following.done()
+    flushed.set()
+
+    assert (await following).exit is not None

@@ -1,0 +1,221 @@
+import asyncio
+
+import pytest
+
+from cli.context import Context
+from cli.render.phases import Phases
+from cli.render.progress import SilentReporter
+from cli.run.launch import Order, Services, launch
+from lns.registry.v1 import registry_service_pb2 as registry_pb
+from lns.resolver.v1 import resolver_service_pb2 as resolver_pb
+from lns.types.v1 import descriptor_pb2
+from lns.types.v1 import run_plan_pb2 as plan_pb
+from lns.vm.v1 import run_pb2
+from services.core.errors import (
+    LnsError,
+    ManifestUnknown,
+    PlanInvalid,
+    ServiceUnavailable,
+    Unimplemented,
+)
+from tests.fakes.run_services import (
+    RUN_ID,
+    FakeGateway,
+    FakeMaterializer,
+    FakeResolver,
+    FakeRunner,
+)
+
+IMAGE = "r.example/images/base@sha256:" + "1a" * 32
+MODEL = "r.example/models/m@sha256:" + "2b" * 32
+
+
+def a_plan(**fields: object) -> plan_pb.RunPlan:
+    return plan_pb.RunPlan(
+        name="agent",
+        argv=["true"],
+        image=plan_pb.PinnedImage(
+            reference=IMAGE, manifest=descriptor_pb2.Descriptor(digest="sha256:" + "1a" * 32)
+        ),
+        mounts=[
+            plan_pb.ArtifactMount(
+                family="model",
+                reference=MODEL,
+                manifest=descriptor_pb2.Descriptor(digest="sha256:" + "2b" * 32),
+                path="/etc/agent/model",
+                read_only=True,
+            )
+        ],
+        **fields,  # type: ignore[arg-type]  # the fields of the message
+    )
+
+
+class NotingReporter(SilentReporter):
+    def __init__(self) -> None:
+        super().__init__(Context(environment={}))
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+class Setting:
+    """One launch with fakes."""
+
+    def __init__(self, *plans: plan_pb.RunPlan) -> None:
+        self.resolver = FakeResolver(*plans)
+        self.gateway = FakeGateway()
+        self.materializer = FakeMaterializer()
+        self.runner = FakeRunner()
+        self.reporter = NotingReporter()
+        self.phases = Phases()
+
+    async def launch(self) -> run_pb2.Run:
+        order = Order(
+            resolve=resolver_pb.ResolveRequest(reference="r.example/bundles/b:1"),
+            options=run_pb2.RunOptions(remove=True),
+            pull=registry_pb.PULL_MODE_MISSING,
+            request_id="abc",
+            subject="r.example/bundles/b:1",
+        )
+        services = Services(
+            resolver=self.resolver,
+            gateway=self.gateway,
+            materializer=self.materializer,
+            runner=self.runner,
+        )
+        return await launch(order, services, reporter=self.reporter, phases=self.phases)
+
+
+async def test_a_reference_becomes_a_run_step_by_step() -> None:
+    setting = Setting(a_plan())
+
+    run = await setting.launch()
+
+    assert run.run_id == RUN_ID
+    assert sorted(request.reference for request in setting.gateway.pulled) == [IMAGE, MODEL]
+    materialize = setting.materializer.asked[0]
+    assert materialize.manifest_digest == "sha256:" + "1a" * 32
+    assert materialize.mounts[0].path == "/etc/agent/model"
+    assert materialize.mounts[0].read_only
+    created = setting.runner.created[0]
+    assert created.image_digest == setting.materializer.digest
+    assert created.request_id == "abc"
+    assert created.options.remove
+    assert created.plan == a_plan()
+    assert [part.split(" ")[0] for part in setting.phases.line().split(" · ")] == [
+        "resolved",
+        "pulled",
+        "materialized",
+    ]
+
+
+async def test_image_and_mounts_are_pulled_side_by_side() -> None:
+    setting = Setting(a_plan())
+
+    await setting.launch()
+
+    assert setting.gateway.side_by_side == 2
+
+
+async def test_an_imageless_run_pulls_and_materializes_nothing() -> None:
+    setting = Setting(plan_pb.RunPlan(name="imageless", argv=["true"]))
+
+    await setting.launch()
+
+    assert setting.gateway.pulled == []
+    assert setting.materializer.asked == []
+    assert setting.runner.created[0].image_digest == ""
+
+
+async def test_mounts_alone_are_materialized_on_an_empty_root() -> None:
+    plan = a_plan()
+    plan.ClearField("image")
+    setting = Setting(plan)
+
+    await setting.launch()
+
+    assert setting.materializer.asked[0].manifest_digest == ""
+    assert setting.runner.created[0].image_digest
+
+
+async def test_a_step_that_fails_is_the_last() -> None:
+    setting = Setting(a_plan())
+    setting.gateway.failures[MODEL] = ManifestUnknown("no such manifest")
+
+    with pytest.raises(ManifestUnknown):
+        await setting.launch()
+
+    assert setting.materializer.asked == []
+    assert setting.runner.created == []
+
+
+async def test_a_plan_with_problems_creates_nothing() -> None:
+    setting = Setting()
+    setting.resolver.failure = PlanInvalid("two problems")
+
+    with pytest.raises(PlanInvalid):
+        await setting.launch()
+
+    assert setting.gateway.pulled == []
+
+
+async def test_a_materializer_that_ends_without_an_image_made_none() -> None:
+    setting = Setting(a_plan())
+    setting.materializer.digest = ""
+
+    with pytest.raises(ServiceUnavailable):
+        await setting.launch()
+
+    assert setting.runner.created == []
+
+
+@pytest.mark.parametrize(
+    "plans",
+    [(a_plan(), a_plan()), (), (a_plan(has_workflow=True),)],
+    ids=["several agents", "none", "a workflow"],
+)
+async def test_what_this_version_does_not_run_is_said(plans: tuple[plan_pb.RunPlan, ...]) -> None:
+    setting = Setting(*plans)
+
+    with pytest.raises(Unimplemented) as refusal:
+        await setting.launch()
+
+    assert refusal.value.hint
+    assert setting.gateway.pulled == []
+
+
+async def test_warnings_of_plan_and_image_reach_the_person() -> None:
+    setting = Setting(a_plan(warnings=["credentials not set up"]))
+    setting.materializer.warnings = ["artifact without layers"]
+
+    await setting.launch()
+
+    assert setting.reporter.notes == ["lns: credentials not set up", "lns: artifact without layers"]
+
+
+async def test_a_client_that_is_interrupted_while_creating_takes_the_run_back() -> None:
+    setting = Setting(a_plan())
+    setting.runner.creating.clear()
+
+    launching = asyncio.ensure_future(setting.launch())
+    while not setting.runner.created:
+        await asyncio.sleep(0)
+    launching.cancel()
+    await asyncio.sleep(0)
+    setting.runner.creating.set()
+
+    with pytest.raises(asyncio.CancelledError):
+        await launching
+    assert setting.runner.removed == [RUN_ID]
+
+
+async def test_the_first_failure_ends_the_other_pulls() -> None:
+    setting = Setting(a_plan())
+    failures: list[LnsError] = [ManifestUnknown("image"), ManifestUnknown("model")]
+    setting.gateway.failures = dict(zip([IMAGE, MODEL], failures, strict=True))
+
+    with pytest.raises(ManifestUnknown) as failure:
+        await setting.launch()
+
+    assert failure.value in failures
