@@ -24,7 +24,6 @@ from services.materializer.composefs.verity import verity_digest
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    gc.disable()  # nothing here makes cycles, and a large tree makes every collection slow
     try:
         _run(_parse(arguments))
     except (_Refused, DumpInvalid) as error:
@@ -107,4 +106,5 @@ def _write(path: Path, image: bytearray) -> None:
 
 
 if __name__ == "__main__":
+    gc.disable()  # nothing here makes cycles, and a large tree makes every collection slow
     sys.exit(main())
