@@ -23,10 +23,10 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "protos" / "gen")]
 
-from protos.descriptors import iter_enum_values, iter_methods, read_files  # noqa: E402  # see above
-from services.chassis import settings_values as values  # noqa: E402
-from services.chassis.settings import ProcessSettings  # noqa: E402
-from services.core.errors import LEAVES  # noqa: E402
+from protos.descriptors import iter_enum_values, iter_methods, read_files  # noqa: E402  # the path is set above
+from services.chassis import settings_values as values  # noqa: E402  # see above
+from services.chassis.settings import ProcessSettings  # noqa: E402  # see above
+from services.core.errors import LEAVES  # noqa: E402  # see above
 
 PREFIX = "ERROR_REASON_"
 

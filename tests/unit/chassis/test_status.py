@@ -1,3 +1,5 @@
+from typing import Any
+
 import pytest
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
@@ -15,7 +17,7 @@ violations = st.lists(
 )
 
 
-def detail(status: status_pb2.Status, kind: type) -> object:
+def detail(status: status_pb2.Status, kind: Any) -> Any:
     for packed in status.details:
         made = kind()
         if packed.Unpack(made):
@@ -76,15 +78,15 @@ def test_details_are_the_standard_ones() -> None:
     later = to_status(errors.TooManyRequests("x", retry_after=2.5))
 
     info = detail(invalid, error_details_pb2.ErrorInfo)
-    assert (info.reason, info.domain) == ("ARTIFACT_INVALID", "lns")  # type: ignore[attr-defined]
-    assert detail(invalid, error_details_pb2.Help).links[0].description == "do"  # type: ignore[attr-defined]
-    field = detail(invalid, error_details_pb2.BadRequest).field_violations[0]  # type: ignore[attr-defined]
+    assert (info.reason, info.domain) == ("ARTIFACT_INVALID", "lns")
+    assert detail(invalid, error_details_pb2.Help).links[0].description == "do"
+    field = detail(invalid, error_details_pb2.BadRequest).field_violations[0]
     assert (field.field, field.description, field.reason) == ("$.spec", "is missing", "SCHEMA")
-    one = detail(planned, error_details_pb2.PreconditionFailure).violations[0]  # type: ignore[attr-defined]
+    one = detail(planned, error_details_pb2.PreconditionFailure).violations[0]
     assert (one.type, one.subject, one.description) == ("SCHEMA", "$.spec", "is missing")
     resource = detail(unknown, error_details_pb2.ResourceInfo)
-    assert (resource.resource_type, resource.resource_name) == ("run", "r1")  # type: ignore[attr-defined]
-    assert detail(later, error_details_pb2.RetryInfo).retry_delay.ToMilliseconds() == 2500  # type: ignore[attr-defined]
+    assert (resource.resource_type, resource.resource_name) == ("run", "r1")
+    assert detail(later, error_details_pb2.RetryInfo).retry_delay.ToMilliseconds() == 2500
 
 
 @pytest.mark.parametrize("kind", Kind)
