@@ -61,12 +61,13 @@ class LogFile:
     async def rotated(self) -> AsyncIterator[None]:
         """Rotates the file now and, while the block runs, whenever it has grown too large."""
         self.rotate()
-        async with asyncio.TaskGroup() as tasks:
-            watching = tasks.create_task(self._watch())
-            try:
-                yield
-            finally:
-                watching.cancel()
+        watching = asyncio.ensure_future(self._watch())
+        try:
+            yield
+        finally:
+            watching.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watching
 
     async def _watch(self) -> None:
         while True:
