@@ -1,0 +1,430 @@
+"""Layers that must be refused, each by the name of the entry at fault."""
+
+import base64
+import io
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from services.core.errors import LayerUnsafe
+from services.materializer.layers.limits import LayerLimits
+from tests.support.tars import (
+    END,
+    archive,
+    base256,
+    entry,
+    gnu_long,
+    header,
+    ingest,
+    octal,
+    padded,
+    pax,
+    record,
+)
+
+SMALL = LayerLimits(
+    entries=50,
+    layer_bytes=1 << 20,
+    file_bytes=100_000,
+    total_file_bytes=150_000,
+    path_bytes=1000,
+    depth=30,
+    header_bytes=20_000,
+    list_bytes=60_000,
+    sparse_segments=10,
+)
+
+DIRECTORY = {"kind": b"5", "mode": 0o755}
+SYMLINK = {"kind": b"2"}
+LINK = {"kind": b"1"}
+
+
+def sparse_map(*segments: tuple[int, int], real: int, extended: bytes = b"\0") -> bytes:
+    """GNU's fields behind the prefix of a sparse header."""
+    parts = b"".join(octal(offset, 12) + octal(size, 12) for offset, size in segments)
+    return bytes(41) + parts.ljust(96, b"\0") + extended + octal(real, 12)
+
+
+HOSTILE: dict[str, tuple[bytes, str]] = {
+    # Leaving the root, in every spelling.
+    "parent": (archive(entry(b"../evil")), "../evil"),
+    "parent inside": (archive(entry(b"a/../../evil")), "a/../../evil"),
+    "parent that stays inside": (archive(entry(b"a/../b")), "a/../b"),
+    "parent at the end": (archive(entry(b"a/..", **DIRECTORY)), "a/.."),
+    "parent alone": (archive(entry(b"..", **DIRECTORY)), ".."),
+    "parent behind dots": (archive(entry(b"./../evil")), "./../evil"),
+    "parent with slashes": (archive(entry(b"a//..//..//evil")), "a//..//..//evil"),
+    "absolute": (archive(entry(b"/etc/passwd")), "/etc/passwd"),
+    "absolute with slashes": (archive(entry(b"//etc/passwd")), "//etc/passwd"),
+    "parent in a prefix": (archive(entry(b"evil", prefix=b"..")), "../evil"),
+    "parent in a long name": (archive(gnu_long(b"L", b"../evil\0"), entry(b"x")), "../evil"),
+    "parent in an extended header": (archive(pax((b"path", b"../evil")), entry(b"x")), "../evil"),
+    "parent in a sparse name": (
+        archive(
+            pax(
+                (b"GNU.sparse.name", b"../e"), (b"GNU.sparse.map", b""), (b"GNU.sparse.size", b"0")
+            ),
+            entry(b"x"),
+        ),
+        "../e",
+    ),
+    "parent in a whiteout": (archive(entry(b"../.wh.evil")), "../.wh.evil"),
+    # Links that lead out, and entries that follow links.
+    "hard link out": (archive(entry(b"l", link=b"../../etc/shadow", **LINK)), "l"),
+    "hard link to an absolute path": (archive(entry(b"l", link=b"/etc/shadow", **LINK)), "l"),
+    "hard link out by long link": (archive(gnu_long(b"K", b"../x\0"), entry(b"l", **LINK)), "l"),
+    "hard link out by extended header": (
+        archive(pax((b"linkpath", b"../x")), entry(b"l", **LINK)),
+        "l",
+    ),
+    "hard link to itself": (archive(entry(b"l", link=b"./l", **LINK)), "l"),
+    "hard link to the root": (archive(entry(b"l", link=b".", **LINK)), "l"),
+    "hard link to nothing": (archive(entry(b"l", **LINK)), "l"),
+    "hard link to a directory": (
+        archive(entry(b"d", **DIRECTORY), entry(b"l", link=b"d", **LINK)),
+        "l",
+    ),
+    "hard link to a device": (
+        archive(entry(b"d", kind=b"4", major=8, minor=1), entry(b"l", link=b"d", **LINK)),
+        "l",
+    ),
+    "hard link to a fifo": (archive(entry(b"p", kind=b"6"), entry(b"l", link=b"p", **LINK)), "l"),
+    "hard link through a symlink": (
+        archive(entry(b"s", link=b"/etc", **SYMLINK), entry(b"l", link=b"s/shadow", **LINK)),
+        "l",
+    ),
+    "below a symlink": (
+        archive(entry(b"s", link=b"/etc", **SYMLINK), entry(b"s/passwd")),
+        "s/passwd",
+    ),
+    "deep below a symlink": (
+        archive(entry(b"s", link=b"..", **SYMLINK), entry(b"s/a/b/c/d")),
+        "s/a/b/c/d",
+    ),
+    "below a hard link": (
+        archive(entry(b"f"), entry(b"l", link=b"f", **LINK), entry(b"l/x")),
+        "l/x",
+    ),
+    "below a file": (archive(entry(b"f"), entry(b"f/x")), "f/x"),
+    "below a device": (archive(entry(b"d", kind=b"3", major=1, minor=3), entry(b"d/x")), "d/x"),
+    "whiteout below a symlink": (
+        archive(entry(b"s", link=b"/", **SYMLINK), entry(b"s/.wh.etc")),
+        "s/.wh.etc",
+    ),
+    "opaque mark below a symlink": (
+        archive(entry(b"s", link=b"/", **SYMLINK), entry(b"s/.wh..wh..opq")),
+        "s/.wh..wh..opq",
+    ),
+    "symlink over a directory in use": (
+        archive(entry(b"d/x"), entry(b"d", link=b"/etc", **SYMLINK)),
+        "d",
+    ),
+    "symlink without target": (archive(entry(b"s", **SYMLINK)), "s"),
+    "symlink with a long target": (
+        archive(pax((b"linkpath", b"t" * 4096)), entry(b"s", **SYMLINK)),
+        "s",
+    ),
+    "symlink with a NUL": (archive(pax((b"linkpath", b"a\0b")), entry(b"s", **SYMLINK)), "s"),
+    # The same path twice.
+    "file twice": (archive(entry(b"f"), entry(b"./f")), "./f"),
+    "file, then directory": (archive(entry(b"f"), entry(b"f/", **DIRECTORY)), "f/"),
+    "directory, then file": (archive(entry(b"f", **DIRECTORY), entry(b"f")), "f"),
+    "device over a file": (archive(entry(b"f"), entry(b"f", kind=b"3", major=1)), "f"),
+    "file over a device": (archive(entry(b"f", kind=b"3", major=1), entry(b"f")), "f"),
+    "symlink twice": (
+        archive(entry(b"s", link=b"a", **SYMLINK), entry(b"s", link=b"b", **SYMLINK)),
+        "s",
+    ),
+    "root as a file": (archive(entry(b".")), "."),
+    "root as a symlink": (archive(entry(b"./", link=b"/etc", **SYMLINK)), "./"),
+    # Names.
+    "empty name": (archive(entry(b"")), ""),
+    "NUL in a name": (archive(pax((b"path", b"a\0b")), entry(b"x")), "a\\x00b"),
+    "NUL in a long name": (archive(gnu_long(b"L", b"a\0b\0"), entry(b"x")), "././@LongLink"),
+    "name over 255": (archive(gnu_long(b"L", b"n" * 256 + b"\0"), entry(b"x")), "n" * 256),
+    "path too long": (archive(pax((b"path", b"a/" * 501 + b"x")), entry(b"x")), "a/a"),
+    "path too deep": (archive(gnu_long(b"L", b"a/" * 31 + b"x\0"), entry(b"x")), "a/a"),
+    "whiteout of nothing": (archive(entry(b"d/.wh.")), "d/.wh."),
+    "whiteout of the directory": (archive(entry(b"d/.wh..")), "d/.wh.."),
+    "whiteout of the parent": (archive(entry(b"d/.wh...")), "d/.wh..."),
+    "below a whiteout": (archive(entry(b"d/.wh.x/y")), "d/.wh.x/y"),
+    # Numbers.
+    "negative size": (archive(header(b"f", size=base256(-1, 12))), "f"),
+    "negative size in an extended header": (archive(pax((b"size", b"-1")), entry(b"f")), "f"),
+    "size that is no number": (archive(header(b"f", size=b"12x")), "f"),
+    "size that lies": (archive(header(b"f", size=4000)), "f"),
+    "size beyond the limit": (archive(header(b"f", size=100_001)), "f"),
+    "enormous size": (archive(header(b"f", size=base256(1 << 80, 12))), "f"),
+    "sizes together beyond the limit": (
+        archive(entry(b"a", bytes(90_000)), entry(b"f", bytes(90_000))),
+        "f",
+    ),
+    "negative owner": (archive(header(b"f", uid=base256(-2, 8))), "f"),
+    "owner out of range": (archive(header(b"f", gid=base256(1 << 32, 8))), "f"),
+    "owner out of range in an extended header": (
+        archive(pax((b"uid", b"4294967296")), entry(b"f")),
+        "f",
+    ),
+    "time out of range": (archive(header(b"f", mtime=base256(1 << 70, 12))), "f"),
+    "time that is no number": (archive(pax((b"mtime", b"1e9")), entry(b"f")), "f"),
+    "malformed base 256": (archive(header(b"f", size=b"\xc0" + bytes(11))), "f"),
+    "device number out of range": (archive(header(b"f", kind=b"3", major=0x1000)), "f"),
+    "checksum that lies": (archive(header(b"f", checksum=b"000001\0 ")), "f"),
+    "checksum that is no number": (archive(header(b"f", checksum=b"zzzzzzzz")), "f"),
+    "no header at all": (b"This is not a tar archive. " * 40, "This is"),
+    # Extended headers.
+    "extended header too large": (archive(pax(raw=b"0" * 20_001), entry(b"f")), "pax"),
+    "long name too large": (archive(gnu_long(b"L", b"n" * 20_001), entry(b"f")), "././@LongLink"),
+    "record without length": (archive(pax(raw=b"abc=def\n"), entry(b"f")), "pax"),
+    "record of length 0": (archive(pax(raw=b"0 a=b\n"), entry(b"f")), "pax"),
+    "record shorter than itself": (archive(pax(raw=b"3 a=b\n"), entry(b"f")), "pax"),
+    "record longer than the header": (archive(pax(raw=b"99 a=b\n"), entry(b"f")), "pax"),
+    "record of enormous length": (archive(pax(raw=b"9999999999999 a=b\n"), entry(b"f")), "pax"),
+    "record without keyword": (archive(pax(raw=b"5 =b\n"), entry(b"f")), "pax"),
+    "record without value": (archive(pax(raw=b"5 abc"), entry(b"f")), "pax"),
+    "two extended headers": (
+        archive(pax((b"path", b"a")), pax((b"path", b"b")), entry(b"f")),
+        "pax",
+    ),
+    "extended header before nothing": (archive(pax((b"path", b"a"))), ""),
+    "malformed global header": (archive(pax(raw=b"xx", kind=b"g"), entry(b"f")), "pax"),
+    "xattr without name": (archive(pax((b"SCHILY.xattr.", b"v")), entry(b"f")), "f"),
+    "xattr with a long name": (
+        archive(pax((b"SCHILY.xattr." + b"k" * 256, b"v")), entry(b"f")),
+        "f",
+    ),
+    "xattr that is not base64": (
+        archive(pax((b"LIBARCHIVE.xattr.user.a", b"!!")), entry(b"f")),
+        "f",
+    ),
+    "xattr with a NUL in its name": (
+        archive(pax((b"LIBARCHIVE.xattr.user.a%00b", base64.b64encode(b"v"))), entry(b"f")),
+        "f",
+    ),
+    "xattrs beyond what an image can hold": (
+        archive(
+            pax(*((b"SCHILY.xattr.user.%d" % i, b"v" * 40) for i in range(300)))
+            + pax((b"SCHILY.xattr.a", b"")),
+            entry(b"f"),
+        ),
+        "pax",
+    ),
+    # Sparse files.
+    "sparse segments that overlap": (
+        archive(
+            header(
+                b"f",
+                kind=b"S",
+                size=20,
+                magic=b"ustar  \0",
+                gnu=sparse_map((0, 10), (5, 10), real=100),
+            )
+            + padded(bytes(20))
+        ),
+        "f",
+    ),
+    "sparse segment behind the end": (
+        archive(
+            header(b"f", kind=b"S", size=10, magic=b"ustar  \0", gnu=sparse_map((95, 10), real=100))
+            + padded(bytes(10))
+        ),
+        "f",
+    ),
+    "sparse segments that are not stored": (
+        archive(
+            header(b"f", kind=b"S", size=10, magic=b"ustar  \0", gnu=sparse_map((0, 20), real=100))
+            + padded(bytes(10))
+        ),
+        "f",
+    ),
+    "sparse file that grows beyond the limit": (
+        archive(
+            header(
+                b"f", kind=b"S", size=1, magic=b"ustar  \0", gnu=sparse_map((0, 1), real=1 << 40)
+            )
+            + padded(b"x")
+        ),
+        "f",
+    ),
+    "sparse map without end": (
+        archive(
+            header(
+                b"f", kind=b"S", size=0, magic=b"ustar  \0", gnu=sparse_map(real=9, extended=b"\1")
+            ),
+            *([(octal(0, 12) * 2) * 21 + b"\1" + bytes(7)] * 3),
+        ),
+        "f",
+    ),
+    "sparse map of a negative number": (
+        archive(
+            header(
+                b"f",
+                kind=b"S",
+                size=0,
+                magic=b"ustar  \0",
+                gnu=bytes(41) + base256(-5, 12) + octal(0, 12) + bytes(72) + b"\0" + octal(9, 12),
+            )
+        ),
+        "f",
+    ),
+    "sparse map of an odd count": (
+        archive(pax((b"GNU.sparse.map", b"1,2,3"), (b"GNU.sparse.size", b"9")), entry(b"f")),
+        "f",
+    ),
+    "sparse map out of order": (
+        archive(pax((b"GNU.sparse.size", b"9"), (b"GNU.sparse.numbytes", b"1")), entry(b"f")),
+        "f",
+    ),
+    "sparse map that is no number": (
+        archive(pax((b"GNU.sparse.map", b"a,b"), (b"GNU.sparse.size", b"9")), entry(b"f")),
+        "f",
+    ),
+    "sparse format of the future": (
+        archive(pax((b"GNU.sparse.major", b"2"), (b"GNU.sparse.minor", b"0")), entry(b"f")),
+        "f",
+    ),
+    "sparse map in the data that is malformed": (
+        archive(
+            pax(
+                (b"GNU.sparse.major", b"1"),
+                (b"GNU.sparse.minor", b"0"),
+                (b"GNU.sparse.realsize", b"9"),
+            ),
+            entry(b"f", b"x" * 512),
+        ),
+        "f",
+    ),
+    "sparse map in the data without end": (
+        archive(
+            pax(
+                (b"GNU.sparse.major", b"1"),
+                (b"GNU.sparse.minor", b"0"),
+                (b"GNU.sparse.realsize", b"9"),
+            ),
+            entry(b"f", padded(b"5\n1\n1\n")),
+        ),
+        "f",
+    ),
+    "sparse map of too many segments": (
+        archive(
+            pax(
+                (b"GNU.sparse.major", b"1"),
+                (b"GNU.sparse.minor", b"0"),
+                (b"GNU.sparse.realsize", b"9"),
+            ),
+            entry(b"f", padded(b"99999\n")),
+        ),
+        "f",
+    ),
+    # Kinds, counts, ends.
+    "unknown type": (archive(entry(b"f", kind=b"Z")), "f"),
+    "continued from another volume": (archive(entry(b"f", kind=b"M")), "f"),
+    "too many entries": (archive(*(entry(b"f%d" % i) for i in range(51))), "f50"),
+    "an entry list that is too long": (
+        archive(
+            *(pax((b"SCHILY.xattr.user.a", b"\xff" * 9000)) + entry(b"f%d" % i) for i in range(9))
+        ),
+        "/f",
+    ),
+    "one block of zeros in the middle": (entry(b"a") + bytes(512) + entry(b"b") + END, ""),
+    "no end": (entry(b"a", b"x" * 600), ""),
+}
+
+
+@pytest.mark.parametrize("attack", HOSTILE)
+def test_a_hostile_layer_is_refused_by_the_name_of_the_entry(attack: str, tmp_path: Path) -> None:
+    data, named = HOSTILE[attack]
+
+    with pytest.raises(LayerUnsafe) as caught:
+        ingest(data, tmp_path, limits=SMALL)
+
+    assert caught.value.metadata.get("entry", "").startswith(named)
+    assert caught.value.message.isprintable()
+    assert len(caught.value.message) < 1000
+
+
+def test_there_are_more_than_forty_hostile_layers() -> None:
+    assert len(HOSTILE) > 40
+
+
+FRIENDLY = archive(
+    entry(b"d", kind=b"5"),
+    pax((b"path", b"d/a"), (b"SCHILY.xattr.user.a", b"v")),
+    entry(b"x", b"content " * 90),
+    gnu_long(b"L", b"d/" + b"n" * 120 + b"\0"),
+    entry(b"x", b"more"),
+    header(b"sparse", kind=b"S", size=3, magic=b"ustar  \0", gnu=sparse_map((5000, 3), real=9000)),
+    padded(b"abc"),
+    entry(b"l", kind=b"1", link=b"d/a"),
+)
+
+
+def test_a_layer_cut_at_any_block_is_refused(tmp_path: Path) -> None:
+    body = FRIENDLY.removesuffix(END)
+    ingest(FRIENDLY, tmp_path)
+
+    for cut in range(1, len(body) // 512 + 1):
+        with tempfile.TemporaryDirectory() as directory, pytest.raises(LayerUnsafe):
+            ingest(body[: 512 * cut], Path(directory))
+
+
+@pytest.mark.parametrize("cut", [1, 100, 511, 513, 700])
+def test_a_layer_cut_inside_a_block_is_refused(cut: int, tmp_path: Path) -> None:
+    with pytest.raises(LayerUnsafe):
+        ingest(FRIENDLY[:cut], tmp_path)
+
+
+def _mutate(data: bytes, changes: list[tuple[int, int]]) -> bytes:
+    changed = bytearray(data)
+    for position, value in changes:
+        changed[position % len(changed)] = value
+    return bytes(changed)
+
+
+def _with_right_checksums(data: bytes) -> bytes:
+    """Mends checksums, so that changes reach the code behind them."""
+    blocks = []
+    for start in range(0, len(data), 512):
+        block = data[start : start + 512]
+        if block[257:262] == b"ustar":
+            total = sum(block[:148]) + sum(block[156:]) + 8 * 32
+            block = block[:148] + f"{total:06o}".encode() + b"\0 " + block[156:]
+        blocks.append(block)
+    return b"".join(blocks)
+
+
+@pytest.mark.parametrize("mend", [_with_right_checksums, bytes])
+@given(changes=st.lists(st.tuples(st.integers(0, 1 << 20), st.integers(0, 255)), max_size=6))
+@settings(max_examples=150)
+def test_a_damaged_layer_is_taken_or_refused_and_nothing_else(
+    mend: Callable[[bytes], bytes], changes: list[tuple[int, int]]
+) -> None:
+    data = mend(_mutate(FRIENDLY, changes))
+
+    with tempfile.TemporaryDirectory() as directory:
+        try:
+            ingest(data, Path(directory), limits=SMALL)
+        except LayerUnsafe:
+            return
+
+
+@given(st.binary(max_size=2000))
+def test_bytes_are_a_layer_or_are_refused(data: bytes) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        try:
+            ingest(data, Path(directory), limits=SMALL)
+        except LayerUnsafe:
+            return
+
+
+def test_an_extended_header_of_a_million_attributes_is_refused(tmp_path: Path) -> None:
+    records = io.BytesIO()
+    for number in range(1_000_000):
+        records.write(record(b"SCHILY.xattr.user.%d" % number, b""))
+
+    with pytest.raises(LayerUnsafe, match="extended header"):
+        ingest(archive(pax(raw=records.getvalue()), entry(b"f")), tmp_path)
