@@ -18,7 +18,8 @@ from services.resolver.adapters.gateway_manifests import GatewayManifests
 from services.resolver.locking import Locking
 from services.resolver.manifest_cache import ManifestCache
 from services.resolver.ports import ManifestSource
-from services.resolver.resolve import Resolver, Settings
+from services.resolver.resolution import Settings
+from services.resolver.resolve import Resolver
 from services.resolver.servicer import ResolverServicer
 from services.resolver.settings import ResolverProcess, ResolverSettings
 

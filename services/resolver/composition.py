@@ -4,88 +4,34 @@ Precedence, strongest first: flag, bundle and agent (for sizes: sandbox), image 
 default of `lns config`, built-in.
 """
 
-import math
 import re
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from services.core.artifacts.specs import AgentSpec, SandboxSpec
+from services.core.artifacts.specs import AgentSpec
 from services.core.errors import LnsError
-from services.core.quantity import MIN_MEMORY_MIB, parse_cpus, parse_mebibytes
 from services.core.run_plan import (
     CredentialNeed,
-    Integration,
     OriginKind,
     PinnedImage,
-    PinnedManifest,
-    PlanSource,
-    Policy,
     PortMapping,
-    Resources,
     RunPlan,
-    ValueOrigin,
     VolumeMount,
 )
 from services.resolver.flags import guest_path, parse_port_flag, parse_volume_flag
-from services.resolver.gathering import Component, Image
 from services.resolver.image_config import MAX_TEXT
-from services.resolver.mounts import PlannedMount, check_volumes
+from services.resolver.ingredients import Ingredients
+from services.resolver.mounts import check_volumes
 from services.resolver.origins import Offer, Origins
 from services.resolver.problems import Problems, ProblemType
-from services.resolver.request import Defaults, Overrides
+from services.resolver.sizes import choose_resources
 
-BUILT_IN_CPUS: Final = "1"
-BUILT_IN_MEMORY: Final = "1024"
 BUILT_IN_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """`PATH` where neither image nor agent nor flag sets one, as container engines have it."""
 
 _RUN_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,127}", re.ASCII)
 
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ingredients:
-    """Everything that one plan is made of.
-
-    Attributes:
-        source: what was asked for.
-        label: what problems call the workload: `agent agents/hello:1`.
-        name: suggested name.
-        overrides: flags.
-        defaults: of `lns config`.
-        image: the image, or None for an imageless run.
-        is_image_missing: whether there should be an image and a problem was noted instead.
-        agent: the agent, or None for an image.
-        sandbox: the bundle's sandbox, or None.
-        mounts: all mounts, by path.
-        policy: the merged policy, or None.
-        integrations: what the bundle brings.
-        origins: origins of values that were made before: policy, integrations, group.
-        closure: every manifest, root first.
-        group: name of the group, or empty.
-        has_workflow: whether the bundle carries a workflow.
-        warnings: what a person should read.
-    """
-
-    source: PlanSource
-    label: str
-    name: str
-    overrides: Overrides
-    defaults: Defaults
-    image: Image | None = None
-    is_image_missing: bool = False
-    agent: Component | None = None
-    sandbox: Component | None = None
-    mounts: tuple[PlannedMount, ...] = ()
-    policy: Policy | None = None
-    integrations: tuple[Integration, ...] = ()
-    origins: tuple[ValueOrigin, ...] = ()
-    closure: tuple[PinnedManifest, ...] = ()
-    group: str = ""
-    has_workflow: bool = False
-    warnings: tuple[str, ...] = ()
 
 
 def compose(ingredients: Ingredients, problems: Problems) -> RunPlan | None:
@@ -112,7 +58,7 @@ class _Composer:
         argv = self._argv()
         volumes = self._volumes()
         check_volumes(volumes, self._of.mounts, self._problems)
-        resources = self._resources()
+        resources = choose_resources(self._of, self._origins, self._problems)
         credentials = self._credentials()
         name, user, workdir, ports = self._name(), self._user(), self._workdir(), self._ports()
         env, labels = self._env(), self._labels()
@@ -279,57 +225,6 @@ class _Composer:
         subject = "-w" if chosen is not None and chosen.kind is _FLAG else self._of.label
         parsed = self._try(subject, lambda: guest_path(workdir, what="working directory"))
         return parsed or "/"
-
-    def _resources(self) -> Resources | None:
-        sandbox = self._of.sandbox
-        spec = SandboxSpec.of(sandbox.artifact.spec) if sandbox is not None else None
-        detail = sandbox.fetched.pinned if sandbox is not None else ""
-        overrides, defaults = self._of.overrides, self._of.defaults
-        cpus = self._quantity(
-            ("resources.vcpus", "resources.cpu_millis"),
-            Offer(value=overrides.cpus, kind=_FLAG, detail="--cpus"),
-            Offer(value=spec.cpu if spec else None, kind=OriginKind.SANDBOX, detail=detail),
-            Offer(value=defaults.cpus, kind=OriginKind.CONFIG, detail="cpus"),
-            Offer(value=BUILT_IN_CPUS, kind=OriginKind.BUILT_IN),
-            parse=parse_cpus,
-        )
-        memory = self._quantity(
-            ("resources.memory_mib",),
-            Offer(value=overrides.memory, kind=_FLAG, detail="--memory"),
-            Offer(value=spec.memory if spec else None, kind=OriginKind.SANDBOX, detail=detail),
-            Offer(value=defaults.memory, kind=OriginKind.CONFIG, detail="memory"),
-            Offer(value=BUILT_IN_MEMORY, kind=OriginKind.BUILT_IN),
-            parse=lambda value: parse_mebibytes(value, minimum=MIN_MEMORY_MIB),
-        )
-        disk = self._quantity(
-            ("resources.disk_mib",),
-            Offer(value=overrides.disk, kind=_FLAG, detail="--disk"),
-            Offer(value=defaults.disk, kind=OriginKind.CONFIG, detail="disk"),
-            Offer(value=0, kind=OriginKind.BUILT_IN, detail="the runner's default"),
-            parse=lambda value: parse_mebibytes(value, what="disk") if value else 0,
-        )
-        if cpus is None or memory is None or disk is None:
-            return None
-        return Resources(
-            vcpus=math.ceil(cpus / 1000), cpu_millis=cpus, memory_mib=memory, disk_mib=disk
-        )
-
-    def _quantity(
-        self,
-        paths: tuple[str, ...],
-        *offers: Offer[str | float],
-        parse: Callable[[str | float], int],
-    ) -> int | None:
-        chosen = next(offer for offer in offers if offer.value is not None)
-        for path in paths:
-            self._origins.note(path, chosen.kind, chosen.detail)
-        subject = chosen.detail
-        if chosen.kind is OriginKind.CONFIG:
-            subject = f"lns config {chosen.detail}"
-        elif chosen.kind is OriginKind.SANDBOX and self._of.sandbox is not None:
-            subject = self._of.sandbox.label
-        value = chosen.value
-        return None if value is None else self._try(subject, lambda: parse(value))
 
     def _ports(self) -> tuple[PortMapping, ...]:
         flags = self._of.overrides.ports
