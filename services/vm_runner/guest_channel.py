@@ -263,7 +263,7 @@ class GuestChannel:
     # ---- what goes to the guest ----
 
     def take(self) -> bytes:
-        """Returns the next bytes to write, about 64 KiB beside one message; empty if none are due."""
+        """Returns the next bytes to write, about 64 KiB beside one message; empty for nothing."""
         pieces: list[bytes] = []
         size = 0
         while size < _BATCH_BYTES:

@@ -1,7 +1,7 @@
-"""Takes a Linux kernel as distributions ship it apart: the ELF image out of a bzImage, a module's needs.
+"""Takes a distribution's Linux kernel apart: the ELF image in a bzImage, what a module needs.
 
-Pure: bytes in, bytes out. QEMU boots an uncompressed `vmlinux` through its PVH entry, which saves the
-guest its own decompression (about a second under emulation).
+Pure: bytes in, bytes out. QEMU boots an uncompressed `vmlinux` through its PVH entry, which saves
+the guest its own decompression (about a second under emulation).
 """
 
 import gzip

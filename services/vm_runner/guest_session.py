@@ -1,7 +1,7 @@
 """Talks to one guest agent over a byte stream: processes, streams, connections as awaitable things.
 
-`GuestChannel` has the rules; here are the tasks and events around it. A session ends with its connection
-or with the guest's first offence; then every wait raises, and nothing else in the process is touched.
+`GuestChannel` has the rules; here are the tasks and events around it. A session ends with its
+connection or with the guest's first offence; then every wait raises, and nothing else is touched.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from services.core.errors import GuestUnreachable, LnsError
 from services.vm_runner.guest_channel import GuestChannel
+from services.vm_runner.guest_handles import GuestProcess, GuestStream
 from services.vm_runner.guest_messages import (
     Configured,
     Connected,
@@ -23,7 +24,6 @@ from services.vm_runner.guest_messages import (
     GuestStats,
     Hello,
     Notice,
-    ProcessPhase,
     ProcessSpec,
     ProcessState,
     Ready,
@@ -41,149 +41,6 @@ _ENTROPY_BYTES = 64
 _NOTICES_KEPT = 64
 
 T = TypeVar("T")
-
-
-class GuestStream:
-    """One stream: what the guest sends is received and acknowledged, what it gets is written."""
-
-    def __init__(self, session: "GuestSession", stream_id: int) -> None:
-        self.id = stream_id
-        self._session = session
-        self._arrived: deque[bytes] = deque()
-        self._ended = False
-        self._reset = False
-        self._changed = asyncio.Event()
-        self._writable = asyncio.Event()
-
-    async def receive(self) -> tuple[bytes, bool]:
-        """Waits for bytes; returns all that came, and whether the stream's end is behind them.
-
-        They are to be acknowledged once they are safe; without that the guest sends no more.
-
-        Raises:
-            GuestUnreachable: the session ended, or the guest gave the stream up.
-        """
-        while not self._arrived and not self._ended:
-            if self._reset:
-                raise GuestUnreachable("the guest gave the stream up")
-            self._session.check()
-            self._changed.clear()
-            await self._changed.wait()
-        data = b"".join(self._arrived)
-        self._arrived.clear()
-        return data, self._ended
-
-    def acknowledge(self, size: int, *, ended: bool = False) -> None:
-        """Says that the next `size` received bytes (and the end) are safe."""
-        self._session.channel.acknowledge(self.id, size, ended=ended)
-        self._session.wake()
-
-    async def read_chunks(self) -> AsyncIterator[bytes]:
-        """Yields what comes until the end; a chunk is acknowledged when the next one is asked for.
-
-        Raises:
-            GuestUnreachable: the session ended before the stream did.
-        """
-        ended = False
-        while not ended:
-            data, ended = await self.receive()
-            if data:
-                yield data
-            self.acknowledge(len(data), ended=ended)
-
-    async def write(self, data: bytes) -> bool:
-        """Writes everything, at the pace of the guest's reader; returns False if nobody reads.
-
-        Raises:
-            GuestUnreachable: the session ended.
-        """
-        channel = self._session.channel
-        while data:
-            self._session.check()
-            if not channel.is_open(self.id):
-                return False
-            taken = channel.write(self.id, data)
-            data = data[taken:]
-            self._session.wake()
-            if data:
-                self._writable.clear()
-                await self._writable.wait()
-        return True
-
-    def finish(self) -> None:
-        """Ends what the guest gets."""
-        self._session.channel.finish(self.id)
-        self._session.wake()
-
-    def reset(self) -> None:
-        """Gives the stream up, both ways."""
-        self._session.forget_stream(self.id)
-
-    def on_event(self, event: GuestEvent) -> None:
-        """Takes an event of this stream."""
-        match event:
-            case StreamData():
-                if event.data:
-                    self._arrived.append(event.data)
-                self._ended = self._ended or event.ended
-            case StreamReset():
-                self._reset = True
-        self.wake()
-
-    def wake(self) -> None:
-        """Has every waiter look again."""
-        self._changed.set()
-        self._writable.set()
-
-
-class GuestProcess:
-    """A process of the guest."""
-
-    def __init__(self, session: "GuestSession", process_id: int) -> None:
-        self.id = process_id
-        self._session = session
-        self.state: ProcessState | None = None
-        self._changed = asyncio.Event()
-
-    async def wait_started(self) -> ProcessState:
-        """Waits until the program runs, has ended, or could not be started."""
-        while self.state is None:
-            await self._wait()
-        return self.state
-
-    async def wait_ended(self) -> ProcessState:
-        """Waits until it has ended or could not be started."""
-        while self.state is None or self.state.phase is ProcessPhase.RUNNING:
-            await self._wait()
-        return self.state
-
-    async def _wait(self) -> None:
-        self._session.check()
-        self._changed.clear()
-        await self._changed.wait()
-
-    def signal(self, number: int) -> None:
-        """Sends a signal."""
-        fields = encode_fields([(Tag.SIGNAL, number)])
-        self._session.request(FrameType.SIGNAL, message_id=self.id, fields=fields)
-
-    def resize(self, *, rows: int, columns: int) -> None:
-        """Gives its terminal another size."""
-        fields = encode_fields([(Tag.ROWS, rows), (Tag.COLUMNS, columns)])
-        self._session.request(FrameType.RESIZE, message_id=self.id, fields=fields)
-
-    def forget(self) -> None:
-        """Says that its end is recorded; the guest forgets it."""
-        self._session.forget_process(self.id)
-
-    def on_state(self, state: ProcessState) -> None:
-        """Takes a new state."""
-        self.state = state
-        self.wake()
-
-    def wake(self) -> None:
-        """Has every waiter look again."""
-        self._changed.set()
 
 
 class GuestSession:
@@ -222,9 +79,18 @@ class GuestSession:
         """
         await self._answer(self._ready)
 
+    @property
+    def is_configured(self) -> bool:
+        """Whether an earlier host has had the machine assembled."""
+        return self.welcome is not None and self.welcome.configured
+
     async def configure(self, config: GuestConfig) -> Configured:
-        """Has the agent assemble the machine; a second time gives the first answer."""
+        """Has the agent assemble the machine."""
         self.request(FrameType.CONFIGURE, fields=config.encode())
+        return await self._answer(self._configured)
+
+    async def configured(self) -> Configured:
+        """Returns what an earlier host was answered."""
         return await self._answer(self._configured)
 
     def new_id(self) -> int:
@@ -232,10 +98,18 @@ class GuestSession:
         self._next_id += 1
         return self._next_id
 
-    def start_process(self, process_id: int, spec: ProcessSpec) -> GuestProcess:
-        """Asks for a process, whose streams are opened."""
+    def start_process(
+        self, process_id: int, spec: ProcessSpec, *, open_streams: bool = True
+    ) -> GuestProcess:
+        """Asks for a process; the guest tells only how it stands if it has it already.
+
+        Args:
+            process_id: fresh, or that of a process of an earlier host.
+            spec: what to start.
+            open_streams: whether its streams begin with it.
+        """
         for stream_id in (spec.stdio_stream, spec.stderr_stream):
-            if stream_id:
+            if stream_id and open_streams:
                 self.open_stream(stream_id)
         process = self.adopt_process(process_id)
         self.request(FrameType.EXEC, message_id=process_id, fields=spec.encode())
@@ -251,6 +125,10 @@ class GuestSession:
         stream = self._streams[stream_id] = GuestStream(self, stream_id)
         self.wake()
         return stream
+
+    def has_stream(self, stream_id: int) -> bool:
+        """Returns whether a stream is open here."""
+        return stream_id in self._streams
 
     def stream(self, stream_id: int) -> GuestStream:
         """Returns an open stream."""
@@ -380,6 +258,11 @@ class GuestSession:
             case ProcessState():
                 if process := self._processes.get(event.process_id):
                     process.on_state(event)
+            case _:
+                self._dispatch_machine_event(event)
+
+    def _dispatch_machine_event(self, event: GuestEvent) -> None:
+        match event:
             case Welcome():
                 self.welcome = event
                 self._next_id = max(self._next_id, event.highest_id)
@@ -405,21 +288,23 @@ def _resolve(answer: asyncio.Future[T], value: T) -> None:
 
 
 @contextlib.asynccontextmanager
-async def open_session(connection: ByteChannel, *, timeout: float) -> AsyncIterator[GuestSession]:
+async def open_session(
+    connection: ByteChannel, *, answer_seconds: float
+) -> AsyncIterator[GuestSession]:
     """Says hello over a connection and yields the session once the guest has answered.
 
     Raises:
-        GuestUnreachable: no answer within `timeout` seconds.
+        GuestUnreachable: no answer within `answer_seconds`.
         GuestViolation: the answer breaks the protocol.
     """
     session = GuestSession(connection)
     task = asyncio.create_task(session.serve())
     try:
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(answer_seconds):
                 await session.wait_ready()
         except TimeoutError:
-            message = f"the guest did not answer within {timeout:g} s"
+            message = f"the guest did not answer within {answer_seconds:g} s"
             raise GuestUnreachable(message) from None
         yield session
     finally:

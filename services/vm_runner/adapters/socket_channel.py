@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 from services.vm_runner.ports import ByteChannel
@@ -32,21 +33,30 @@ class SocketChannel:
             await self._writer.wait_closed()
 
 
+@contextlib.contextmanager
+def short_path(path: Path) -> Iterator[str]:
+    """Yields another name of a socket, short enough for an address while the block runs.
+
+    The kernel takes at most 107 bytes of a path; a name below an open directory is short enough.
+
+    Raises:
+        OSError: the directory cannot be opened.
+    """
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
+
+
 async def connect_unix(path: Path) -> ByteChannel:
     """Connects to a unix socket.
-
-    The kernel takes at most 107 bytes of a path; a name relative to an open directory is always short.
 
     Raises:
         OSError: nobody listens there.
     """
-    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        reader, writer = await asyncio.open_unix_connection(
-            f"/proc/self/fd/{directory}/{path.name}"
-        )
-    finally:
-        os.close(directory)
+    with short_path(path) as short:
+        reader, writer = await asyncio.open_unix_connection(short)
     return SocketChannel(reader, writer)
 
 

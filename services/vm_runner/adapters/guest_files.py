@@ -1,0 +1,162 @@
+"""Kernel and initial file system of the guest, made once for each kernel and agent.
+
+`guest/<key>/vmlinux` and `guest/<key>/initramfs`, where the key is a digest over what they are made
+of. A directory appears whole (renamed into place); others than the current one are left for the
+runs that boot from them and removed when nothing has used them for a month.
+"""
+
+import asyncio
+import hashlib
+import os
+import platform
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from services.chassis import durable
+from services.chassis.blocking import Blocking
+from services.core.errors import HostUnready
+from services.vm_runner.guest_kernel import decompress_module, extract_vmlinux, order_modules
+from services.vm_runner.initramfs import build_initramfs
+from services.vm_runner.ports import BootFiles
+
+_FORMAT = "1"
+_MODULES = ("virtio_blk", "erofs", "overlay")
+_KERNEL_MAX = 256 << 20
+_WAY_OUT = "run scripts/fetch-kernel, or name a kernel with vm_runner.kernel"
+
+
+class GuestFileCache:
+    """Boot files below one directory of the state directory.
+
+    Args:
+        directory: where they are kept.
+        kernels: folder with a folder for each kernel (`boot/vmlinuz-*`, `lib/modules/*`).
+        kernel: a folder or kernel file to use instead of the newest one.
+        agent: the guest agent's binary.
+        blocking: where files are read and written.
+    """
+
+    def __init__(
+        self,
+        *,
+        directory: Path,
+        kernels: Path,
+        kernel: Path | None,
+        agent: Path,
+        blocking: Blocking,
+    ) -> None:
+        self._directory = directory
+        self._kernels = kernels
+        self._kernel = kernel
+        self._agent = agent
+        self._blocking = blocking
+        self._files: BootFiles | None = None
+        self._lock = asyncio.Lock()
+
+    async def prepare(self) -> BootFiles:
+        """Returns the boot files, made if they are not there."""
+        async with self._lock:
+            if self._files is None or not self._files.vmlinux.exists():
+                self._files = await self._blocking.run(self._prepare)
+            return self._files
+
+    # ---- in a thread ----
+
+    def _prepare(self) -> BootFiles:
+        image, release = self._find_kernel()
+        agent = self._read_agent()
+        key = hashlib.sha256()
+        for part in (_FORMAT, str(image), str(image.stat().st_size), str(image.stat().st_mtime_ns)):
+            key.update(part.encode() + b"\0")
+        key.update(agent)
+        place = self._directory / f"{release}-{key.hexdigest()[:16]}"
+        if not (place / "initramfs").exists():
+            self._make(place, image, release, agent)
+        return BootFiles(vmlinux=place / "vmlinux", initramfs=place / "initramfs", release=release)
+
+    def _make(self, place: Path, image: Path, release: str, agent: bytes) -> None:
+        vmlinux = extract_vmlinux(_read(image), name=str(image))
+        modules = order_modules(_MODULES, _ModuleFolder(_module_folder(image, release)).load)
+        initramfs = build_initramfs(agent=agent, modules=modules)
+        temporary = self._directory / f"{durable.TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+        temporary.mkdir(mode=0o755, parents=True)
+        try:
+            durable.write_bytes(temporary / "vmlinux", vmlinux)
+            durable.write_bytes(temporary / "initramfs", initramfs)
+            durable.rename(temporary, place)
+        except OSError:
+            if not place.exists():  # else another process was first
+                raise
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _find_kernel(self) -> tuple[Path, str]:
+        if self._kernel is not None and self._kernel.is_file():
+            return self._kernel, self._kernel.name.removeprefix("vmlinuz-")
+        folders = [self._kernel] if self._kernel is not None else self._kernels.glob("*")
+        images = [image for folder in folders for image in folder.glob("boot/vmlinuz-*")]
+        if not images:
+            where = self._kernel or self._kernels
+            raise HostUnready(
+                f"there is no guest kernel in {where}",
+                hint=_WAY_OUT,
+                metadata={"kernel": str(where)},
+            )
+        newest = max(images, key=lambda path: _version(path.name))
+        return newest, newest.name.removeprefix("vmlinuz-")
+
+    def _read_agent(self) -> bytes:
+        try:
+            return self._agent.read_bytes()
+        except FileNotFoundError:
+            raise HostUnready(
+                f"there is no guest agent at {self._agent}",
+                hint="make -C services/vm_runner/guest",
+                metadata={"agent": str(self._agent)},
+            ) from None
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size > _KERNEL_MAX:
+            raise HostUnready(f"{path} is too large for a kernel", hint=_WAY_OUT)
+        return file.read()
+
+
+def _version(name: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in re.findall(r"\d+", name))
+
+
+def _module_folder(image: Path, release: str) -> Path:
+    """Returns where the modules of a kernel are: beside `boot` as the package has them."""
+    root = image.parent.parent
+    for candidate in (root / "usr/lib/modules" / release, root / "lib/modules" / release):
+        if candidate.is_dir():
+            return candidate
+    raise HostUnready(f"there are no modules of {image}", hint=_WAY_OUT)
+
+
+class _ModuleFolder:
+    """The modules of a kernel by their names, in which `-` and `_` are the same."""
+
+    def __init__(self, folder: Path) -> None:
+        self._paths = dict(self._find(folder))
+
+    @staticmethod
+    def _find(folder: Path) -> Iterator[tuple[str, Path]]:
+        for directory, _, names in os.walk(folder / "kernel"):
+            for name in names:
+                if match := re.fullmatch(r"(.+)\.ko(\.(xz|zst|gz))?", name):
+                    yield match[1].replace("-", "_"), Path(directory) / name
+
+    def load(self, name: str) -> bytes | None:
+        path = self._paths.get(name)
+        return None if path is None else decompress_module(path.read_bytes(), name=name)
+
+
+def default_agent(package: Path) -> Path:
+    """Returns where the agent for this host's architecture is built."""
+    return package / "guest" / "build" / f"lns-agent-{platform.machine()}"

@@ -1,0 +1,270 @@
+"""Logs of runs as bounded series of files.
+
+`logs/<number>.log`, numbered from 1; the last one is written, and the first one is removed when
+there are more than eight. A file is a sequence of records, all little endian:
+
+    u32 length · u32 boot · u8 stream · u8 flags (1: the stream ended) · u16 0 ·
+    u64 nanoseconds since the epoch · u64 position in the stream · `length` bytes
+
+A record that a crash cut off is the last one of the last file, and is removed at opening.
+"""
+
+import asyncio
+import contextlib
+import errno
+import os
+import struct
+from collections.abc import AsyncGenerator, Sequence
+from pathlib import Path
+
+from services.chassis.blocking import Blocking
+from services.core.errors import AttachLagging, CapacityExhausted
+from services.vm_runner.run_log import LogChunk, LogPlace, LogStream, RunLog
+from services.vm_runner.runs import Run
+
+_HEADER = struct.Struct("<IIBBHQQ")
+_ENDED = 1
+_SEGMENTS = 8
+_SEGMENT_LEAST = 64 * 1024
+_READ_BYTES = 256 * 1024
+_DATA_MAX = 1 << 20
+_STREAMS = frozenset(stream.value for stream in LogStream)
+
+
+class LogFiles:
+    """The logs below `runs/<id>/logs`."""
+
+    def __init__(
+        self, root: Path, *, blocking: Blocking, default_limit: int, stall_seconds: float
+    ) -> None:
+        self._root = root
+        self._blocking = blocking
+        self._default_limit = default_limit
+        self._stall_seconds = stall_seconds
+
+    def open(self, run: Run) -> RunLog:
+        """Returns the log of a run."""
+        return FileRunLog(
+            self._root / run.run_id / "logs",
+            limit_bytes=run.options.log_limit_bytes or self._default_limit,
+            blocking=self._blocking,
+            stall_seconds=self._stall_seconds,
+        )
+
+
+class _Reader:
+    """A reader's place and whether it may be left behind."""
+
+    def __init__(self, place: LogPlace, *, held: bool) -> None:
+        self.place = place
+        self.held = held
+        self.dropped = False
+
+
+class FileRunLog:
+    """One run's log."""
+
+    def __init__(
+        self, directory: Path, *, limit_bytes: int, blocking: Blocking, stall_seconds: float
+    ) -> None:
+        self._directory = directory
+        self._segment_bytes = max(_SEGMENT_LEAST, limit_bytes // _SEGMENTS)
+        self._blocking = blocking
+        self._stall_seconds = stall_seconds
+        self._end: LogPlace | None = None
+        self._oldest = 1
+        self._progress: dict[tuple[int, LogStream], tuple[int, bool]] = {}
+        self._readers: set[_Reader] = set()
+        self._lock = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self._closed = True
+
+    async def append(self, chunks: Sequence[LogChunk]) -> None:
+        """Appends pieces; waits for held readers before it gives up what they have not read."""
+        async with self._lock:
+            end = await self._opened()
+            if end.offset >= self._segment_bytes:
+                end = LogPlace(end.segment + 1, 0)
+                await self._wait_for_readers(end.segment - _SEGMENTS + 1)
+            self._end = await self._blocking.run(self._write, end, chunks)
+            self._oldest = max(self._oldest, end.segment - _SEGMENTS + 1)
+            for chunk in chunks:
+                position = chunk.position + len(chunk.data)
+                self._progress[chunk.boot, chunk.stream] = (position, chunk.ended)
+        self._wake()
+
+    async def progress(self, boot: int) -> dict[LogStream, tuple[int, bool]]:
+        """Returns, for each stream of a boot, the bytes recorded and whether it ended."""
+        async with self._lock:
+            await self._opened()
+        return {
+            stream: self._progress[boot, stream]
+            for stream in LogStream
+            if (boot, stream) in self._progress
+        }
+
+    async def end(self) -> LogPlace:
+        """Returns the place behind everything that was appended."""
+        async with self._lock:
+            return await self._opened()
+
+    async def follow(
+        self, place: LogPlace, *, held: bool = False, wait: bool = True
+    ) -> AsyncGenerator[Sequence[LogChunk], None]:
+        """Yields what was appended from a place on."""
+        await self.end()
+        reader = _Reader(place, held=held)
+        self._readers.add(reader)
+        try:
+            while True:
+                changed = self._changed
+                closed = self._closed
+                if reader.dropped:
+                    raise AttachLagging("the reader fell too far behind the run's output")
+                chunks, reader.place = await self._blocking.run(self._read, reader.place)
+                if chunks:
+                    yield chunks
+                    self._wake()
+                elif closed or not wait:
+                    return
+                else:
+                    await changed.wait()
+        finally:
+            self._readers.discard(reader)
+            self._wake()
+
+    def begin(self) -> None:
+        """Has readers wait at the end from now on."""
+        self._closed = False
+
+    def close(self) -> None:
+        """Ends readers that wait, once they have read everything."""
+        self._closed = True
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._changed = asyncio.Event()
+
+    async def _opened(self) -> LogPlace:
+        if self._end is None:
+            self._end = await self._blocking.run(self._open)
+        return self._end
+
+    async def _wait_for_readers(self, first_kept: int) -> None:
+        """Waits until no held reader needs files before `first_kept`; drops those that stall."""
+        while behind := [r for r in self._readers if r.held and r.place.segment < first_kept]:
+            before = [reader.place for reader in behind]
+            try:
+                async with asyncio.timeout(self._stall_seconds):
+                    while [reader.place for reader in behind] == before:
+                        await self._changed.wait()
+            except TimeoutError:
+                for reader in behind:
+                    reader.dropped, reader.held = True, False
+                self._wake()
+
+    # ---- in threads ----
+
+    def _path(self, segment: int) -> Path:
+        return self._directory / f"{segment:08}.log"
+
+    def _open(self) -> LogPlace:
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        segments = sorted(int(path.stem) for path in self._directory.glob("*.log"))
+        if not segments:
+            return LogPlace(1, 0)
+        self._oldest = segments[0]
+        whole = [self._scan(segment) for segment in segments][-1]
+        os.truncate(self._path(segments[-1]), whole)
+        return LogPlace(segments[-1], whole)
+
+    def _scan(self, segment: int) -> int:
+        """Notes how far each stream is; returns the size of what is whole."""
+        place = LogPlace(segment, 0)
+        while True:
+            chunks, following = self._read_segment(place)
+            for chunk in chunks:
+                position = chunk.position + len(chunk.data)
+                self._progress[chunk.boot, chunk.stream] = (position, chunk.ended)
+            if not chunks:
+                return place.offset
+            place = following
+
+    def _write(self, place: LogPlace, chunks: Sequence[LogChunk]) -> LogPlace:
+        pieces = [
+            piece
+            for chunk in chunks
+            for piece in (
+                _HEADER.pack(
+                    len(chunk.data), chunk.boot, chunk.stream, _ENDED if chunk.ended else 0, 0,
+                    chunk.time_ns, chunk.position,
+                ),
+                chunk.data,
+            )
+        ]  # fmt: skip
+        data = b"".join(pieces)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        descriptor = os.open(self._path(place.segment), flags, 0o600)
+        try:
+            os.ftruncate(descriptor, place.offset)  # what an append without room left behind
+            written = 0
+            while written < len(data):
+                written += os.pwrite(descriptor, data[written:], place.offset + written)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            raise CapacityExhausted("no room for the run's log on the disk") from error
+        finally:
+            os.close(descriptor)
+        with contextlib.suppress(FileNotFoundError):
+            self._path(place.segment - _SEGMENTS).unlink()
+        return LogPlace(place.segment, place.offset + len(data))
+
+    def _read(self, place: LogPlace) -> tuple[list[LogChunk], LogPlace]:
+        """Returns records from a place on, and the place behind them."""
+        if place.segment < self._oldest:
+            place = LogPlace(self._oldest, 0)
+        end = self._end or place
+        while True:
+            chunks, following = self._read_segment(place)
+            if chunks or place.segment >= end.segment:
+                return chunks, following
+            place = LogPlace(place.segment + 1, 0)
+
+    def _read_segment(self, place: LogPlace) -> tuple[list[LogChunk], LogPlace]:
+        try:
+            with self._path(place.segment).open("rb") as file:
+                file.seek(place.offset)
+                data = file.read(_READ_BYTES)
+                if len(data) >= _HEADER.size:
+                    (length,) = struct.unpack_from("<I", data)
+                    missing = _HEADER.size + min(length, _DATA_MAX) - len(data)
+                    data += file.read(max(0, missing))
+        except FileNotFoundError:
+            return [], place
+        chunks, used = _parse(data)
+        return chunks, LogPlace(place.segment, place.offset + used)
+
+
+def _parse(data: bytes) -> tuple[list[LogChunk], int]:
+    """Returns the whole records at the beginning of `data` and their size."""
+    chunks = []
+    at = 0
+    while len(data) - at >= _HEADER.size:
+        length, boot, stream, flags, _, time_ns, position = _HEADER.unpack_from(data, at)
+        start = at + _HEADER.size
+        if len(data) - start < length or stream not in _STREAMS:
+            break
+        chunks.append(
+            LogChunk(
+                boot=boot,
+                stream=LogStream(stream),
+                position=position,
+                time_ns=time_ns,
+                data=data[start : start + length],
+                ended=bool(flags & _ENDED),
+            )
+        )
+        at = start + length
+    return chunks, at

@@ -1,0 +1,1 @@
+"""QEMU as a hypervisor: its command line, its processes, its control socket."""

@@ -1,0 +1,162 @@
+"""Finds out whether hardware virtualization works, by booting; remembers it for the host's boot.
+
+`/dev/kvm` may open, and even make CPUs, on machines where no stock kernel gets through its early
+boot (paravirtual KVM). Only guest code that answers proves anything.
+"""
+
+import asyncio
+import json
+import os
+import secrets
+import shutil
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import structlog
+
+from services.chassis import durable
+from services.core.errors import LnsError
+from services.vm_runner.adapters.qemu.command_line import Accelerator
+from services.vm_runner.guest_session import open_session
+from services.vm_runner.ports import Machine, MachineSpec
+
+log = structlog.get_logger()
+
+_PROBE_MEMORY_MIB = 128
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class AcceleratorMode(StrEnum):
+    """What the settings say: find out, insist, or never."""
+
+    AUTO = "auto"
+    KVM = "kvm"
+    TCG = "tcg"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """What was found, and why."""
+
+    accelerator: Accelerator
+    detail: str
+
+
+Start = Callable[[MachineSpec, Accelerator], Awaitable[Machine]]
+
+
+class AcceleratorChoice:
+    """Chooses between KVM and emulation.
+
+    Args:
+        mode: what the settings say.
+        directory: where the finding is remembered and the probe runs.
+        probe_seconds: longest time for the probe's guest to answer.
+        device: KVM's device.
+    """
+
+    def __init__(
+        self,
+        *,
+        mode: AcceleratorMode,
+        directory: Path,
+        probe_seconds: float,
+        device: Path = Path("/dev/kvm"),
+    ) -> None:
+        self._mode = mode
+        self._directory = directory
+        self._probe_seconds = probe_seconds
+        self._device = device
+        self._finding: Finding | None = None
+        self._lock = asyncio.Lock()
+
+    async def choose(self, start: Start) -> Accelerator:
+        """Returns how to execute guest code, probing once for each boot of the host."""
+        return (await self.find(start)).accelerator
+
+    async def find(self, start: Start, *, again: bool = False) -> Finding:
+        """Returns the finding; `again` probes anew."""
+        async with self._lock:
+            if again or self._finding is None:
+                self._finding = await self._look(start, again=again)
+                log.info(
+                    "accelerator",
+                    accelerator=self._finding.accelerator,
+                    detail=self._finding.detail,
+                )
+            return self._finding
+
+    async def _look(self, start: Start, *, again: bool) -> Finding:
+        if self._mode is AcceleratorMode.KVM:
+            return Finding(accelerator=Accelerator.KVM, detail="set by vm_runner.accelerator")
+        if self._mode is AcceleratorMode.TCG:
+            return Finding(accelerator=Accelerator.TCG, detail="set by vm_runner.accelerator")
+        if not self._device.exists():
+            return _emulation(f"{self._device} does not exist: no virtualization, or not passed on")
+        if not os.access(self._device, os.R_OK | os.W_OK):
+            return _emulation(f"{self._device} may not be opened: join the group kvm")
+        if not again and (remembered := self._remembered()):
+            return remembered
+        finding = await self._probe(start)
+        self._remember(finding)
+        return finding
+
+    async def _probe(self, start: Start) -> Finding:
+        directory = self._directory / f".probe-{secrets.token_hex(4)}"
+        directory.mkdir(mode=0o700, parents=True)
+        spec = MachineSpec(
+            run_id=f"probe-{secrets.token_hex(8)}",
+            directory=directory,
+            vcpus=1,
+            memory_mib=_PROBE_MEMORY_MIB,
+            disks=(),
+        )
+        began = time.monotonic()
+        machine = await start(spec, Accelerator.KVM)
+        try:
+            connection = await machine.connect()
+            async with open_session(connection, answer_seconds=self._probe_seconds):
+                seconds = time.monotonic() - began
+                return Finding(
+                    accelerator=Accelerator.KVM,
+                    detail=f"works: a guest answered in {seconds:.1f} s",
+                )
+        except LnsError as error:
+            said = (await machine.diagnose()).splitlines() or [error.message]
+            return _emulation(f"{self._device} is there, but no guest runs: {said[-1]}")
+        finally:
+            await machine.kill()
+            shutil.rmtree(directory, ignore_errors=True)
+
+    def _path(self) -> Path:
+        return self._directory / "accelerator.json"
+
+    def _remembered(self) -> Finding | None:
+        try:
+            found = json.loads(self._path().read_bytes())
+            if found["boot_id"] == _boot_id():
+                return Finding(
+                    accelerator=Accelerator(found["accelerator"]), detail=str(found["detail"])
+                )
+        except (OSError, ValueError, KeyError, TypeError):
+            pass
+        return None
+
+    def _remember(self, finding: Finding) -> None:
+        found = {
+            "boot_id": _boot_id(),
+            "accelerator": finding.accelerator.value,
+            "detail": finding.detail,
+        }
+        durable.write_bytes(self._path(), json.dumps(found).encode())
+
+
+def _emulation(reason: str) -> Finding:
+    return Finding(accelerator=Accelerator.TCG, detail=f"emulation: {reason}")
+
+
+def _boot_id() -> str:
+    return _BOOT_ID.read_text().strip()

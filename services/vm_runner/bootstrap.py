@@ -1,0 +1,138 @@
+"""The composition root of vm_runner."""
+
+import contextlib
+import platform
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+from lns.materializer.v1 import materializer_service_pb2 as images_pb
+from lns.materializer.v1 import materializer_service_pb2_grpc as images_rpc
+from lns.vm.v1 import vm_service_pb2 as pb
+from lns.vm.v1 import vm_service_pb2_grpc as rpc
+
+from services.chassis.blocking import Blocking
+from services.chassis.channel import open_channel
+from services.chassis.locks import owner_lock
+from services.chassis.server import Service
+from services.chassis.settings import suite_target
+from services.core.errors import HostUnready
+from services.vm_runner.adapters.disk_images import Ext4Images, find_mkfs
+from services.vm_runner.adapters.guest_files import GuestFileCache, default_agent
+from services.vm_runner.adapters.log_files import LogFiles
+from services.vm_runner.adapters.materializer_client import MaterializerImages
+from services.vm_runner.adapters.qemu.accelerator import AcceleratorChoice
+from services.vm_runner.adapters.qemu.command_line import Accelerator, Architecture
+from services.vm_runner.adapters.qemu.hypervisor import QemuHypervisor
+from services.vm_runner.adapters.run_files import RunFiles
+from services.vm_runner.host import AcceleratorReport, Host
+from services.vm_runner.run_life import Surroundings
+from services.vm_runner.runner import Runner
+from services.vm_runner.servicer import VmServicer
+from services.vm_runner.settings import VmProcess, VmSettings
+
+_THREADS = 16
+_ARCHITECTURES = {
+    "x86_64": Architecture.X86_64,
+    "aarch64": Architecture.AARCH64,
+    "arm64": Architecture.AARCH64,
+}
+
+
+@contextlib.asynccontextmanager
+async def open_services(settings: VmProcess) -> AsyncIterator[Sequence[Service]]:
+    """Opens the runner of a process of its own; see `open_vm_runner`."""
+    async with open_vm_runner(settings.home, settings.vm_runner) as service:
+        yield [service]
+
+
+@contextlib.asynccontextmanager
+async def open_vm_runner(home: Path, own: VmSettings) -> AsyncIterator[Service]:
+    """Yields the service of the runs below `home`, which it recovers and owns until the block ends.
+
+    Raises:
+        InUse: another process owns the runs.
+        HostUnready: this machine's architecture is not supported.
+    """
+    architecture = _architecture()
+    async with contextlib.AsyncExitStack() as stack:
+        (home / "runs").mkdir(mode=0o700, parents=True, exist_ok=True)
+        stack.enter_context(owner_lock(home / "runs" / ".lock", what=f"the runs below {home}"))
+        blocking = stack.enter_context(Blocking(_THREADS, name="vm_runner"))
+        channel = await stack.enter_async_context(
+            open_channel(own.materializer, images_pb.DESCRIPTOR, default_target=suite_target(home))
+        )
+        files = GuestFileCache(
+            directory=home / "guest",
+            kernels=own.kernels,
+            kernel=own.kernel,
+            agent=own.agent or default_agent(Path(__file__).parent),
+            blocking=blocking,
+        )
+        choice = AcceleratorChoice(
+            mode=own.accelerator, directory=home / "guest", probe_seconds=own.probe_time
+        )
+        hypervisor = QemuHypervisor(
+            binary=own.qemu or f"qemu-system-{architecture.value}",
+            files=files,
+            choice=choice,
+            architecture=architecture,
+        )
+        surroundings = Surroundings(
+            hypervisor=hypervisor,
+            images=MaterializerImages(images_rpc.MaterializerServiceStub(channel), root=home),
+            store=RunFiles(home / "runs", blocking=blocking),
+            logs=LogFiles(
+                home / "runs",
+                blocking=blocking,
+                default_limit=own.log,
+                stall_seconds=own.stall_time,
+            ),
+            disks=Ext4Images(),
+            limits=own.limits(),
+        )
+        runner = Runner(surroundings)
+        stack.push_async_callback(runner.close)
+        await runner.recover()
+        yield _service(VmServicer(runner, _host(hypervisor, choice, files, home)))
+
+
+def _service(servicer: VmServicer) -> Service:
+    return Service(
+        add_to_server=rpc.add_VmServiceServicer_to_server,
+        servicer=servicer,
+        full_name=pb.DESCRIPTOR.services_by_name["VmService"].full_name,
+    )
+
+
+def _host(
+    hypervisor: QemuHypervisor, choice: AcceleratorChoice, files: GuestFileCache, home: Path
+) -> Host:
+    async def kernel() -> str:
+        return f"Linux {(await files.prepare()).release}, with the guest agent"
+
+    async def program() -> str:
+        return hypervisor.find_program()
+
+    async def formatter() -> str:
+        return find_mkfs()
+
+    async def accelerator(again: bool) -> AcceleratorReport:
+        found = await choice.find(hypervisor.start_with, again=again)
+        return AcceleratorReport(
+            accelerator=found.accelerator.value,
+            is_hardware=found.accelerator is Accelerator.KVM,
+            detail=found.detail,
+        )
+
+    return Host(
+        needs={"qemu": program, "kernel": kernel, "mkfs.ext4": formatter},
+        accelerator=accelerator,
+        home=home,
+    )
+
+
+def _architecture() -> Architecture:
+    machine = platform.machine()
+    if machine not in _ARCHITECTURES:
+        raise HostUnready(f"microVMs are not supported on {machine} hosts")
+    return _ARCHITECTURES[machine]

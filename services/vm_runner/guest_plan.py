@@ -1,0 +1,99 @@
+"""From a run to what the guest agent is told: its machine and its workload. Pure."""
+
+import resource
+from dataclasses import replace
+
+from services.vm_runner.guest_messages import GuestConfig, ProcessSpec, Rlimit
+from services.vm_runner.ports import Disk, Image
+from services.vm_runner.run_log import LogStream
+from services.vm_runner.runs import ExecRequest, Run, TerminalSize
+
+MAIN_PROCESS = 1
+METADATA_SERIAL = "meta"
+WRITABLE_SERIAL = "writable"
+_NAME_BYTES = 64
+_DEFAULT_TERMINAL = TerminalSize(rows=24, columns=80)
+_OPEN_FILES = 1 << 20
+
+
+def image_disks(image: Image) -> tuple[Disk, ...]:
+    """Returns the disks of an image: its metadata and its object packs."""
+    packs = tuple(
+        Disk(serial=f"pack{number}", path=path, read_only=True)
+        for number, path in enumerate(image.pack_paths)
+    )
+    return (Disk(serial=METADATA_SERIAL, path=image.metadata_path, read_only=True), *packs)
+
+
+def hostname(run: Run) -> str:
+    """Returns the name of a run's machine: the run's, as far as it can be one."""
+    text = "".join(c if c.isalnum() and c.isascii() else "-" for c in run.name.lower())
+    return text.strip("-")[:_NAME_BYTES].rstrip("-") or run.run_id[:12]
+
+
+def guest_config(run: Run, image: Image | None, *, pids_limit: int) -> GuestConfig:
+    """Returns the machine as the agent assembles it."""
+    name = hostname(run)
+    return GuestConfig(
+        hostname=name,
+        metadata_disk=METADATA_SERIAL if image else "",
+        pack_disks=tuple(f"pack{n}" for n in range(len(image.pack_paths))) if image else (),
+        no_acl=image is not None and not image.has_acl,
+        writable_disk=WRITABLE_SERIAL,
+        read_only_paths=image.read_only_paths if image else (),
+        files=(
+            ("/etc/hosts", _hosts(name)),
+            ("/etc/hostname", f"{name}\n".encode()),
+            # Nothing answers there until the policy engine does: the guest has no way out.
+            ("/etc/resolv.conf", b"nameserver 127.0.0.1\n"),
+        ),
+        pids_max=run.options.pids_limit or pids_limit,
+    )
+
+
+def _hosts(name: str) -> bytes:
+    lines = (
+        f"127.0.0.1\tlocalhost {name}",
+        "::1\tlocalhost ip6-localhost ip6-loopback",
+    )
+    return ("\n".join(lines) + "\n").encode()
+
+
+def exec_process(
+    run: Run,
+    request: ExecRequest,
+    *,
+    stdio_stream: int,
+    stderr_stream: int,
+    terminal: TerminalSize | None,
+) -> ProcessSpec:
+    """Returns a process beside the workload, which it takes after where it says nothing else."""
+    size = terminal or _DEFAULT_TERMINAL
+    env = dict(run.plan.env) | dict(request.env)
+    return replace(
+        workload(run),
+        argv=request.argv,
+        env=tuple(f"{name}={value}" for name, value in env.items()),
+        user=request.user or run.plan.user,
+        workdir=request.workdir or run.plan.workdir,
+        terminal=(size.rows, size.columns) if request.tty else None,
+        is_main=False,
+        stdio_stream=stdio_stream,
+        stderr_stream=stderr_stream,
+    )
+
+
+def workload(run: Run) -> ProcessSpec:
+    """Returns the workload of a run as the agent starts it."""
+    terminal = run.options.terminal or _DEFAULT_TERMINAL
+    return ProcessSpec(
+        argv=run.plan.argv,
+        env=tuple(f"{name}={value}" for name, value in run.plan.env),
+        user=run.plan.user,
+        workdir=run.plan.workdir,
+        terminal=(terminal.rows, terminal.columns) if run.options.tty else None,
+        is_main=True,
+        stdio_stream=LogStream.STDOUT,
+        stderr_stream=0 if run.options.tty else LogStream.STDERR,
+        rlimits=(Rlimit(resource=resource.RLIMIT_NOFILE, soft=_OPEN_FILES, hard=_OPEN_FILES),),
+    )

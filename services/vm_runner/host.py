@@ -1,0 +1,126 @@
+"""What this machine can run and what it lacks: the facts of `lns doctor`."""
+
+import shutil
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from services.core.errors import LnsError
+
+_ROOM_LEAST = 2 << 30
+
+
+class Verdict(StrEnum):
+    """How a thing stands."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostCheck:
+    """One thing that a host has or lacks."""
+
+    name: str
+    verdict: Verdict
+    detail: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostReport:
+    """Everything that was looked at; the accelerator is empty where no run is possible."""
+
+    checks: tuple[HostCheck, ...]
+    accelerator: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AcceleratorReport:
+    """How guest code is executed, and why."""
+
+    accelerator: str
+    is_hardware: bool
+    detail: str
+
+
+class Host:
+    """This machine.
+
+    Args:
+        needs: for each thing that a run needs, a function that describes it or raises why it
+            cannot be used.
+        accelerator: finds out how guest code is executed; True asks to probe again.
+        home: the state directory, whose disk must have room.
+    """
+
+    def __init__(
+        self,
+        *,
+        needs: dict[str, Callable[[], Awaitable[str]]],
+        accelerator: Callable[[bool], Awaitable[AcceleratorReport]],
+        home: Path,
+    ) -> None:
+        self._needs = needs
+        self._accelerator = accelerator
+        self._home = home
+
+    async def require(self) -> None:
+        """Checks that a run is possible.
+
+        Raises:
+            HostUnready: something is missing.
+        """
+        for need in self._needs.values():
+            await need()
+
+    async def examine(self, *, again: bool) -> HostReport:
+        """Looks at everything; never raises."""
+        checks = [await self._check(name, need) for name, need in self._needs.items()]
+        accelerator = ""
+        if all(check.verdict is Verdict.OK for check in checks):
+            check, accelerator = await self._check_accelerator(again=again)
+            checks.insert(0, check)
+        checks.append(self._check_disk())
+        return HostReport(checks=tuple(checks), accelerator=accelerator)
+
+    @staticmethod
+    async def _check(name: str, need: Callable[[], Awaitable[str]]) -> HostCheck:
+        try:
+            return HostCheck(name=name, verdict=Verdict.OK, detail=await need())
+        except LnsError as error:
+            return HostCheck(
+                name=name, verdict=Verdict.FAILED, detail=error.message, remedy=error.hint
+            )
+
+    async def _check_accelerator(self, *, again: bool) -> tuple[HostCheck, str]:
+        try:
+            found = await self._accelerator(again)
+        except LnsError as error:
+            check = HostCheck(
+                name="kvm", verdict=Verdict.FAILED, detail=error.message, remedy=error.hint
+            )
+            return check, ""
+        if found.is_hardware:
+            return HostCheck(name="kvm", verdict=Verdict.OK, detail=found.detail), found.accelerator
+        check = HostCheck(
+            name="kvm",
+            verdict=Verdict.WARNING,
+            detail=found.detail,
+            remedy="runs work, but slower: use a machine with working hardware virtualization",
+        )
+        return check, found.accelerator
+
+    def _check_disk(self) -> HostCheck:
+        free = shutil.disk_usage(self._home).free
+        room = f"{free >> 20} MiB are free in {self._home}"
+        if free >= _ROOM_LEAST:
+            return HostCheck(name="disk", verdict=Verdict.OK, detail=room)
+        return HostCheck(
+            name="disk",
+            verdict=Verdict.WARNING,
+            detail=room,
+            remedy="make room, or `lns prune`, or set another LNS_HOME",
+        )

@@ -1,0 +1,135 @@
+"""The life of a run as a state machine. Pure; `docs/run-lifecycle.md` has its diagram.
+
+created ──► starting ──► running ◄──► paused
+│  │         │            │
+│  └────► stopping ◄──────┘
+▼            ▼
+failed  ◄──  exited / lost ──► starting (start, restart policy)
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime
+
+from services.core.errors import RunStateConflict
+from services.vm_runner.runs import ExitStatus, Failure, RestartMode, Run, RunState
+
+_ENDED = frozenset({RunState.EXITED, RunState.FAILED, RunState.LOST})
+
+TRANSITIONS: Mapping[RunState, frozenset[RunState]] = {
+    RunState.CREATED: frozenset({RunState.STARTING}),
+    RunState.STARTING: frozenset({RunState.RUNNING, RunState.STOPPING}) | _ENDED,
+    RunState.RUNNING: frozenset({RunState.PAUSED, RunState.STOPPING}) | _ENDED,
+    RunState.PAUSED: frozenset({RunState.RUNNING, RunState.STOPPING}) | _ENDED,
+    RunState.STOPPING: _ENDED,
+    RunState.EXITED: frozenset({RunState.STARTING}),
+    RunState.FAILED: frozenset({RunState.STARTING}),
+    RunState.LOST: frozenset({RunState.STARTING}),
+}
+"""Which states may follow which."""
+
+LIVE = frozenset({RunState.STARTING, RunState.RUNNING, RunState.PAUSED, RunState.STOPPING})
+"""States in which a microVM may be there."""
+
+
+def require(run: Run, *states: RunState, to: str) -> None:
+    """Checks that a run is in one of `states`.
+
+    Raises:
+        RunStateConflict: it is not; the message says what could not be done (`to`).
+    """
+    if run.state not in states:
+        raise RunStateConflict(
+            f"run {run.name} is {run.state}; cannot {to} it",
+            hint=_way_out(run.state),
+            metadata={"run_id": run.run_id, "state": run.state},
+        )
+
+
+def _way_out(state: RunState) -> str:
+    if state is RunState.PAUSED:
+        return "resume it first"
+    if state in LIVE:
+        return "wait for it, or stop it first"
+    return "start it first"
+
+
+def _advance(run: Run, state: RunState) -> Run:
+    if state not in TRANSITIONS[run.state]:
+        raise RunStateConflict(
+            f"run {run.name} is {run.state}; it cannot become {state}",
+            metadata={"run_id": run.run_id, "state": run.state},
+        )
+    return replace(run, state=state)
+
+
+def starting(run: Run, *, restarted: bool = False) -> Run:
+    """Returns the run as its microVM is about to boot."""
+    return replace(
+        _advance(run, RunState.STARTING),
+        boot=run.boot + 1,
+        restart_count=run.restart_count + 1 if restarted else 0,
+        start_time=None,
+        end_time=None,
+        exit=None,
+        failure=None,
+        stop_requested=False,
+        vmm_pid=0,
+        oom_kills=0,
+    )
+
+
+def running(run: Run, *, now: datetime) -> Run:
+    """Returns the run as its workload runs."""
+    if run.state is RunState.STOPPING:
+        return replace(run, start_time=now)
+    return replace(_advance(run, RunState.RUNNING), start_time=now)
+
+
+def paused(run: Run) -> Run:
+    """Returns the run with its CPUs held."""
+    return _advance(run, RunState.PAUSED)
+
+
+def resumed(run: Run) -> Run:
+    """Returns the run with its CPUs going on."""
+    return _advance(run, RunState.RUNNING)
+
+
+def stopping(run: Run) -> Run:
+    """Returns the run as somebody wants it ended; a second wish changes nothing."""
+    if run.state is RunState.STOPPING:
+        return run
+    return replace(_advance(run, RunState.STOPPING), stop_requested=True)
+
+
+def exited(run: Run, status: ExitStatus, *, now: datetime) -> Run:
+    """Returns the run after its workload ended."""
+    return replace(_advance(run, RunState.EXITED), exit=status, end_time=now, vmm_pid=0)
+
+
+def failed(run: Run, failure: Failure, *, now: datetime) -> Run:
+    """Returns the run after lns or the machine failed it."""
+    return replace(_advance(run, RunState.FAILED), failure=failure, end_time=now, vmm_pid=0)
+
+
+def lost(run: Run, failure: Failure, *, now: datetime) -> Run:
+    """Returns the run after its microVM vanished unseen."""
+    return replace(_advance(run, RunState.LOST), failure=failure, end_time=now, vmm_pid=0)
+
+
+def wants_restart(run: Run) -> bool:
+    """Returns whether the restart policy starts an ended run again."""
+    if run.stop_requested or run.state not in _ENDED:
+        return False
+    policy = run.options.restart
+    if policy.mode is RestartMode.ALWAYS:
+        return True
+    if policy.mode is RestartMode.NO or (run.exit is not None and run.exit.code == 0):
+        return False
+    return policy.max_restarts == 0 or run.restart_count < policy.max_restarts
+
+
+def restart_delay(run: Run) -> float:
+    """Returns the seconds before a restart: they double from 0.1 s to a minute."""
+    return float(min(60.0, 0.1 * 2 ** min(run.restart_count, 10)))

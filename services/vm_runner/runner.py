@@ -1,0 +1,346 @@
+"""The runs of a node: found by id, prefix or name, made, ended, removed, recovered."""
+
+import asyncio
+import contextlib
+import re
+import secrets
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import structlog
+
+from services.core.errors import (
+    LnsError,
+    NameTaken,
+    RequestInvalid,
+    RunStateConflict,
+    RunUnknown,
+    Unimplemented,
+    VmFailed,
+)
+from services.core.run_plan import RunPlan
+from services.vm_runner import lifecycle, names
+from services.vm_runner.exit_status import signal_number
+from services.vm_runner.ports import Machine
+from services.vm_runner.run_life import RunLife, Surroundings
+from services.vm_runner.runs import Failure, Run, RunEvent, RunOptions, RunState, RunUsage
+
+log = structlog.get_logger()
+
+_PREFIX_LEAST = 4
+_KILL_SECONDS = 5.0
+_KILL = 9
+
+
+class Runner:
+    """Every recorded run of this node; one object owns them."""
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        self._around = surroundings
+        self._lives: dict[str, RunLife] = {}
+        self._by_request: dict[str, str] = {}
+        self._naming = asyncio.Lock()
+        self._closing = False
+
+    # ---- beginning and end of the service ----
+
+    async def recover(self) -> None:
+        """Takes up every recorded run: adopts live microVMs, records dead ones as lost."""
+        for run in await self._around.store.load():
+            life = self._add(run)
+            machine = await self._around.hypervisor.adopt(
+                run.run_id, self._around.store.directory(run.run_id)
+            )
+            await self._recover_one(life, machine)
+        log.info("runs_recovered", runs=len(self._lives))
+
+    async def _recover_one(self, life: RunLife, machine: Machine | None) -> None:
+        if life.run.state not in lifecycle.LIVE:
+            if machine is not None:  # its end was recorded, then the service ended
+                life.finish(machine)
+            return
+        if machine is not None:
+            log.info("run_adopted", run_id=life.run.run_id, pid=machine.pid)
+            life.adopt(machine)
+            return
+        failure = Failure.of(
+            VmFailed(
+                f"the microVM of run {life.run.name} ended while no service watched it",
+                hint="start it again; its writable layer is kept",
+            )
+        )
+        await life.update(lifecycle.lost(life.run, failure, now=_now()))
+        log.warning("run_lost", run_id=life.run.run_id)
+        if lifecycle.wants_restart(life.run):
+            await life.start(restarted=True)
+
+    async def close(self) -> None:
+        """Lets go of every run; live ones go on."""
+        self._closing = True
+        await asyncio.gather(*(life.close() for life in self._lives.values()))
+
+    # ---- runs ----
+
+    async def create(
+        self,
+        *,
+        plan: RunPlan,
+        options: RunOptions,
+        image_digest: str,
+        request_id: str,
+        start: bool,
+    ) -> Run:
+        """Records a run and starts it if asked to; the same request gives the same run.
+
+        Raises:
+            RequestInvalid: a value cannot be used.
+            NameTaken: another run has the name.
+            Unimplemented: the plan wants something that this version does not do.
+            ImageUnknown: the image is not in the store.
+        """
+        _check(plan, options, image_digest)
+        async with self._naming:
+            if known := self._by_request.get(request_id):
+                return self._lives[known].run
+            run = Run(
+                run_id=secrets.token_hex(16),
+                request_id=request_id,
+                name=self._choose_name(options.name, plan.name),
+                plan=plan,
+                image_digest=image_digest,
+                options=options,
+                create_time=_now(),
+                sequence=1,
+            )
+            if image_digest:
+                await self._around.images.lease(run.run_id, image_digest)
+            try:
+                await self._around.store.save(run)
+            except BaseException:
+                await self._release(run)
+                raise
+            life = self._add(run)
+        if start:
+            await life.start()
+        return life.run
+
+    async def start(self, text: str) -> Run:
+        """Starts a run that was created or ended."""
+        life = self.find(text)
+        lifecycle.require(
+            life.run,
+            RunState.CREATED, RunState.EXITED, RunState.FAILED, RunState.LOST,
+            to="start",
+        )  # fmt: skip
+        await life.start()
+        return life.run
+
+    async def stop(self, text: str, *, seconds: float | None = None) -> Run:
+        """Asks the workload to end, ends it by force after a time, returns when it has ended."""
+        life = self.find(text)
+        run = life.run
+        if run.state not in lifecycle.LIVE:
+            life.give_up_restart()
+            return life.run
+        if run.state is RunState.PAUSED and life.machine is not None:
+            await life.machine.resume()
+        was_starting = run.state is RunState.STARTING
+        await life.update(lifecycle.stopping(life.run))
+        if not was_starting:
+            life.signal(signal_number(run.options.stop_signal))
+            wait = run.options.stop_timeout if seconds is None else seconds
+            if await life.ends_within(wait):
+                return life.run
+            life.signal(_KILL)
+            if await life.ends_within(_KILL_SECONDS):
+                return life.run
+        await life.cut_off()
+        return await life.wait_ended()
+
+    async def kill(self, text: str, *, signal: str = "KILL") -> Run:
+        """Sends a signal to the workload."""
+        life = self.find(text)
+        number = signal_number(signal or "KILL")
+        _, process = life.guest()
+        process.signal(number)
+        return life.run
+
+    async def pause(self, text: str) -> Run:
+        """Holds a run's CPUs; a paused one stays so."""
+        life = self.find(text)
+        if life.run.state is RunState.PAUSED:
+            return life.run
+        lifecycle.require(life.run, RunState.RUNNING, to="pause")
+        if life.machine is not None:
+            await life.machine.pause()
+        await life.update(lifecycle.paused(life.run))
+        return life.run
+
+    async def resume(self, text: str) -> Run:
+        """Lets a paused run go on; a running one does."""
+        life = self.find(text)
+        if life.run.state is RunState.RUNNING:
+            return life.run
+        lifecycle.require(life.run, RunState.PAUSED, to="resume")
+        if life.machine is not None:
+            await life.machine.resume()
+        await life.update(lifecycle.resumed(life.run))
+        return life.run
+
+    async def rename(self, text: str, name: str) -> Run:
+        """Gives a run another name.
+
+        Raises:
+            NameTaken: another run has it.
+            RequestInvalid: it cannot be a name.
+        """
+        life = self.find(text)
+        async with self._naming:
+            names.check(name)
+            holder = self._named(name)
+            if holder not in (None, life):
+                raise _taken(name)
+            await life.update(replace(life.run, name=name))
+        return life.run
+
+    async def remove(self, text: str, *, force: bool = False) -> str:
+        """Removes a run with its writable layer and log; returns its id.
+
+        Raises:
+            RunStateConflict: it is alive, and force is not asked for.
+        """
+        life = self.find(text)
+        if life.run.state in lifecycle.LIVE:
+            if not force:
+                raise RunStateConflict(
+                    f"run {life.run.name} is {life.run.state}",
+                    hint="stop it first, or remove it by force",
+                    metadata={"run_id": life.run.run_id},
+                )
+            await life.update(lifecycle.stopping(life.run))
+            await life.cut_off()
+            await life.wait_ended()
+        await life.settle()
+        await self._forget(life)
+        return life.run.run_id
+
+    async def prune(self, *, dry_run: bool = False) -> tuple[list[str], int]:
+        """Removes every ended run; returns their ids and the bytes that became free."""
+        ended = [
+            life
+            for life in self._lives.values()
+            if life.run.state in (RunState.EXITED, RunState.FAILED, RunState.LOST)
+        ]
+        freed = 0
+        for life in ended:
+            freed += await self._around.store.size(life.run.run_id)
+            if not dry_run:
+                with contextlib.suppress(RunUnknown, RunStateConflict):
+                    await self.remove(life.run.run_id)
+        return [life.run.run_id for life in ended], freed
+
+    def find(self, text: str) -> RunLife:
+        """Returns the run of that name, id, or unique prefix of an id.
+
+        Raises:
+            RunUnknown: there is none.
+            RequestInvalid: several ids begin so.
+        """
+        if life := self._named(text) or self._lives.get(text):
+            return life
+        found = [life for run_id, life in self._lives.items() if run_id.startswith(text)]
+        if len(found) == 1 and len(text) >= _PREFIX_LEAST:
+            return found[0]
+        if len(found) > 1 and len(text) >= _PREFIX_LEAST:
+            raise RequestInvalid(f"{len(found)} runs have an id that begins with {text}")
+        raise RunUnknown(f"there is no run {text!r}", hint="lns ps -a", metadata={"run": text})
+
+    def all(self, *, labels: Mapping[str, str], ended: bool) -> list[Run]:
+        """Returns runs with all of some labels, newest first; those that ended only if asked to."""
+        runs = (life.run for life in self._lives.values())
+        wanted = [
+            run
+            for run in runs
+            if (ended or run.state in lifecycle.LIVE)
+            and all(run.plan.labels.get(name) == value for name, value in labels.items())
+        ]
+        return sorted(wanted, key=lambda run: (run.create_time, run.run_id), reverse=True)
+
+    async def usage(self, wanted: Iterable[str]) -> list[RunUsage]:
+        """Returns what runs use, sorted by name; of all that are alive if none is named."""
+        lives = [self.find(text) for text in wanted] or self.live()
+        usages = await asyncio.gather(*(life.usage() for life in lives))
+        return sorted(usages, key=lambda usage: usage.run.name)
+
+    def live(self) -> Iterable[RunLife]:
+        """Returns the runs that are alive."""
+        return [life for life in self._lives.values() if life.run.state in lifecycle.LIVE]
+
+    # ---- inside ----
+
+    def _add(self, run: Run) -> RunLife:
+        life = RunLife(run, self._around)
+        life.on_ended = self._on_ended
+        self._lives[run.run_id] = life
+        if run.request_id:
+            self._by_request[run.request_id] = run.run_id
+        return life
+
+    async def _on_ended(self, life: RunLife) -> None:
+        if life.run.options.remove and not self._closing:
+            await self._forget(life)
+
+    async def _forget(self, life: RunLife) -> None:
+        run = life.run
+        if self._lives.pop(run.run_id, None) is None:
+            return
+        self._by_request.pop(run.request_id, None)
+        await self._around.store.remove(run.run_id)
+        await self._release(run)
+        life.history.add(RunEvent(sequence=run.sequence + 1, event_time=_now(), removed=True))
+
+    async def _release(self, run: Run) -> None:
+        if not run.image_digest:
+            return
+        try:
+            await self._around.images.release(run.run_id)
+        except LnsError as error:  # the image is kept longer than it needs to be, no more
+            log.warning("lease_not_released", run_id=run.run_id, message=error.message)
+
+    def _named(self, name: str) -> RunLife | None:
+        return next((life for life in self._lives.values() if life.run.name == name), None)
+
+    def _choose_name(self, wanted: str, suggestion: str) -> str:
+        if wanted:
+            names.check(wanted)
+            if self._named(wanted):
+                raise _taken(wanted)
+            return wanted
+        return names.choose(suggestion, taken={life.run.name for life in self._lives.values()})
+
+
+def _taken(name: str) -> NameTaken:
+    return NameTaken(
+        f"another run has the name {name}",
+        hint=f"choose another name, or `lns rm {name}`",
+        metadata={"name": name},
+    )
+
+
+def _check(plan: RunPlan, options: RunOptions, image_digest: str) -> None:
+    if plan.image is not None and not image_digest:
+        raise RequestInvalid("a plan with an image needs `image_digest`")
+    if image_digest and not re.fullmatch(r"sha256:[0-9a-f]{64}", image_digest):
+        raise RequestInvalid("`image_digest` is not a digest")
+    signal_number(options.stop_signal)
+    if plan.has_workflow:
+        raise Unimplemented("runs with a workflow are not implemented: its steps would be ignored")
+    if plan.volumes:
+        raise Unimplemented("volumes are not implemented yet")
+    if plan.ports:
+        raise Unimplemented("published ports are not implemented yet")
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

@@ -1,0 +1,298 @@
+"""`lns.vm.v1.VmService`: parses, calls the use cases, converts."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+from lns.vm.v1 import vm_service_pb2 as pb
+from lns.vm.v1 import vm_service_pb2_grpc as rpc
+
+from services.chassis import run_plan_messages
+from services.chassis.streams import check_chunk
+from services.core.errors import RequestInvalid, Unimplemented
+from services.vm_runner import lifecycle, log_query, messages
+from services.vm_runner.attachments import Attachment, attach_exec, attach_workload
+from services.vm_runner.host import Host
+from services.vm_runner.pages import page
+from services.vm_runner.run_log import LogStream
+from services.vm_runner.runner import Runner
+from services.vm_runner.runs import ExecRequest
+
+_CHUNK = 512 * 1024
+
+
+class VmServicer(rpc.VmServiceServicer):
+    """Serves the runs of a node."""
+
+    def __init__(self, runner: Runner, host: Host) -> None:
+        self._runner = runner
+        self._host = host
+
+    async def CreateRun(self, request: pb.CreateRunRequest, context: Any) -> pb.CreateRunResponse:
+        """Records a run, and starts it unless told otherwise."""
+        await self._host.require()
+        run = await self._runner.create(
+            plan=run_plan_messages.parse_run_plan(request.plan),
+            options=messages.parse_options(request.options),
+            image_digest=request.image_digest,
+            request_id=request.request_id,
+            start=not request.do_not_start,
+        )
+        return pb.CreateRunResponse(run=messages.format_run(run))
+
+    async def StartRun(self, request: pb.StartRunRequest, context: Any) -> pb.StartRunResponse:
+        """Starts a run that was created or ended."""
+        await self._host.require()
+        run = await self._runner.start(request.run)
+        return pb.StartRunResponse(run=messages.format_run(run))
+
+    async def StopRun(self, request: pb.StopRunRequest, context: Any) -> pb.StopRunResponse:
+        """Asks the workload to end, ends it by force after the timeout."""
+        seconds = (
+            messages.parse_span(request.timeout, "timeout") if request.HasField("timeout") else None
+        )
+        run = await self._runner.stop(request.run, seconds=seconds)
+        return pb.StopRunResponse(run=messages.format_run(run))
+
+    async def KillRun(self, request: pb.KillRunRequest, context: Any) -> pb.KillRunResponse:
+        """Sends a signal to the workload."""
+        run = await self._runner.kill(request.run, signal=request.signal)
+        return pb.KillRunResponse(run=messages.format_run(run))
+
+    async def PauseRun(self, request: pb.PauseRunRequest, context: Any) -> pb.PauseRunResponse:
+        """Holds the microVM's CPUs."""
+        run = await self._runner.pause(request.run)
+        return pb.PauseRunResponse(run=messages.format_run(run))
+
+    async def ResumeRun(self, request: pb.ResumeRunRequest, context: Any) -> pb.ResumeRunResponse:
+        """Lets a paused microVM go on."""
+        run = await self._runner.resume(request.run)
+        return pb.ResumeRunResponse(run=messages.format_run(run))
+
+    async def RenameRun(self, request: pb.RenameRunRequest, context: Any) -> pb.RenameRunResponse:
+        """Gives a run another name."""
+        run = await self._runner.rename(request.run, request.name)
+        return pb.RenameRunResponse(run=messages.format_run(run))
+
+    async def RemoveRun(self, request: pb.RemoveRunRequest, context: Any) -> pb.RemoveRunResponse:
+        """Removes a run with its writable layer and log."""
+        run_id = await self._runner.remove(request.run, force=request.force)
+        return pb.RemoveRunResponse(run_id=run_id)
+
+    async def PruneRuns(self, request: pb.PruneRunsRequest, context: Any) -> pb.PruneRunsResponse:
+        """Removes every run that has ended."""
+        if request.include_volumes:
+            raise Unimplemented("volumes are not implemented yet")
+        run_ids, freed = await self._runner.prune(dry_run=request.dry_run)
+        return pb.PruneRunsResponse(run_ids=sorted(run_ids), freed_bytes=freed)
+
+    async def GetRun(self, request: pb.GetRunRequest, context: Any) -> pb.GetRunResponse:
+        """Describes a run."""
+        return pb.GetRunResponse(run=messages.format_run(self._runner.find(request.run).run))
+
+    async def ListRuns(self, request: pb.ListRunsRequest, context: Any) -> pb.ListRunsResponse:
+        """Lists runs, newest first, by pages."""
+        runs = self._runner.all(labels=dict(request.labels), ended=request.include_ended)
+        chosen, token = page(
+            runs, key=lambda run: run.run_id, size=request.page_size, token=request.page_token
+        )
+        return pb.ListRunsResponse(
+            runs=[messages.format_run(run) for run in chosen], next_page_token=token
+        )
+
+    async def WatchRun(
+        self, request: pb.WatchRunRequest, context: Any
+    ) -> AsyncIterator[pb.WatchRunResponse]:
+        """Replays a run's events after a sequence, then follows."""
+        life = self._runner.find(request.run)
+        async for event in life.history.follow(request.after_sequence):
+            yield pb.WatchRunResponse(event=messages.format_event(event))
+            ended = event.run is not None and event.run.state not in lifecycle.LIVE
+            if request.until_ended and ended and life.is_over:
+                return
+
+    async def Attach(
+        self, request_iterator: AsyncIterator[pb.AttachRequest], context: Any
+    ) -> AsyncIterator[pb.AttachResponse]:
+        """Connects a terminal or pipes to a process of a run."""
+        requests = aiter(request_iterator)
+        first = await anext(requests, None)
+        if first is None or first.WhichOneof("message") != "start":
+            raise RequestInvalid("the first message of Attach must be `start`")
+        life = self._runner.find(first.start.run)
+        attachment = await self._attach(first.start)
+        yield pb.AttachResponse(
+            started=pb.Attached(run_id=life.run.run_id, exec_id=attachment.exec_id)
+        )
+        async with contextlib.aclosing(_converse(attachment, requests)) as answers:
+            async for answer in answers:
+                yield answer
+
+    async def _attach(self, start: pb.AttachStart) -> Attachment:
+        life = self._runner.find(start.run)
+        terminal = (
+            messages.parse_terminal(start.terminal, "start.terminal")
+            if start.HasField("terminal")
+            else None
+        )
+        if not start.HasField("exec"):
+            return await attach_workload(life, replay=start.replay)
+        if not start.exec.argv:
+            raise RequestInvalid("`start.exec.argv` is empty")
+        request = ExecRequest(
+            argv=tuple(start.exec.argv),
+            env=messages.parse_env(start.exec.env, "start.exec.env"),
+            user=start.exec.user,
+            workdir=start.exec.workdir,
+            tty=start.exec.tty,
+        )
+        return await attach_exec(life, request, stdin=start.stdin, terminal=terminal)
+
+    async def ReadLogs(
+        self, request: pb.ReadLogsRequest, context: Any
+    ) -> AsyncIterator[pb.ReadLogsResponse]:
+        """Reads a run's log from disk and follows it where asked for."""
+        life = self._runner.find(request.run)
+        query = log_query.LogQuery(
+            follow=request.follow,
+            since_ns=request.since_time.ToNanoseconds() if request.HasField("since_time") else 0,
+            until_ns=request.until_time.ToNanoseconds() if request.HasField("until_time") else None,
+            tail_lines=request.tail_lines if request.HasField("tail_lines") else None,
+        )
+        async for chunk in log_query.read(life.log, query):
+            response = pb.ReadLogsResponse(stream=_LOG_STREAMS[chunk.stream], data=chunk.data)
+            response.log_time.FromNanoseconds(chunk.time_ns)
+            yield response
+
+    async def GetStats(self, request: pb.GetStatsRequest, context: Any) -> pb.GetStatsResponse:
+        """Says what runs use now."""
+        usages = await self._runner.usage(list(request.runs))
+        return pb.GetStatsResponse(stats=[messages.format_usage(usage) for usage in usages])
+
+    async def GetHost(self, request: pb.GetHostRequest, context: Any) -> pb.GetHostResponse:
+        """Says what this node can run and what it lacks."""
+        report = await self._host.examine(again=request.probe)
+        return pb.GetHostResponse(
+            checks=[messages.format_check(check) for check in report.checks],
+            accelerator=report.accelerator,
+        )
+
+    async def CopyOut(
+        self, request: pb.CopyOutRequest, context: Any
+    ) -> AsyncIterator[pb.CopyOutResponse]:
+        """Not there yet."""
+        raise Unimplemented("copying from a run is not implemented yet")
+        yield pb.CopyOutResponse()
+
+    async def CopyIn(
+        self, request_iterator: AsyncIterator[pb.CopyInRequest], context: Any
+    ) -> pb.CopyInResponse:
+        """Not there yet."""
+        raise Unimplemented("copying into a run is not implemented yet")
+
+    async def PublishPort(
+        self, request: pb.PublishPortRequest, context: Any
+    ) -> pb.PublishPortResponse:
+        """Not there yet."""
+        raise Unimplemented("publishing ports of live runs is not implemented yet")
+
+    async def UnpublishPort(
+        self, request: pb.UnpublishPortRequest, context: Any
+    ) -> pb.UnpublishPortResponse:
+        """Not there yet."""
+        raise Unimplemented("publishing ports of live runs is not implemented yet")
+
+    async def CreateVolume(
+        self, request: pb.CreateVolumeRequest, context: Any
+    ) -> pb.CreateVolumeResponse:
+        """Not there yet."""
+        raise Unimplemented("volumes are not implemented yet")
+
+    async def GetVolume(self, request: pb.GetVolumeRequest, context: Any) -> pb.GetVolumeResponse:
+        """Not there yet."""
+        raise Unimplemented("volumes are not implemented yet")
+
+    async def ListVolumes(
+        self, request: pb.ListVolumesRequest, context: Any
+    ) -> pb.ListVolumesResponse:
+        """Not there yet."""
+        raise Unimplemented("volumes are not implemented yet")
+
+    async def RemoveVolume(
+        self, request: pb.RemoveVolumeRequest, context: Any
+    ) -> pb.RemoveVolumeResponse:
+        """Not there yet."""
+        raise Unimplemented("volumes are not implemented yet")
+
+
+_LOG_STREAMS = {
+    LogStream.STDOUT: pb.ReadLogsResponse.STREAM_STDOUT,
+    LogStream.STDERR: pb.ReadLogsResponse.STREAM_STDERR,
+}
+
+
+async def _converse(
+    attachment: Attachment, requests: AsyncIterator[pb.AttachRequest]
+) -> AsyncGenerator[pb.AttachResponse, None]:
+    """Yields a process's output while the client's messages are taken; the end comes last."""
+    answers: asyncio.Queue[pb.AttachResponse] = asyncio.Queue(maxsize=2)
+    output = asyncio.create_task(_put_output(attachment, answers))
+    inputs = asyncio.create_task(_take_requests(attachment, requests))
+    try:
+        while True:
+            answer = asyncio.ensure_future(answers.get())
+            await asyncio.wait({answer, output, inputs}, return_when=asyncio.FIRST_COMPLETED)
+            if inputs.done() and inputs.result():  # raises what the client did wrong
+                answer.cancel()
+                yield pb.AttachResponse(detached=pb.Detach())
+                return
+            if inputs.done():
+                # The client's side is over without a word: it may be lost, or only listen.
+                await asyncio.wait({answer, output}, return_when=asyncio.FIRST_COMPLETED)
+            if answer.done():
+                yield answer.result()
+                continue
+            answer.cancel()
+            output.result()
+            while not answers.empty():
+                yield answers.get_nowait()
+            return
+    finally:
+        for task in (output, inputs):
+            task.cancel()
+        await asyncio.gather(output, inputs, return_exceptions=True)
+        attachment.leave()
+
+
+async def _put_output(attachment: Attachment, answers: asyncio.Queue[pb.AttachResponse]) -> None:
+    async with contextlib.aclosing(attachment.output()) as outputs:
+        async for output in outputs:
+            for at in range(0, len(output.data), _CHUNK):
+                piece = output.data[at : at + _CHUNK]
+                if output.stream is LogStream.STDOUT:
+                    await answers.put(pb.AttachResponse(stdout=piece))
+                else:
+                    await answers.put(pb.AttachResponse(stderr=piece))
+    status = await attachment.exit_status()
+    await answers.put(pb.AttachResponse(exited=messages.format_exit(status)))
+
+
+async def _take_requests(attachment: Attachment, requests: AsyncIterator[pb.AttachRequest]) -> bool:
+    """Takes a client's messages; returns whether it asked to be let go."""
+    async for request in requests:
+        match request.WhichOneof("message"):
+            case "stdin":
+                check_chunk(request.stdin)
+                await attachment.write(request.stdin)
+            case "stdin_closed":
+                await attachment.close_input()
+            case "resize":
+                await attachment.resize(messages.parse_terminal(request.resize, "resize"))
+            case "signal":
+                await attachment.signal(request.signal)
+            case "detach":
+                return True
+            case _:
+                raise RequestInvalid("a message of Attach is `start` again, or empty")
+    return False

@@ -1,0 +1,83 @@
+"""Settings of vm_runner."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from services.chassis.settings import PeerSettings, ProcessSettings
+from services.chassis.settings_tree import setting
+from services.chassis.settings_values import ByteCount, Seconds
+from services.vm_runner.adapters.qemu.accelerator import AcceleratorMode
+from services.vm_runner.run_life import RunnerLimits
+
+
+def kernel_cache(environment: Mapping[str, str]) -> Path:
+    """Returns the folder `lns/kernel` in the user's cache directory."""
+    cache = environment.get("XDG_CACHE_HOME", "")
+    if cache.startswith("/"):
+        return Path(cache) / "lns" / "kernel"
+    home = Path(environment["HOME"]) if environment.get("HOME") else Path.home()
+    return home / ".cache" / "lns" / "kernel"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VmSettings:
+    """How microVMs are run on this node."""
+
+    materializer: PeerSettings = field(default_factory=PeerSettings)
+    """The service that owns this node's images."""
+
+    qemu: str = ""
+    """QEMU's program. Empty: `qemu-system-` with this machine's architecture, from PATH."""
+
+    kernel: Path | None = None
+    """The guest's kernel: a file, or a folder with `boot` and `lib/modules`. None: the newest of
+    `kernels`."""
+
+    kernels: Path = field(metadata=setting(default_from=kernel_cache))
+    """Folder with a folder for each kernel, by default `lns/kernel` in the user's cache."""
+
+    agent: Path | None = None
+    """The guest agent. None: the one that is shipped."""
+
+    accelerator: AcceleratorMode = AcceleratorMode.AUTO
+    """`auto`: KVM where a guest really runs, else emulation; `kvm` or `tcg` to insist."""
+
+    probe_time: Seconds = 5.0
+    """How long a guest may take to answer when KVM is tried."""
+
+    boot_time: Seconds = 60.0
+    """How long a guest may take to answer when a run starts."""
+
+    shutdown_time: Seconds = 10.0
+    """How long a guest may take to write back after its workload ended."""
+
+    disk: ByteCount = 8 << 30
+    """Size of a run's writable layer where the plan names none. It is sparse."""
+
+    log: ByteCount = 64 << 20
+    """Bytes of log that are kept of a run where it names none."""
+
+    pids: int = 4096
+    """Processes of a run where it names none."""
+
+    stall_time: Seconds = 30.0
+    """How long a client that is attached may stand still before the run's output goes on without
+    it."""
+
+    def limits(self) -> RunnerLimits:
+        """Returns the sizes and times that hold for every run."""
+        return RunnerLimits(
+            boot_seconds=self.boot_time,
+            disk_bytes=self.disk,
+            pids=self.pids,
+            shutdown_seconds=self.shutdown_time,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VmProcess(ProcessSettings):
+    """Settings of a process that serves vm_runner."""
+
+    vm_runner: VmSettings
+    """How microVMs are run."""
