@@ -223,7 +223,14 @@ class _WritingStreaming(_Writing[Request, Response], _Streaming[Request, Respons
 
 
 class _Method:
-    def __init__(self, inner: Any, options: Options) -> None:
+    """One method of a stub.
+
+    Args:
+        inner: gives grpc's callable for it, that of the channel in use.
+        options: see `Options`.
+    """
+
+    def __init__(self, inner: Callable[[], Any], options: Options) -> None:
         self._inner = inner
         self._options = options
 
@@ -241,7 +248,7 @@ class UnaryUnary(_Method):
     ) -> _Answering[Any, Any]:
         """Starts the call; awaiting it gives the answer or raises `LnsError`."""
         arguments = self._options.arguments(self._options.timeout, timeout, metadata)
-        return _Answering(self._inner(request, **arguments, **rest), self._options.target)
+        return _Answering(self._inner()(request, **arguments, **rest), self._options.target)
 
 
 class UnaryStream(_Method):
@@ -257,7 +264,7 @@ class UnaryStream(_Method):
     ) -> _Streaming[Any, Any]:
         """Starts the call; iterating it gives the answers or raises `LnsError`."""
         arguments = self._options.arguments(self._options.stream_timeout, timeout, metadata)
-        return _Streaming(self._inner(request, **arguments, **rest), self._options.target)
+        return _Streaming(self._inner()(request, **arguments, **rest), self._options.target)
 
 
 class StreamUnary(_Method):
@@ -276,7 +283,7 @@ class StreamUnary(_Method):
         """
         arguments = self._options.arguments(self._options.stream_timeout, timeout, metadata)
         requests = None if request_iterator is None else _Requests(request_iterator)
-        inner = self._inner(requests, **arguments, **rest)
+        inner = self._inner()(requests, **arguments, **rest)
         return _WritingAnswering(inner, self._options.target, requests)
 
 
@@ -296,5 +303,5 @@ class StreamStream(_Method):
         """
         arguments = self._options.arguments(self._options.stream_timeout, timeout, metadata)
         requests = None if request_iterator is None else _Requests(request_iterator)
-        inner = self._inner(requests, **arguments, **rest)
+        inner = self._inner()(requests, **arguments, **rest)
         return _WritingStreaming(inner, self._options.target, requests)

@@ -10,7 +10,7 @@ them idempotent are tried again while the peer is unavailable; no code of ours l
 
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from types import TracebackType
 from typing import Any
 
@@ -21,7 +21,7 @@ from google.protobuf.descriptor import FileDescriptor, MethodDescriptor
 
 from services.chassis import calls
 from services.chassis.settings import PeerSettings
-from services.chassis.tls import channel_credentials
+from services.chassis.tls import TlsFiles
 from services.core.errors import SettingsInvalid
 
 METADATA_BYTES = 64 * 1024
@@ -65,19 +65,18 @@ async def open_channel(
         ("grpc.max_metadata_size", METADATA_BYTES),
         ("grpc.absolute_max_metadata_size", METADATA_BYTES),
     ]
-    if settings.tls is None:
-        inner = grpc.aio.insecure_channel(target, options=options)
-    else:
-        inner = grpc.aio.secure_channel(target, channel_credentials(settings.tls), options=options)
-    async with inner:
-        yield _Channel(
-            inner,
-            calls.Options(
-                target=target,
-                timeout=settings.timeout,
-                stream_timeout=settings.stream_timeout,
-            ),
-        )
+    tls = None if settings.tls is None else TlsFiles(settings.tls)
+
+    def connect() -> grpc.aio.Channel:
+        if tls is None:
+            return grpc.aio.insecure_channel(target, options=options)
+        return grpc.aio.secure_channel(target, tls.channel_credentials(), options=options)
+
+    limits = calls.Options(
+        target=target, timeout=settings.timeout, stream_timeout=settings.stream_timeout
+    )
+    async with _Channel(connect, tls, limits) as channel:
+        yield channel
 
 
 def service_config(files: tuple[FileDescriptor, ...]) -> str:
@@ -105,11 +104,39 @@ def is_idempotent(method: MethodDescriptor) -> bool:
 
 
 class _Channel(grpc.aio.Channel):
-    """A grpc channel whose callables are those of `calls`."""
+    """A grpc channel whose callables are those of `calls`.
 
-    def __init__(self, inner: grpc.aio.Channel, options: calls.Options) -> None:
-        self._inner = inner
+    Credentials of a channel cannot be exchanged, so calls that begin after the certificates were
+    renewed use a new one. The former ones stay open for the calls that they carry.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], grpc.aio.Channel],
+        tls: TlsFiles | None,
+        options: calls.Options,
+    ) -> None:
+        self._connect = connect
+        self._tls = tls
         self._options = options
+        self._opened = [connect()]
+
+    def _current(self) -> grpc.aio.Channel:
+        if self._tls is not None and self._tls.renewed():
+            self._opened.append(self._connect())
+        return self._opened[-1]
+
+    def _callable(self, kind: str, arguments: Any, options: Any) -> Callable[[], Any]:
+        """Returns what makes grpc's callable of a method, once for each channel."""
+        made: list[Any] = [None, None]
+
+        def current() -> Any:
+            channel = self._current()
+            if made[0] is not channel:
+                made[:] = [channel, getattr(channel, kind)(*arguments, **options)]
+            return made[1]
+
+        return current
 
     async def __aenter__(self) -> "_Channel":
         return self
@@ -123,25 +150,26 @@ class _Channel(grpc.aio.Channel):
         await self.close()
 
     async def close(self, grace: float | None = None) -> None:
-        await self._inner.close(grace)
+        for channel in self._opened:
+            await channel.close(grace)
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
-        return self._inner.get_state(try_to_connect)
+        return self._current().get_state(try_to_connect)
 
     async def wait_for_state_change(self, last_observed_state: grpc.ChannelConnectivity) -> None:
-        await self._inner.wait_for_state_change(last_observed_state)
+        await self._current().wait_for_state_change(last_observed_state)
 
     async def channel_ready(self) -> None:
-        await self._inner.channel_ready()
+        await self._current().channel_ready()
 
     def unary_unary(self, *args: Any, **kwargs: Any) -> Any:
-        return calls.UnaryUnary(self._inner.unary_unary(*args, **kwargs), self._options)
+        return calls.UnaryUnary(self._callable("unary_unary", args, kwargs), self._options)
 
     def unary_stream(self, *args: Any, **kwargs: Any) -> Any:
-        return calls.UnaryStream(self._inner.unary_stream(*args, **kwargs), self._options)
+        return calls.UnaryStream(self._callable("unary_stream", args, kwargs), self._options)
 
     def stream_unary(self, *args: Any, **kwargs: Any) -> Any:
-        return calls.StreamUnary(self._inner.stream_unary(*args, **kwargs), self._options)
+        return calls.StreamUnary(self._callable("stream_unary", args, kwargs), self._options)
 
     def stream_stream(self, *args: Any, **kwargs: Any) -> Any:
-        return calls.StreamStream(self._inner.stream_stream(*args, **kwargs), self._options)
+        return calls.StreamStream(self._callable("stream_stream", args, kwargs), self._options)

@@ -8,65 +8,80 @@ from services.chassis.settings import TlsSettings
 from services.core.errors import SettingsInvalid
 
 
-def channel_credentials(settings: TlsSettings) -> grpc.ChannelCredentials:
-    """Returns what a client shows and trusts.
+class TlsFiles:
+    """The files of one side, read again when one of them was replaced.
+
+    A set that cannot be read, as in the middle of a replacement, leaves the former in force.
 
     Raises:
-        SettingsInvalid: a file cannot be read.
+        SettingsInvalid: a file cannot be read now.
     """
-    return grpc.ssl_channel_credentials(
-        root_certificates=_read(settings.authority),
-        private_key=_read(settings.key),
-        certificate_chain=_read(settings.certificate),
-    )
+
+    def __init__(self, settings: TlsSettings) -> None:
+        self._settings = settings
+        self._versions = self._look()
+        self._read()
+
+    def renewed(self) -> bool:
+        """Says whether there is another set of readable files than at the last call."""
+        versions = self._look()
+        if versions == self._versions:
+            return False
+        try:
+            self._read()
+        except SettingsInvalid:
+            return False
+        self._versions = versions
+        return True
+
+    def channel_credentials(self) -> grpc.ChannelCredentials:
+        """Returns what a client shows and trusts."""
+        return grpc.ssl_channel_credentials(
+            root_certificates=self._authority,
+            private_key=self._key,
+            certificate_chain=self._certificate,
+        )
+
+    def server_configuration(self) -> grpc.ServerCertificateConfiguration:
+        """Returns what a server shows and trusts."""
+        return grpc.ssl_server_certificate_configuration(
+            [(self._key, self._certificate)], root_certificates=self._authority
+        )
+
+    def _read(self) -> None:
+        certificate, key, authority = (
+            _content(path)
+            for path in (self._settings.certificate, self._settings.key, self._settings.authority)
+        )
+        self._certificate, self._key, self._authority = certificate, key, authority
+
+    def _look(self) -> list[tuple[int, int, int] | None]:
+        paths = (self._settings.certificate, self._settings.key, self._settings.authority)
+        return [_version(path) for path in paths]
 
 
 def server_credentials(settings: TlsSettings) -> grpc.ServerCredentials:
     """Returns what a server shows and trusts; every client must show a certificate.
 
-    The files are looked at before each handshake and read again when one of them was replaced. A
-    set that cannot be read leaves the former in force.
+    The files are looked at before each handshake.
 
     Raises:
-        SettingsInvalid: a file cannot be read now.
+        SettingsInvalid: a file cannot be read.
     """
-    source = _Source(settings)
+    files = TlsFiles(settings)
+
+    def renewed() -> grpc.ServerCertificateConfiguration | None:
+        return files.server_configuration() if files.renewed() else None
+
     return grpc.dynamic_ssl_server_credentials(
-        source.configuration(),
-        source.renewed,  # type: ignore[arg-type]  # None means no change; the stubs do not know
+        files.server_configuration(),
+        renewed,  # type: ignore[arg-type]  # None means no change; the stubs do not know
         require_client_authentication=True,
     )
 
 
-class _Source:
-    def __init__(self, settings: TlsSettings) -> None:
-        self._settings = settings
-        self._seen = self._versions()
-
-    def configuration(self) -> grpc.ServerCertificateConfiguration:
-        return grpc.ssl_server_certificate_configuration(
-            [(_read(self._settings.key), _read(self._settings.certificate))],
-            root_certificates=_read(self._settings.authority),
-        )
-
-    def renewed(self) -> grpc.ServerCertificateConfiguration | None:
-        """Returns the new configuration, or None as long as the files are the same."""
-        versions = self._versions()
-        if versions == self._seen:
-            return None
-        try:
-            configuration = self.configuration()
-        except SettingsInvalid:
-            return None  # being replaced at this moment; the next handshake looks again
-        self._seen = versions
-        return configuration
-
-    def _versions(self) -> list[tuple[int, int, int] | None]:
-        paths = (self._settings.certificate, self._settings.key, self._settings.authority)
-        return [_version(path) for path in paths]
-
-
 def _version(path: Path) -> tuple[int, int, int] | None:
+    """Returns what changes when a file, or the link to it, is replaced; None without one."""
     try:
         status = path.stat()
     except OSError:
@@ -74,7 +89,7 @@ def _version(path: Path) -> tuple[int, int, int] | None:
     return status.st_ino, status.st_mtime_ns, status.st_size
 
 
-def _read(path: Path) -> bytes:
+def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:

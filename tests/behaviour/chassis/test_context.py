@@ -144,7 +144,7 @@ async def test_a_request_id_and_a_deadline_travel_over_every_hop(short_directory
 @pytest.mark.parametrize("hostile", ["", "a b", "x" * 65, 'a"b', "../x"])
 async def test_a_request_id_that_could_harm_a_log_is_replaced(echo: Serving, hostile: str) -> None:
     async with echo(Store=own_request_id) as stub:
-        foreign = stub.Store._inner  # grpc's own callable: our channel would send an id of ours
+        foreign = stub.Store._inner()  # grpc's own callable: our channel would send an id of ours
         answer = await foreign(text(""), metadata=(("x-request-id", hostile),), timeout=10)
 
     assert answer.value != hostile

@@ -121,7 +121,7 @@ async def test_a_request_that_cannot_be_decoded_is_the_callers_fault(echo: Servi
     async with echo(Store=take, Sum=take_all) as stub:
         for name in ("Store", "Sum"):
             method = getattr(stub, name)
-            method._inner._request_serializer = bytes
+            method._inner()._request_serializer = bytes
             garbage = b"\xff\xff\xff"
             with pytest.raises(errors.RequestInvalid):
                 await method(iter([garbage]) if name == "Sum" else garbage)

@@ -1,8 +1,9 @@
 """Mutual TLS over TCP: who gets in, what renewed certificates change, who may call what."""
 
+import asyncio
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,32 @@ async def test_renewed_certificates_are_used_without_a_restart(authority: Author
         assert "new" in await ask(address, new_client)
         with pytest.raises(errors.ServiceUnavailable):
             await ask(address, old_client)
+
+
+async def test_a_client_that_stays_connected_shows_its_renewed_certificate(
+    authority: Authority,
+) -> None:
+    settings = server_settings(authority.issue("server"))
+    peer_files = authority.issue("resolver")
+
+    async def stay(_: Any, __: Any) -> AsyncIterator[Any]:
+        while True:
+            yield text("still here")
+            await asyncio.sleep(0.01)
+
+    async with running_server(settings, [echo_service(Store=whoami, Count=stay)]) as (address,):
+        peer = PeerSettings(target=address, tls=peer_files, timeout=10)
+        async with open_channel(peer, DESCRIPTOR) as channel:
+            stub = EchoStub(channel)
+            running = stub.Count(text(""))
+            await anext(running)
+
+            renewed = authority.issue("resolver-2")
+            for file in ("certificate", "key"):
+                getattr(renewed, file).replace(getattr(peer_files, file))
+
+            assert "resolver-2" in (await stub.Store(text(""))).value.split(",")
+            assert (await anext(running)).value == "still here"
 
 
 async def test_a_certificate_that_vanishes_leaves_the_former_in_force(

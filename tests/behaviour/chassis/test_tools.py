@@ -1,5 +1,6 @@
 """What operators and tools see of a server: health, reflection, metrics."""
 
+import asyncio
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from services.chassis.server import running_server
 from services.chassis.settings import MetricsSettings, PeerSettings, ServerSettings
 from services.core import errors
 from tests.behaviour.chassis.conftest import Serving
-from tests.support.echo import FULL_NAME, echo_service, text
+from tests.support.echo import FULL_NAME, EchoStub, echo_service, text
+from tests.support.eventually import eventually
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
@@ -96,3 +98,29 @@ async def test_metrics_count_calls_by_method_and_code(echo: Serving) -> None:
 def test_metrics_are_not_exposed_unless_asked_for() -> None:
     with metrics.exposed(MetricsSettings()) as address:
         assert address == ""
+
+
+async def test_calls_beyond_the_limit_are_refused_and_the_limit_recovers(
+    short_directory: Path,
+) -> None:
+    go_on = asyncio.Event()
+    live: list[int] = []
+
+    async def wait(request: Any, _: Any) -> Any:
+        live.append(1)
+        await go_on.wait()
+        return request
+
+    settings = ServerSettings(listen=(f"unix:{short_directory}/s",), grace=0.1, concurrent_calls=2)
+    async with (
+        running_server(settings, [echo_service(Store=wait)]),
+        open_channel(PeerSettings(target=settings.listen[0])) as channel,
+    ):
+        stub = EchoStub(channel)
+        accepted = [asyncio.ensure_future(stub.Store(text(str(n)))) for n in range(2)]
+        await eventually(lambda: len(live) == 2)
+        with pytest.raises(errors.LimitExceeded):
+            await stub.Store(text("one too many"))
+        go_on.set()
+        assert [(await call).value for call in accepted] == ["0", "1"]
+        assert (await stub.Store(text("again"))).value == "again"
