@@ -1,6 +1,5 @@
 """Traps of libraries that concern no single module."""
 
-import itertools
 import subprocess
 import sys
 from pathlib import Path
@@ -27,18 +26,3 @@ print(testcontainers_config.ryuk_disabled, "testcontainers.registry" in sys.modu
     )
 
     assert result.stdout.split() == ["True", "False"]
-
-
-def test_no_exception_is_a_dataclass() -> None:
-    """Trap 7: a frozen one breaks when a context manager sets its traceback."""
-    text = "\n".join(
-        path.read_text() for folder in ("services", "cli") for path in (ROOT / folder).rglob("*.py")
-    )
-    lines = text.splitlines()
-
-    found = [
-        line
-        for before, line in itertools.pairwise(lines)
-        if before.startswith("@dataclass") and line.startswith("class ") and "Error" in line
-    ]
-    assert found == []

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -102,8 +102,8 @@ async def test_serving_ends_when_the_caller_says_so(short_directory: Path) -> No
     stop = asyncio.Event()
     addresses: list[str] = []
 
-    def ready(bound: object) -> None:
-        addresses.extend(bound)  # type: ignore[call-overload]  # a sequence of texts
+    def ready(bound: Sequence[str]) -> None:
+        addresses.extend(bound)
         stop.set()
 
     await serve(settings, [echo_service()], ready=ready, stop=stop)

@@ -12,7 +12,7 @@ from services.core.errors import LnsError, Violation
 from tests.behaviour.chassis.conftest import Serving
 from tests.support.echo import FULL_NAME, text
 
-FULL = {
+FULL: dict[str, Any] = {
     "hint": "do this",
     "metadata": {"thing": "x", "other": "ünï"},
     "violations": [

@@ -1,4 +1,5 @@
 from types import MappingProxyType
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -194,9 +195,9 @@ def test_no_field_of_the_run_plan_is_forgotten() -> None:
     ],
 )
 def test_a_plan_that_breaks_its_proto_is_refused_by_field(
-    field: str, change: dict[str, object]
+    field: str, change: dict[str, Any]
 ) -> None:
-    message = format_run_plan(PLAN)
+    message: Any = format_run_plan(PLAN)
     for name in change:
         message.ClearField(name)
     message.MergeFrom(run_plan_pb2.RunPlan(**change))

@@ -249,9 +249,12 @@ def test_an_address_that_is_open_to_all_or_none_is_refused(listen: str) -> None:
 
 
 def test_tcp_needs_tls_or_an_explicit_word() -> None:
-    assert ServerSettings(listen=("0.0.0.0:1",), tls=TLS)
-    assert ServerSettings(listen=("0.0.0.0:1",), plaintext_tcp=True)
-    assert ServerSettings(listen=("unix:/x",))
+    with pytest.raises(SettingsInvalid, match="open to anyone"):
+        ServerSettings(listen=("0.0.0.0:1",))
+
+    ServerSettings(listen=("0.0.0.0:1",), tls=TLS)
+    ServerSettings(listen=("0.0.0.0:1",), plaintext_tcp=True)
+    ServerSettings(listen=("unix:/x",))
 
 
 @pytest.mark.parametrize(
