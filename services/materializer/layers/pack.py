@@ -12,6 +12,7 @@ last:
 Equal layers give equal packs. A pack mounts on every Linux since 5.4: uncompressed, 4 KiB blocks.
 """
 
+import os
 import stat
 from collections.abc import Iterable
 from typing import BinaryIO, NamedTuple
@@ -48,8 +49,8 @@ class StoredObject(NamedTuple):
 class PackWriter:
     """Writes one pack.
 
-    `file` must be empty, `tails` is scratch space; both can be written, read and sought. Errors of
-    the operating system pass through.
+    `file` must be empty, `tails` is scratch space; both are files of the operating system, whose
+    errors pass through.
     """
 
     def __init__(self, file: BinaryIO, tails: BinaryIO) -> None:
@@ -288,6 +289,7 @@ def _place(node: _Node, block: int, used: int) -> int:
 
 
 def _write_inodes(file: BinaryIO, tails: BinaryIO, blocks: list[list[_Node]]) -> None:
+    tails.flush()
     number = 0
     for nodes in blocks:
         image = bytearray()
@@ -296,8 +298,7 @@ def _write_inodes(file: BinaryIO, tails: BinaryIO, blocks: list[list[_Node]]) ->
             if node.kind == stat.S_IFDIR:
                 image += node.data[node.size - node.tail_bytes :]
             elif node.tail_bytes:
-                tails.seek(node.tail_at)
-                image += tails.read(node.tail_bytes)
+                image += os.pread(tails.fileno(), node.tail_bytes, node.tail_at)
             image += bytes(-len(image) % SLOT_BYTES)
             number += 1
         file.write(image.ljust(BLOCK_BYTES, b"\0"))

@@ -6,6 +6,7 @@ Formats: POSIX.1-2017 pax "ustar Interchange Format", GNU tar manual "Basic Tar 
 import re
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 
 from services.materializer.layers.limits import unsafe
 
@@ -104,18 +105,21 @@ def parse_number(field: bytes, name: bytes, what: str) -> int:
     Raises:
         LayerUnsafe: it is neither; the message names the entry and `what`.
     """
-    if field[0] & _BASE256_POSITIVE:
-        if field[0] not in (_BASE256_POSITIVE, _BASE256_NEGATIVE):
-            raise unsafe(name, f"its {what} is not a number")
-        return int.from_bytes(
-            field[1:] if field[0] == _BASE256_POSITIVE else field,
-            "big",
-            signed=field[0] == _BASE256_NEGATIVE,
-        )
-    match = _OCTAL.fullmatch(until_nul(field))
-    if match is None:
+    number = _number(field)
+    if number is None:
         raise unsafe(name, f"its {what} is not a number")
-    return int(match[1] or b"0", 8)
+    return number
+
+
+@lru_cache(maxsize=4096)
+def _number(field: bytes) -> int | None:
+    """The number in a field, or None; modes and owners are the same for most entries."""
+    if field[0] & _BASE256_POSITIVE:
+        if field[0] == _BASE256_POSITIVE:
+            return int.from_bytes(field[1:], "big")
+        return int.from_bytes(field, "big", signed=True) if field[0] == _BASE256_NEGATIVE else None
+    match = _OCTAL.fullmatch(until_nul(field))
+    return int(match[1] or b"0", 8) if match else None
 
 
 def until_nul(field: bytes) -> bytes:
@@ -126,17 +130,11 @@ def until_nul(field: bytes) -> bytes:
 
 def _check_sum(block: bytes, field: bytes, name: bytes) -> None:
     expected = parse_number(field, name, "checksum")
-    total = sum(block) - sum(block[_CHECKSUM_AT : _CHECKSUM_AT + 8]) + _CHECKSUM_BLANK
+    total = sum(block) - sum(field) + _CHECKSUM_BLANK
     if total == expected:
         return
     # Old archivers summed signed bytes.
-    signed = (
-        total
-        - 256
-        * sum(
-            byte >= 128  # noqa: PLR2004 - the sign bit of a byte
-            for byte in block[:_CHECKSUM_AT] + block[_CHECKSUM_AT + 8 :]
-        )
-    )
+    others = block[:_CHECKSUM_AT] + block[_CHECKSUM_AT + len(field) :]
+    signed = total - 256 * sum(byte >= 128 for byte in others)  # noqa: PLR2004 - the sign bit
     if signed != expected:
         raise unsafe(name, "the checksum of its header is wrong")

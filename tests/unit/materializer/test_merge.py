@@ -1,6 +1,5 @@
 """Merging layers by the rules of the OCI image layer specification."""
 
-import copy
 import stat
 import tarfile
 from pathlib import Path
@@ -45,10 +44,19 @@ def opaque(path: str) -> Opaque:
     return Opaque(path.encode())
 
 
+def fresh(entry: Entry) -> Entry:
+    if not isinstance(entry, Put):
+        return entry
+    old = entry.inode
+    inode = Inode(old.mode, old.uid, old.gid, old.mtime, size=old.size, rdev=old.rdev)
+    inode.payload, inode.content, inode.digest = old.payload, old.content, old.digest
+    return Put(entry.path, inode)
+
+
 def merged(*layers: list[Entry]) -> Inode:
     merger = Merger()
     for one in layers:
-        merger.add_layer(copy.deepcopy(one))
+        merger.add_layer(map(fresh, one))  # a tree takes the inodes that it is given
     return merger.finish()
 
 
