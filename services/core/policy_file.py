@@ -1,7 +1,7 @@
 """`lns-policy.yaml` and files given with `--policy`."""
 
 from services.core.artifacts import families
-from services.core.artifacts.documents import parse_artifact, parse_document
+from services.core.artifacts.documents import parse_artifact, parse_document, parse_value
 from services.core.artifacts.rules import policy_problems
 from services.core.artifacts.schemas import policy_file_validator
 from services.core.artifacts.violations import RULE, json_path, to_violations
@@ -20,7 +20,7 @@ def parse_policy_file(data: bytes, *, name: str) -> Policy:
     Raises:
         ArtifactInvalid: it is neither; `violations` has every problem by its JSON path.
     """
-    document = parse_document(data) if data.strip() else {}
+    document = {} if parse_value(data) is None else parse_document(data)
     if "kind" in document or "apiVersion" in document:
         return policy_of_spec(parse_artifact(data, families.POLICY).spec, origin=name)
     found = to_violations(policy_file_validator().errors(document))

@@ -49,7 +49,19 @@ class Artifact:
 
 
 def parse_document(data: bytes) -> dict[str, Any]:
-    """Parses one YAML or JSON object from hostile bytes into the types of JSON.
+    """Parses one YAML or JSON object from hostile bytes; see `parse_value`.
+
+    Raises:
+        ArtifactInvalid: as `parse_value`, or it is something else than an object.
+    """
+    document = parse_value(data)
+    if not isinstance(document, dict):
+        raise _invalid_syntax("it is not an object with named members")
+    return document
+
+
+def parse_value(data: bytes) -> object:
+    """Parses one YAML or JSON value from hostile bytes into the types of JSON.
 
     Raises:
         ArtifactInvalid: it is neither, larger than 1 MiB, nested too deeply, repeats a key, or
@@ -67,9 +79,9 @@ def parse_document(data: bytes) -> dict[str, Any]:
     document = _parse_json(text) if text.lstrip()[:1] == "{" else _parse_yaml(text)
     found = tuple(_unfit(document))
     if found:
-        raise ArtifactInvalid("document holds values that cannot be used", violations=found)
-    if not isinstance(document, dict):
-        raise _invalid_syntax("it is not an object with apiVersion, kind, metadata and spec")
+        raise ArtifactInvalid(
+            f"document holds values that cannot be used: {_summary(found)}", violations=found
+        )
     return document
 
 
