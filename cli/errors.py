@@ -128,4 +128,5 @@ def _everything(error: LnsError, context: Context) -> list[str]:
 
 
 def _trace(error: BaseException) -> list[str]:
-    return "".join(traceback.format_exception(error)).rstrip().split("\n")
+    trace = "".join(traceback.format_exception(error)).rstrip()
+    return [printable(line) for line in trace.split("\n")]

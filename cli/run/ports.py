@@ -15,7 +15,7 @@ from lns.vm.v1 import vm_service_pb2 as vm_pb
 class Resolver(Protocol):
     """The resolver, as far as a run needs it."""
 
-    def Resolve(  # noqa: N802 - the RPC's name
+    def Resolve(
         self, request: resolver_pb.ResolveRequest, /
     ) -> Awaitable[resolver_pb.ResolveResponse]:
         """Resolves a reference into plans."""
@@ -25,9 +25,7 @@ class Resolver(Protocol):
 class Gateway(Protocol):
     """The registry gateway, as far as a run needs it."""
 
-    def Pull(  # noqa: N802 - the RPC's name
-        self, request: registry_pb.PullRequest, /
-    ) -> AsyncIterable[registry_pb.PullResponse]:
+    def Pull(self, request: registry_pb.PullRequest, /) -> AsyncIterable[registry_pb.PullResponse]:
         """Pulls a reference: progress, then the result."""
         ...
 
@@ -35,7 +33,7 @@ class Gateway(Protocol):
 class Materializer(Protocol):
     """The materializer, as far as a run needs it."""
 
-    def Materialize(  # noqa: N802 - the RPC's name
+    def Materialize(
         self, request: materializer_pb.MaterializeRequest, /
     ) -> AsyncIterable[materializer_pb.MaterializeResponse]:
         """Makes an image: progress, then the result."""
@@ -45,37 +43,27 @@ class Materializer(Protocol):
 class Runner(Protocol):
     """The VM runner, as far as a run needs it."""
 
-    def CreateRun(  # noqa: N802 - the RPC's name
-        self, request: vm_pb.CreateRunRequest, /
-    ) -> Awaitable[vm_pb.CreateRunResponse]:
+    def CreateRun(self, request: vm_pb.CreateRunRequest, /) -> Awaitable[vm_pb.CreateRunResponse]:
         """Records and starts a run."""
         ...
 
-    def GetRun(  # noqa: N802 - the RPC's name
-        self, request: vm_pb.GetRunRequest, /
-    ) -> Awaitable[vm_pb.GetRunResponse]:
+    def GetRun(self, request: vm_pb.GetRunRequest, /) -> Awaitable[vm_pb.GetRunResponse]:
         """Describes a run."""
         ...
 
-    def KillRun(  # noqa: N802 - the RPC's name
-        self, request: vm_pb.KillRunRequest, /
-    ) -> Awaitable[vm_pb.KillRunResponse]:
+    def KillRun(self, request: vm_pb.KillRunRequest, /) -> Awaitable[vm_pb.KillRunResponse]:
         """Sends a signal to a run."""
         ...
 
-    def RemoveRun(  # noqa: N802 - the RPC's name
-        self, request: vm_pb.RemoveRunRequest, /
-    ) -> Awaitable[vm_pb.RemoveRunResponse]:
+    def RemoveRun(self, request: vm_pb.RemoveRunRequest, /) -> Awaitable[vm_pb.RemoveRunResponse]:
         """Removes a run."""
         ...
 
-    def WatchRun(  # noqa: N802 - the RPC's name
-        self, request: vm_pb.WatchRunRequest, /
-    ) -> AsyncIterable[vm_pb.WatchRunResponse]:
+    def WatchRun(self, request: vm_pb.WatchRunRequest, /) -> AsyncIterable[vm_pb.WatchRunResponse]:
         """Replays and follows the events of a run."""
         ...
 
-    def Attach(  # noqa: N802 - the RPC's name
+    def Attach(
         self, requests: AsyncIterator[vm_pb.AttachRequest], /
     ) -> AsyncIterable[vm_pb.AttachResponse]:
         """Connects to a workload or exec."""

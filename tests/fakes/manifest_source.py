@@ -160,6 +160,4 @@ class FakeManifests:
 
 
 def _unknown(reference: Reference) -> ManifestUnknown:
-    return ManifestUnknown(
-        f"there is no {reference}", metadata={"reference": str(reference)}
-    )
+    return ManifestUnknown(f"there is no {reference}", metadata={"reference": str(reference)})

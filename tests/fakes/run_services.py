@@ -1,4 +1,4 @@
-"""The four services as the orchestration of a run sees them: scripted, and noting what was asked."""
+"""The four services as the orchestration of a run sees them: scripted, and noting calls."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -9,6 +9,7 @@ from lns.resolver.v1 import resolver_service_pb2 as resolver_pb
 from lns.types.v1 import run_plan_pb2, usage_pb2
 from lns.vm.v1 import run_pb2
 from lns.vm.v1 import vm_service_pb2 as vm_pb
+
 from services.core.errors import LnsError
 
 RUN_ID = "0123456789abcdef" * 2
@@ -166,7 +167,7 @@ class FakeRunner:
         self, requests: AsyncIterator[vm_pb.AttachRequest], received: list[vm_pb.AttachRequest]
     ) -> None:
         async for request in requests:
-            received.append(request)
+            received.append(request)  # noqa: PERF401  # a test looks at it meanwhile
 
 
 def _is_end(event: run_pb2.RunEvent | LnsError | asyncio.Event) -> bool:

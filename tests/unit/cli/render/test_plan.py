@@ -2,10 +2,10 @@ import json
 from collections.abc import Sequence
 
 import yaml
-
-from cli.render.plan import write_plans
 from lns.types.v1 import descriptor_pb2
 from lns.types.v1 import run_plan_pb2 as pb
+
+from cli.render.plan import write_plans
 
 DIGEST = "sha256:" + "1f" * 32
 

@@ -1,9 +1,9 @@
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
-
-from cli.render.runs import format_port, newest_first, run_row, status
 from lns.types.v1 import run_plan_pb2
 from lns.vm.v1 import run_pb2
+
+from cli.render.runs import format_port, newest_first, run_row, status
 
 State = run_pb2.Run.State
 NOW = 1_000_000.0
@@ -64,9 +64,7 @@ def test_a_row_is_short_unless_it_is_to_be_whole() -> None:
             "127.0.0.1:8080->80/tcp",
         ),
         (
-            run_plan_pb2.PortMapping(
-                host_ip="::1", host_port=1, container_port=2, protocol="tcp"
-            ),
+            run_plan_pb2.PortMapping(host_ip="::1", host_port=1, container_port=2, protocol="tcp"),
             "[::1]:1->2/tcp",
         ),
     ],

@@ -1,9 +1,9 @@
 import asyncio
 
 import pytest
+from lns.vm.v1 import vm_service_pb2 as pb
 
 from cli.run.attachment import Attachment
-from lns.vm.v1 import vm_service_pb2 as pb
 from services.core.errors import (
     AttachLagging,
     LnsError,
@@ -12,6 +12,7 @@ from services.core.errors import (
     ServiceUnavailable,
 )
 from tests.fakes.run_services import RUN_ID, FakeRunner, exited, stderr, stdout
+from tests.support.eventually import eventually
 
 STARTED = pb.AttachResponse(started=pb.Attached(run_id=RUN_ID))
 
@@ -79,8 +80,7 @@ async def test_what_is_typed_arrives_in_order_with_its_end() -> None:
         console.does.put_nowait(request)
 
     following = asyncio.ensure_future(attachment(runner, console)[0].follow())
-    while not runner.received or len(runner.received[0]) < 3:
-        await asyncio.sleep(0)
+    await eventually(lambda: bool(runner.received) and len(runner.received[0]) == 3)
     enough.set()
     await following
 
@@ -119,11 +119,9 @@ async def test_the_end_of_input_is_told_again_after_a_lost_connection() -> None:
     ]
 
     following = asyncio.ensure_future(attachment(runner, console)[0].follow())
-    while not runner.received or not runner.received[0]:
-        await asyncio.sleep(0)
+    await eventually(lambda: bool(runner.received) and bool(runner.received[0]))
     broken.set()
-    while len(runner.received) < 2 or not runner.received[1]:
-        await asyncio.sleep(0)
+    await eventually(lambda: len(runner.received) == 2 and bool(runner.received[1]))
     enough.set()
     await following
 
@@ -207,8 +205,7 @@ async def test_cancelling_leaves_no_task_behind() -> None:
     runner.connections = [[STARTED, asyncio.Event()]]
 
     following = asyncio.ensure_future(attachment(runner, console)[0].follow())
-    while not runner.received:
-        await asyncio.sleep(0)
+    await eventually(lambda: bool(runner.received))
     following.cancel()
     with pytest.raises(asyncio.CancelledError):
         await following

@@ -1,15 +1,16 @@
 import asyncio
 
 import pytest
+from lns.vm.v1 import run_pb2
+from lns.vm.v1 import vm_service_pb2 as pb
 
 from cli.run.attachment import Attachment
 from cli.run.foreground import follow_run
 from cli.run.watching import State, Watch
-from lns.vm.v1 import run_pb2
-from lns.vm.v1 import vm_service_pb2 as pb
 from services.chassis.status import to_status
 from services.core.errors import HostUnready, RunStateConflict, RunUnknown
 from tests.fakes.run_services import RUN_ID, FakeRunner, exited, stdout
+from tests.support.eventually import eventually
 
 
 class SilentConsole:
@@ -105,8 +106,7 @@ async def test_output_that_still_comes_is_waited_for_after_the_run_ended() -> No
     watch, attachment = parts(runner)
 
     following = asyncio.ensure_future(follow_run(watch, attachment, runner, revive=nothing))
-    while not watch.has_ended:
-        await asyncio.sleep(0)
+    await eventually(lambda: watch.has_ended)
     await asyncio.sleep(0.1)
     assert not following.done()
     flushed.set()

@@ -1,16 +1,16 @@
 import asyncio
 
 import pytest
-
-from cli.context import Context
-from cli.render.phases import Phases
-from cli.render.progress import SilentReporter
-from cli.run.launch import Order, Services, launch
 from lns.registry.v1 import registry_service_pb2 as registry_pb
 from lns.resolver.v1 import resolver_service_pb2 as resolver_pb
 from lns.types.v1 import descriptor_pb2
 from lns.types.v1 import run_plan_pb2 as plan_pb
 from lns.vm.v1 import run_pb2
+
+from cli.context import Context
+from cli.render.phases import Phases
+from cli.render.progress import SilentReporter
+from cli.run.launch import Order, Services, launch
 from services.core.errors import (
     LnsError,
     ManifestUnknown,
@@ -25,6 +25,7 @@ from tests.fakes.run_services import (
     FakeResolver,
     FakeRunner,
 )
+from tests.support.eventually import eventually
 
 IMAGE = "r.example/images/base@sha256:" + "1a" * 32
 MODEL = "r.example/models/m@sha256:" + "2b" * 32
@@ -199,8 +200,7 @@ async def test_a_client_that_is_interrupted_while_creating_takes_the_run_back() 
     setting.runner.creating.clear()
 
     launching = asyncio.ensure_future(setting.launch())
-    while not setting.runner.created:
-        await asyncio.sleep(0)
+    await eventually(lambda: bool(setting.runner.created))
     launching.cancel()
     await asyncio.sleep(0)
     setting.runner.creating.set()

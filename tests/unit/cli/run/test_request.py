@@ -1,6 +1,8 @@
 from pathlib import Path
 
 import pytest
+from lns.resolver.v1 import resolver_service_pb2 as pb
+from lns.vm.v1 import run_pb2
 
 from cli.context import Context
 from cli.run.request import (
@@ -12,8 +14,6 @@ from cli.run.request import (
     resolve_request,
     run_options,
 )
-from lns.resolver.v1 import resolver_service_pb2 as pb
-from lns.vm.v1 import run_pb2
 from services.core.errors import RequestInvalid
 
 Mode = run_pb2.RestartPolicy

@@ -25,7 +25,7 @@ async def test_a_run_that_still_boots_is_killed_since_nobody_would_listen() -> N
 
 async def test_a_run_that_has_just_ended_is_no_failure() -> None:
     class EndedRunner(FakeRunner):
-        async def KillRun(self, request: object, /) -> object:  # type: ignore[override]  # fails
+        async def KillRun(self, request: object, /) -> object:  # type: ignore[override]  # noqa: N802  # the RPC, failing
             raise RunStateConflict("it has ended")
 
     async with SignalSender(EndedRunner(), RUN_ID, has_started=lambda: True) as signals:

@@ -1,9 +1,9 @@
 import asyncio
 
 import pytest
+from lns.vm.v1 import run_pb2
 
 from cli.run.watching import State, Watch
-from lns.vm.v1 import run_pb2
 from services.core.errors import RunUnknown, ServiceUnavailable
 from tests.fakes.run_services import FakeRunner
 
