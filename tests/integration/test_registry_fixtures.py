@@ -5,6 +5,7 @@ import hashlib
 import json
 import ssl
 import subprocess
+from collections.abc import Mapping
 from urllib.parse import urlencode
 
 import docker
@@ -21,8 +22,10 @@ def basic(registry: RunningRegistry) -> dict[str, str]:
     return {"Authorization": "Basic " + base64.b64encode(secret).decode()}
 
 
-def get(url: str, **options: object) -> urllib3.BaseHTTPResponse:
-    return urllib3.request("GET", url, retries=False, timeout=10, **options)  # type: ignore[arg-type]
+def get(
+    url: str, *, fields: dict[str, str] | None = None, headers: Mapping[str, str] | None = None
+) -> urllib3.BaseHTTPResponse:
+    return urllib3.request("GET", url, fields=fields, headers=headers, retries=False, timeout=10)
 
 
 def test_plain_registry_answers_without_credentials(registry: RunningRegistry) -> None:

@@ -10,7 +10,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import docker
@@ -98,7 +98,7 @@ def run_basic_registry() -> Iterator[RunningRegistry]:
     }
     files = {"htpasswd": HTPASSWD.encode()}
     with _container(environment, files=files, ready_status=401) as container:
-        yield _running(container, username=USERNAME, password=PASSWORD)
+        yield replace(_running(container), username=USERNAME, password=PASSWORD)
 
 
 @contextlib.contextmanager
@@ -130,7 +130,9 @@ def run_registry_trusting(
     }
     files = {"token-ca.pem": server.ca_pem}
     with _container(environment, files=files, ready_status=401) as container:
-        yield _running(container, username=USERNAME, password=PASSWORD, token_server=server)
+        yield replace(
+            _running(container), username=USERNAME, password=PASSWORD, token_server=server
+        )
 
 
 @contextlib.contextmanager
@@ -150,7 +152,7 @@ def run_tls_registry() -> Iterator[RunningRegistry]:
         ca_file = Path(folder, "ca.pem")
         authority.cert_pem.write_to_path(str(ca_file))
         with _container(environment, files=files, tls=True) as container:
-            yield _running(container, scheme="https", ca_file=ca_file)
+            yield replace(_running(container), scheme="https", ca_file=ca_file)
 
 
 def external_registry() -> RunningRegistry | None:
@@ -206,7 +208,7 @@ def _container(
         container.with_envs(REGISTRY_HTTP_SECRET=secrets.token_hex(16), **environment)
         container.waiting_for(ready)
         # testcontainers knows no host address; what stands here reaches docker-py as it is.
-        container.ports["5000/tcp"] = (LOOPBACK, None)  # type: ignore[assignment]
+        container.ports["5000/tcp"] = (LOOPBACK, None)  # type: ignore[assignment]  # an omission of its types
         for name, content in (files or {}).items():
             container.with_copy_into_container(content, f"/conf/{name}")
         yield stack.enter_context(container)
@@ -221,9 +223,9 @@ def _check_image() -> None:
             raise RegistryUnavailable(message) from None
 
 
-def _running(container: DockerContainer, **known: object) -> RunningRegistry:
+def _running(container: DockerContainer) -> RunningRegistry:
     port = container.get_exposed_port(5000)
-    return RunningRegistry(host=f"{LOOPBACK}:{port}", container=container, **known)  # type: ignore[arg-type]
+    return RunningRegistry(host=f"{LOOPBACK}:{port}", container=container)
 
 
 def owner_of(pid: int) -> str:
