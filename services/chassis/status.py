@@ -14,6 +14,7 @@ do not fit are counted in a last one.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -30,6 +31,12 @@ MAX_STATUS_BYTES = 24 * 1024
 """Chassis channels accept 64 KiB of metadata; a foreign client has to raise its 8 KiB limit."""
 
 DETAILS_KEY = "grpc-status-details-bin"
+
+_TRIED_AGAIN = frozenset({errors.RegistryUnavailable.reason})
+"""Reasons of calls that were tried again where they failed: each hop's retries would multiply."""
+
+_NO_RETRY = ("grpc-retry-pushback-ms", "-1")
+"""Tells gRPC's client to let a failure be (gRFC A6)."""
 
 _MAX_TEXT = 1024
 _CODES: Mapping[Kind, grpc.StatusCode] = {kind: grpc.StatusCode[kind.value] for kind in Kind}
@@ -114,8 +121,12 @@ def from_status(status: status_pb2.Status) -> LnsError:
 
 def to_grpc(error: LnsError) -> grpc.Status:
     """Returns what `context.abort_with_status` takes."""
-    converted: grpc.Status = rpc_status.to_status(to_status(error))
-    return converted
+    converted: Any = rpc_status.to_status(to_status(error))  # a named tuple
+    if error.reason in _TRIED_AGAIN:
+        trailers = (*converted.trailing_metadata, _NO_RETRY)
+        converted = converted._replace(trailing_metadata=trailers)
+    status: grpc.Status = converted
+    return status
 
 
 def from_rpc_error(error: grpc.aio.AioRpcError, *, target: str = "") -> LnsError:

@@ -43,13 +43,24 @@ async def test_an_idempotent_call_is_tried_again_while_the_peer_is_unavailable(
 
 
 async def test_four_attempts_are_made_and_the_error_is_the_last_ones(echo: Serving) -> None:
-    flaky = Flaky(9, errors.RegistryUnavailable("the registry is down"))
+    flaky = Flaky(9, errors.ServiceUnavailable("the next service is down"))
 
     async with echo(Echo=behaviour(flaky)) as stub:
-        with pytest.raises(errors.RegistryUnavailable, match="the registry is down"):
+        with pytest.raises(errors.ServiceUnavailable, match="the next service is down"):
             await stub.Echo(text("x"))
 
     assert flaky.attempts == 4
+
+
+async def test_what_was_tried_again_where_it_failed_is_not_tried_again(echo: Serving) -> None:
+    flaky = Flaky(9, errors.RegistryUnavailable("the registry is down", retry_after=1.0))
+
+    async with echo(Echo=behaviour(flaky)) as stub:
+        with pytest.raises(errors.RegistryUnavailable, match="the registry is down") as caught:
+            await stub.Echo(text("x"))
+
+    assert flaky.attempts == 1
+    assert caught.value.retry_after == 1.0
 
 
 async def test_a_call_that_may_not_be_repeated_is_not(echo: Serving) -> None:
