@@ -44,9 +44,11 @@ demo-clean: ## Remove the demo's registry and stop the services that it started
 
 # --- tests ----------------------------------------------------------------------------------------
 
+.PHONY: test check all-tests unit contract behaviour integration e2e
+test: setup check all-tests ## Run every check and every test; set everything up first
+
 # One run of pytest for all tiers, with every prerequisite promised: what is missing fails.
-.PHONY: test check unit contract behaviour integration e2e
-test: setup check ## Run every check and every test; set everything up first
+all-tests: setup
 	LNS_REQUIRE=registry,qemu $(pytest) --ignore=tests/benchmarks tests
 
 check: venv ## Check format, style, types, imports, protos and scripts
