@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urljoin
 
 from services.chassis import context
 from services.core.errors import (
@@ -24,7 +23,7 @@ from services.core.errors import (
 )
 from services.registry_gateway.adapters.authenticator import Authenticator, Scopes
 from services.registry_gateway.adapters.http_client import Body, HttpClient, Reply
-from services.registry_gateway.adapters.origin import Origin
+from services.registry_gateway.adapters.origin import Origin, resolve_url
 from services.registry_gateway.ports import Credentials
 from services.registry_gateway.progress import Stop
 
@@ -202,7 +201,7 @@ class Exchange:
             if reply.status_code not in _REDIRECTS or request.method not in _READING:
                 return reply
             with reply:
-                url = check_target(here, urljoin(url, reply.headers.get("Location", "")))
+                url = check_target(here, resolve_url(url, reply.headers.get("Location", "")))
         raise RegistryProtocol(
             f"{origin.authority} redirects more than {MAX_REDIRECTS} times",
             metadata={"registry": origin.authority},

@@ -179,6 +179,7 @@ class Reply:
         """Gives the connection back, or closes it where the body was not read to its end."""
         self._owned.close()
         if self._response.length_remaining == 0:
+            self._response.read()  # http.client takes an answer for unread until its end was seen
             self._response.release_conn()
         else:
             self._response.close()

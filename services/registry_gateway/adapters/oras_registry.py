@@ -8,7 +8,6 @@ retries, limits, and the bytes, which oras would lose or not verify (ADR 0030).
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Concatenate, Final, ParamSpec, TypeVar
-from urllib.parse import urljoin
 
 import oras.container
 import oras.provider
@@ -37,7 +36,7 @@ from services.core.reference import Reference
 from services.registry_gateway.adapters.download import Downloader
 from services.registry_gateway.adapters.exchange import Exchange, Request
 from services.registry_gateway.adapters.http_client import Reply
-from services.registry_gateway.adapters.origin import Locator
+from services.registry_gateway.adapters.origin import Locator, resolve_url
 from services.registry_gateway.adapters.registry_errors import error_of
 from services.registry_gateway.adapters.upload import Uploader, UploadTarget
 from services.registry_gateway.ports import BlobSource, Credential, Ingest, RawManifest
@@ -125,7 +124,7 @@ class _Repository(oras.provider.Registry):
     def next_page(self, reply: Reply) -> str:
         """Returns the URL of the page after this one, or the empty string."""
         link = reply.links.get("next", {}).get("url", "")
-        return urljoin(reply.url, link) if link else ""
+        return resolve_url(reply.url, link) if link else ""
 
     def error(self, reply: Reply) -> LnsError:
         """Returns the error of a failing answer."""

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from typing import Final, Self
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, urljoin, urlsplit
 
 from services.core.errors import RegistryProtocol
 from services.core.reference import DEFAULT_REGISTRY, is_loopback_host
@@ -66,6 +66,18 @@ class Locator:
     def host(self, origin: Origin) -> str:
         """Returns the registry host of an origin: the inverse of `origin`."""
         return DEFAULT_REGISTRY if origin.host == _HUB_API else origin.authority
+
+
+def resolve_url(base: str, target: str) -> str:
+    """Returns what a server at `base` means by `target`, absolute or relative.
+
+    Raises:
+        RegistryProtocol: it is no web address.
+    """
+    try:
+        return urljoin(base, target)
+    except ValueError as error:
+        raise RegistryProtocol(f"{target[:200]!r} is not a web address: {error}") from error
 
 
 def _split(url: str) -> tuple[SplitResult, int | None]:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import BinaryIO, Final
-from urllib.parse import urlencode, urljoin, urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from services.core.descriptor import Descriptor
 from services.core.errors import (
@@ -24,7 +24,7 @@ from services.core.errors import (
 )
 from services.registry_gateway.adapters.exchange import Exchange, Request, check_target
 from services.registry_gateway.adapters.http_client import CHUNK_BYTES, Reply
-from services.registry_gateway.adapters.origin import Origin
+from services.registry_gateway.adapters.origin import Origin, resolve_url
 from services.registry_gateway.adapters.registry_errors import error_of
 from services.registry_gateway.ports import BlobSource
 from services.registry_gateway.progress import Meter, Stage, Stop
@@ -270,7 +270,7 @@ class Uploader:
         location = reply.headers.get("Location", "")
         if not location:
             raise RegistryProtocol(f"{target.what}: the registry began an upload without a place")
-        return check_target(Origin.of_url(target.uploads_url), urljoin(reply.url, location))
+        return check_target(Origin.of_url(target.uploads_url), resolve_url(reply.url, location))
 
     def _lost_or(self, reply: Reply, target: UploadTarget) -> LnsError:
         """A session that is gone may begin anew; everything else is the registry's last word."""
