@@ -54,7 +54,7 @@ async def test_a_reason_of_a_newer_peer_keeps_its_name_and_code(echo: Serving) -
 
 
 @pytest.mark.parametrize("method", ["Store", "Count", "Sum", "Chat"])
-async def test_an_unexpected_exception_does_not_tell_the_caller_its_text(
+async def test_trap_4_an_unexpected_exception_does_not_tell_the_caller_its_text(
     echo: Serving, log_entries: list[dict[str, object]], method: str
 ) -> None:
     async def fail(_: Any, __: Any) -> Any:
@@ -78,7 +78,7 @@ async def test_an_unexpected_exception_does_not_tell_the_caller_its_text(
     assert logged["exc_info"]
 
 
-async def test_an_abort_of_the_handler_is_not_taken_for_a_defect(
+async def test_trap_3_an_abort_of_the_handler_is_not_taken_for_a_defect(
     echo: Serving, log_entries: list[dict[str, object]]
 ) -> None:
     async def abort(_: Any, context: Any) -> Any:
