@@ -40,8 +40,11 @@ def read_yaml(text: str, *, max_depth: int, max_nodes: int) -> object:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise YamlError(f"{_place(mark)}{error.problem or error.context}") from error
-    except yaml.YAMLError as error:
-        raise YamlError(str(error).replace("\n", " ")) from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise YamlError(
+            f"line {line}: character #x{error.character:04x} is not accepted"
+        ) from error
 
 
 class _Open:

@@ -1,0 +1,129 @@
+import time
+
+import pytest
+
+from services.core.artifacts.bounded_validator import MAX_ERRORS, SchemaValidator
+from services.core.errors import LimitExceeded, RegistryProtocol
+
+
+def messages(schema: dict[str, object], document: object) -> list[str]:
+    return [error.message for error in SchemaValidator(schema).errors(document)]
+
+
+@pytest.mark.parametrize(
+    ("schema", "valid", "invalid"),
+    [
+        ({"type": "string"}, "a", 1),
+        ({"required": ["a"]}, {"a": 1}, {}),
+        ({"pattern": "^a+$"}, "aa", "b"),
+        ({"patternProperties": {"^x": {"type": "integer"}}}, {"x1": 1, "y": "n"}, {"x1": "n"}),
+        ({"properties": {"a": True}, "additionalProperties": False}, {"a": 1}, {"b": 1}),
+        (
+            {"patternProperties": {"^x": True}, "additionalProperties": {"type": "integer"}},
+            {"xa": "t", "b": 1},
+            {"b": "t"},
+        ),
+        ({"uniqueItems": True}, [1, "1", {"a": 1}], [{"a": 1, "b": 2}, {"b": 2, "a": 1}]),
+        ({"$ref": "#/$defs/a", "$defs": {"a": {"const": 1}}}, 1, 2),
+        ({"unevaluatedProperties": False, "properties": {"a": True}}, {"a": 1}, {"b": 1}),
+        ({"prefixItems": [{"const": 1}], "items": False}, [1], [1, 2]),
+        ({"if": {"const": 1}, "then": False}, 2, 1),
+        (True, 1, None),
+        ({"$schema": "https://json-schema.org/draft/2020-12/schema", "minimum": 5}, 5, 4),
+    ],
+)  # fmt: skip
+def test_schemas_mean_what_the_standard_says(
+    schema: dict[str, object], valid: object, invalid: object
+) -> None:
+    assert messages(schema, valid) == []
+    if schema is not True:
+        assert messages(schema, invalid)
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {"type": "strng"},
+        {"properties": []},
+        {"minLength": -1},
+        {"required": "a"},
+        {"$ref": 5},
+        {"patternProperties": {"a": True}, "unevaluatedProperties": False},
+        {"allOf": [{"$defs": {"x": {"patternProperties": {}}}}], "unevaluatedProperties": True},
+    ],
+)
+def test_what_is_no_schema_or_not_a_safe_one_is_refused(schema: dict[str, object]) -> None:
+    with pytest.raises(RegistryProtocol):
+        SchemaValidator(schema)
+
+
+def test_a_schema_is_never_fetched() -> None:
+    validator = SchemaValidator({"$ref": "https://example.invalid/schema.json"})
+
+    with pytest.raises(RegistryProtocol, match=r"example\.invalid"):
+        validator.errors({})
+
+
+def test_a_pattern_that_backtracks_without_end_takes_no_time() -> None:
+    validator = SchemaValidator({"pattern": "^(a+)+$"})
+    begun = time.monotonic()
+
+    assert validator.errors("a" * 50_000 + "b")
+    assert time.monotonic() - begun < 1
+
+
+@pytest.mark.parametrize("pattern", [r"^(?!.*\.\.)/", r"(a)\1", "a{1000}{1000}{1000}", "x" * 5000])
+def test_a_pattern_that_cannot_be_matched_safely_is_left_to_its_author(pattern: str) -> None:
+    assert messages({"pattern": pattern}, "/..") == []
+
+
+def test_a_schema_without_end_is_refused() -> None:
+    validator = SchemaValidator({"$ref": "#"})
+
+    with pytest.raises((RegistryProtocol, LimitExceeded)):
+        validator.errors({})
+
+
+def test_a_schema_that_multiplies_itself_runs_out_of_steps() -> None:
+    levels = {
+        f"l{number}": {"allOf": [{"$ref": f"#/$defs/l{number + 1}"}] * 10} for number in range(12)
+    }
+    schema = {"$ref": "#/$defs/l0", "$defs": {**levels, "l12": {"type": "object"}}}
+
+    with pytest.raises(LimitExceeded):
+        SchemaValidator(schema, max_steps=5000).errors({})
+
+
+def test_a_large_document_in_a_message_is_short() -> None:
+    validator = SchemaValidator({"items": {"anyOf": [{"type": "string"}] * 20}})
+    document = [{"x": "y" * 1000, "z": ["w" * 1000]} for _ in range(3)] + [{}, []]
+
+    errors = validator.errors(document)
+
+    assert [error.message for error in errors] == [
+        "{…} is not valid under any of the given schemas",
+        "{…} is not valid under any of the given schemas",
+        "{…} is not valid under any of the given schemas",
+        "{} is not valid under any of the given schemas",
+        "[] is not valid under any of the given schemas",
+    ]
+
+
+def test_a_long_text_in_a_message_is_short() -> None:
+    (error,) = SchemaValidator({"type": "integer"}).errors("y" * 1000)
+
+    assert len(error.message) < 200
+
+
+def test_errors_end_at_a_limit() -> None:
+    assert len(SchemaValidator({"items": {"const": 1}}).errors([0] * 5000)) == MAX_ERRORS
+
+
+def test_shared_schemas_are_found_by_their_id() -> None:
+    shared = {"$id": "https://example.invalid/parts.json", "$defs": {"n": {"type": "integer"}}}
+    schema = {"$id": "https://example.invalid/a.json", "$ref": "parts.json#/$defs/n"}
+
+    validator = SchemaValidator(schema, shared=[shared])
+
+    assert validator.errors(1) == []
+    assert len(validator.errors("a")) == 1
