@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 import structlog
+from hypothesis import HealthCheck, settings
 from structlog.testing import LogCapture
+
+# How long an example takes says nothing on a machine that does other things too.
+settings.register_profile("lns", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("lns")
 
 
 @pytest.fixture

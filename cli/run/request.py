@@ -159,7 +159,7 @@ def parse_platform(text: str | None) -> descriptor_pb2.Platform | None:
     return descriptor_pb2.Platform(
         os=parts[0],
         architecture=parts[1],
-        variant=parts[2] if len(parts) > 2 else "",  # noqa: PLR2004
+        variant=parts[2] if len(parts) > 2 else "",  # noqa: PLR2004  # the third part
     )
 
 

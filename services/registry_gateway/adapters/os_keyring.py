@@ -44,7 +44,7 @@ def open_keyring() -> OsKeyring | None:
     """Returns the keyring of this machine, or None where there is none."""
     # Late: it looks for desktop services when it is imported, which few servers have.
     import keyring  # noqa: PLC0415
-    import keyring.errors  # noqa: PLC0415
+    import keyring.errors  # noqa: PLC0415  # see above
 
     backend = keyring.get_keyring()
     if getattr(backend, "priority", 0) < 1:
