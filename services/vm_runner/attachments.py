@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from services.core.errors import LnsError
+from services.vm_runner import lifecycle
 from services.vm_runner.exit_status import exec_message, exit_status, signal_number, start_failure
 from services.vm_runner.guest_handles import GuestProcess, GuestStream
 from services.vm_runner.guest_messages import ProcessSpec
@@ -18,7 +19,7 @@ from services.vm_runner.guest_plan import exec_process
 from services.vm_runner.guest_session import GuestSession
 from services.vm_runner.run_life import RunLife
 from services.vm_runner.run_log import LogPlace, LogStream
-from services.vm_runner.runs import ExecRequest, ExitStatus, TerminalSize
+from services.vm_runner.runs import ExecRequest, ExitStatus, RunState, TerminalSize
 
 _LEFTOVER_SECONDS = 2.0
 
@@ -89,12 +90,13 @@ class WorkloadAttachment:
     def __init__(self, life: RunLife, place: LogPlace) -> None:
         self._life = life
         self._place = place
+        self._boot = life.run.boot
 
     async def output(self) -> AsyncGenerator[Output, None]:
         """Yields what the workload writes, until the run has ended."""
         async for chunks in self._life.log.follow(self._place, held=True):
             for chunk in chunks:
-                if chunk.data:
+                if chunk.data and chunk.boot >= self._boot:
                     yield Output(stream=chunk.stream, data=chunk.data)
 
     async def exit_status(self) -> ExitStatus:
@@ -227,9 +229,13 @@ async def attach_workload(life: RunLife, *, replay: bool) -> Attachment:
     Args:
         life: the run.
         replay: begin with what the workload has written since its start.
+
+    Raises:
+        RunStateConflict: the run was never started.
     """
-    place = life.log_start if replay else await life.log.end()
-    return WorkloadAttachment(life, place)
+    if life.run.state is RunState.CREATED:
+        lifecycle.require(life.run, *lifecycle.LIVE, to="attach to")
+    return WorkloadAttachment(life, LogPlace() if replay else await life.log.end())
 
 
 async def attach_exec(
@@ -242,7 +248,7 @@ async def attach_exec(
         GuestUnreachable: the guest does not answer.
         VmFailed: the process could not be started: its user is unknown, for example.
     """
-    session, _ = life.guest()
+    session = life.guest()
     process_id = session.new_id()
     spec = exec_process(
         life.run,

@@ -25,10 +25,10 @@ from services.vm_runner.adapters.qemu.command_line import Accelerator, Architect
 from services.vm_runner.adapters.qemu.hypervisor import QemuHypervisor
 from services.vm_runner.adapters.run_files import RunFiles
 from services.vm_runner.host import AcceleratorReport, Host
-from services.vm_runner.run_life import Surroundings
 from services.vm_runner.runner import Runner
 from services.vm_runner.servicer import VmServicer
 from services.vm_runner.settings import VmProcess, VmSettings
+from services.vm_runner.surroundings import Surroundings
 
 _THREADS = 16
 _ARCHITECTURES = {

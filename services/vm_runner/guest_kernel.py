@@ -81,7 +81,7 @@ _DECOMPRESSORS: Mapping[bytes, Callable[[bytes], bytes]] = {
 def _no_kernel(name: str, reason: str) -> HostUnready:
     return HostUnready(
         f"{name} cannot be booted: {reason}",
-        hint="name another kernel with vm.kernel, or fetch Debian's with scripts/setup",
+        hint="name another kernel with vm.kernel, or fetch Debian's with scripts/setup/kernel",
         metadata={"kernel": name},
     )
 

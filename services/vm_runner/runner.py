@@ -23,8 +23,9 @@ from services.core.run_plan import RunPlan
 from services.vm_runner import lifecycle, names
 from services.vm_runner.exit_status import signal_number
 from services.vm_runner.ports import Machine
-from services.vm_runner.run_life import RunLife, Surroundings
-from services.vm_runner.runs import Failure, Run, RunEvent, RunOptions, RunState, RunUsage
+from services.vm_runner.run_life import RunLife
+from services.vm_runner.runs import Failure, Run, RunOptions, RunState, RunUsage
+from services.vm_runner.surroundings import Surroundings
 
 log = structlog.get_logger()
 
@@ -162,8 +163,8 @@ class Runner:
         """Sends a signal to the workload."""
         life = self.find(text)
         number = signal_number(signal or "KILL")
-        _, process = life.guest()
-        process.signal(number)
+        life.guest()
+        life.signal(number)
         return life.run
 
     async def pause(self, text: str) -> Run:
@@ -280,8 +281,7 @@ class Runner:
     # ---- inside ----
 
     def _add(self, run: Run) -> RunLife:
-        life = RunLife(run, self._around)
-        life.on_ended = self._on_ended
+        life = RunLife(run, self._around, on_ended=self._on_ended)
         self._lives[run.run_id] = life
         if run.request_id:
             self._by_request[run.request_id] = run.run_id
@@ -298,7 +298,7 @@ class Runner:
         self._by_request.pop(run.request_id, None)
         await self._around.store.remove(run.run_id)
         await self._release(run)
-        life.history.add(RunEvent(sequence=run.sequence + 1, event_time=_now(), removed=True))
+        life.removed()
 
     async def _release(self, run: Run) -> None:
         if not run.image_digest:

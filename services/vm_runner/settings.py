@@ -8,7 +8,7 @@ from services.chassis.settings import PeerSettings, ProcessSettings
 from services.chassis.settings_tree import setting
 from services.chassis.settings_values import ByteCount, Seconds
 from services.vm_runner.adapters.qemu.accelerator import AcceleratorMode
-from services.vm_runner.run_life import RunnerLimits
+from services.vm_runner.surroundings import RunnerLimits
 
 
 def kernel_cache(environment: Mapping[str, str]) -> Path:

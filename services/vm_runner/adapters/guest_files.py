@@ -25,7 +25,7 @@ from services.vm_runner.ports import BootFiles
 _FORMAT = "1"
 _MODULES = ("virtio_blk", "erofs", "overlay")
 _KERNEL_MAX = 256 << 20
-_WAY_OUT = "run scripts/fetch-kernel, or name a kernel with vm_runner.kernel"
+_WAY_OUT = "run scripts/setup/kernel, or name a kernel with vm_runner.kernel"
 
 
 class GuestFileCache:

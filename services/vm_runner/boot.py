@@ -1,0 +1,299 @@
+"""One microVM of a run: from its start (or its adoption) until it is gone.
+
+What the guest is asked for can be asked for twice, so that an adoption takes the same way as a
+start: who finds the machine configured and the workload started goes on from there, with the
+streams from where the log stands.
+"""
+
+import asyncio
+import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+import structlog
+
+from services.core.errors import GuestUnreachable, LnsError, VmFailed
+from services.vm_runner import lifecycle
+from services.vm_runner.exit_status import exec_message, exit_status, start_failure
+from services.vm_runner.guest_handles import GuestProcess, GuestStream
+from services.vm_runner.guest_plan import (
+    MAIN_PROCESS,
+    WRITABLE_SERIAL,
+    guest_config,
+    image_disks,
+    workload,
+)
+from services.vm_runner.guest_session import GuestSession, open_session
+from services.vm_runner.ports import Disk, Image, Machine, MachineSpec
+from services.vm_runner.run_log import LogChunk, LogStream, RunLog
+from services.vm_runner.runs import BootTimes, ExitStatus, Run, RunState
+from services.vm_runner.surroundings import Surroundings
+
+log = structlog.get_logger()
+
+_MIB = 1 << 20
+_KILLED = ExitStatus(code=137, signal="KILL")
+_DETAIL_CHARACTERS = 1000
+
+
+class BootedRun(Protocol):
+    """What a boot needs of the run that it is one of."""
+
+    @property
+    def run(self) -> Run:
+        """The run as it is."""
+        ...
+
+    @property
+    def log(self) -> RunLog:
+        """Where its output goes."""
+        ...
+
+    async def update(self, run: Run) -> None:
+        """Records a new state and tells those who watch."""
+        ...
+
+    async def wait_while(self, *states: RunState) -> Run:
+        """Waits until the run is in none of some states."""
+        ...
+
+    def reached(self) -> None:
+        """Tells those who wait that the workload can be reached."""
+        ...
+
+
+class Boot:
+    """One microVM of a run."""
+
+    def __init__(self, owner: BootedRun, surroundings: Surroundings) -> None:
+        self.machine: Machine | None = None
+        self.session: GuestSession | None = None
+        self.process: GuestProcess | None = None
+        self._owner = owner
+        self._around = surroundings
+        self._cut_off = False
+
+    async def run(self, machine: Machine | None) -> None:
+        """Boots unless a machine is given, carries output, records the end, sees the VMM end.
+
+        Cancelled, it leaves the microVM alone.
+
+        Raises:
+            LnsError: the run failed; its VMM is gone.
+        """
+        began = time.monotonic()
+        adopted = machine is not None
+        try:
+            self.machine = machine or await self._start()
+            if self._cut_off:  # stopped before there was a machine to kill
+                await self.machine.kill()
+            if adopted:
+                await self._agree_on_pause(self.machine)
+            await self._serve(self.machine, began)
+        except Exception:
+            if self.machine is not None:
+                await self.machine.kill()
+            raise
+        finally:
+            self.session = self.process = None
+        await self._end(self.machine)
+
+    async def finish(self, machine: Machine) -> None:
+        """Ends a microVM that was left behind after its end had been recorded."""
+        try:
+            connection = await machine.connect()
+            seconds = self._around.limits.shutdown_seconds
+            async with open_session(connection, answer_seconds=seconds) as session:
+                await self._shut_down(session)
+        except LnsError as error:
+            log.warning("guest_not_shut_down", message=error.message)
+        await self._end(machine)
+
+    async def cut_off(self) -> None:
+        """Ends the VMM by force; `run` then records how the run ended."""
+        self._cut_off = True
+        if self.machine is not None:
+            await self.machine.kill()
+
+    # ---- the way there ----
+
+    async def _lease(self) -> Image | None:
+        run = self._owner.run
+        if not run.image_digest:
+            return None
+        return await self._around.images.lease(run.run_id, run.image_digest)
+
+    async def _start(self) -> Machine:
+        run, around = self._owner.run, self._around
+        image = await self._lease()
+        directory = around.store.directory(run.run_id)
+        writable = directory / "writable.img"
+        size = run.plan.resources.disk_mib * _MIB or around.limits.disk_bytes
+        await around.disks.ensure(writable, size_bytes=size)
+        disks = image_disks(image) if image else ()
+        machine = await around.hypervisor.start(
+            MachineSpec(
+                run_id=run.run_id,
+                directory=directory,
+                vcpus=run.plan.resources.vcpus,
+                memory_mib=run.plan.resources.memory_mib,
+                disks=(*disks, Disk(serial=WRITABLE_SERIAL, path=writable, read_only=False)),
+            )
+        )
+        await self._owner.update(
+            replace(self._owner.run, vmm_pid=machine.pid, accelerator=machine.accelerator)
+        )
+        return machine
+
+    async def _agree_on_pause(self, machine: Machine) -> None:
+        """Has the record say what the machine does; a crash may have come between the two."""
+        run = self._owner.run
+        paused = await machine.is_paused()
+        if paused and run.state is RunState.RUNNING:
+            await self._owner.update(lifecycle.paused(run))
+        elif not paused and run.state is RunState.PAUSED:
+            await self._owner.update(lifecycle.resumed(run))
+        elif paused and run.state is not RunState.PAUSED:
+            await machine.resume()
+
+    async def _serve(self, machine: Machine, began: float) -> None:
+        """Talks to the guest until its workload has ended and that is recorded."""
+        started = time.monotonic()
+        await self._owner.wait_while(RunState.PAUSED)  # nobody in there could answer
+        seconds = self._around.limits.boot_seconds
+        try:
+            connection = await machine.connect()
+            async with open_session(connection, answer_seconds=seconds) as session:
+                greeted = time.monotonic()
+                self.session = session
+                await self._configure(session)
+                mounted = time.monotonic()
+                process = await self._start_workload(session)
+                times = BootTimes(
+                    prepare=timedelta(seconds=started - began),
+                    boot=timedelta(seconds=greeted - started),
+                    mount=timedelta(seconds=mounted - greeted),
+                    exec=timedelta(seconds=time.monotonic() - mounted),
+                )
+                await self._see_to_the_end(session, process, times)
+                await self._shut_down(session)
+        except GuestUnreachable as error:
+            await self._explain(machine, error)
+
+    async def _configure(self, session: GuestSession) -> None:
+        if session.is_configured:
+            configured = await session.configured()
+        else:
+            image = await self._lease()
+            pids = self._around.limits.pids
+            configured = await session.configure(
+                guest_config(self._owner.run, image, pids_limit=pids)
+            )
+        if configured.errno:
+            raise VmFailed(
+                f"the guest could not be set up: {configured.stage}: {configured.text}",
+                metadata={"stage": configured.stage},
+            )
+
+    async def _start_workload(self, session: GuestSession) -> GuestProcess:
+        """Starts the workload, or finds it again; its streams go on where the log stands."""
+        run = self._owner.run
+        spec = workload(run)
+        progress = await self._owner.log.progress(run.boot)
+        for stream in LogStream:
+            received, ended = progress.get(stream, (0, False))
+            if not ended and stream in (spec.stdio_stream, spec.stderr_stream):
+                session.open_stream(stream, received=received)
+        session.reset_unclaimed()
+        process = session.start_process(MAIN_PROCESS, spec, open_streams=False)
+        state = await process.wait_started()
+        failure = start_failure(state, program=spec.argv[0])
+        if failure is not None:
+            raise failure
+        if not run.options.stdin and session.has_stream(LogStream.STDOUT):
+            session.stream(LogStream.STDOUT).finish()
+        return process
+
+    # ---- the workload's time ----
+
+    async def _see_to_the_end(
+        self, session: GuestSession, process: GuestProcess, times: BootTimes
+    ) -> None:
+        self.process = process
+        self._owner.reached()
+        if self._owner.run.state in (RunState.STARTING, RunState.STOPPING):
+            run = replace(self._owner.run, boot_times=times)
+            await self._owner.update(lifecycle.running(run, now=_now()))
+        async with asyncio.TaskGroup() as pumps:
+            for stream in LogStream:
+                if session.has_stream(stream):
+                    pumps.create_task(self._pump(session.stream(stream), stream))
+            state = await process.wait_ended()
+        run = self._owner.run
+        message = exec_message(state, program=run.plan.argv[0])
+        if message:
+            await self._append(LogStream.STDERR, message.encode(), ended=True)
+        run = replace(self._owner.run, oom_kills=run.oom_kills + int(state.oom_killed))
+        await self._owner.update(lifecycle.exited(run, exit_status(state), now=_now()))
+        if not lifecycle.wants_restart(self._owner.run):
+            self._owner.log.close()  # who is attached need not wait for the guest's shutdown
+
+    async def _pump(self, stream: GuestStream, name: LogStream) -> None:
+        """Carries a stream into the log; acknowledged is only what is there."""
+        ended = False
+        while not ended:
+            data, ended = await stream.receive()
+            await self._append(name, data, ended=ended)
+            stream.acknowledge(len(data), ended=ended)
+
+    async def _append(self, stream: LogStream, data: bytes, *, ended: bool) -> None:
+        boot = self._owner.run.boot
+        progress = await self._owner.log.progress(boot)
+        position, _ = progress.get(stream, (0, False))
+        chunk = LogChunk(
+            boot=boot,
+            stream=stream,
+            position=position,
+            time_ns=time.time_ns(),
+            data=data,
+            ended=ended,
+        )
+        await self._owner.log.append([chunk])
+
+    # ---- the end ----
+
+    async def _explain(self, machine: Machine, error: GuestUnreachable) -> None:
+        """Ends a run whose guest is gone: as it was asked to, or with what is known."""
+        run = self._owner.run
+        if run.state not in lifecycle.LIVE:
+            return
+        if run.stop_requested:
+            await self._owner.update(lifecycle.exited(run, _KILLED, now=_now()))
+            return
+        details = await machine.diagnose()
+        log.warning("guest_lost", message=error.message, details=details)
+        raise VmFailed(
+            f"the microVM of run {run.name} failed: {error.message}",
+            metadata={"details": details[-_DETAIL_CHARACTERS:]},
+        ) from error
+
+    async def _shut_down(self, session: GuestSession) -> None:
+        """Has the guest write back; its end is recorded already, so nothing here fails the run."""
+        try:
+            async with asyncio.timeout(self._around.limits.shutdown_seconds):
+                await session.shut_down()
+        except (TimeoutError, LnsError) as error:
+            log.warning("guest_not_shut_down", message=str(error))
+
+    async def _end(self, machine: Machine) -> None:
+        try:
+            async with asyncio.timeout(self._around.limits.shutdown_seconds):
+                await machine.wait()
+        except TimeoutError:
+            await machine.kill()
+        self.machine = None
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

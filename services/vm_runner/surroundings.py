@@ -1,0 +1,34 @@
+"""What every run of a node is given: the outside, and limits."""
+
+from dataclasses import dataclass
+
+from services.vm_runner.ports import DiskMaker, Hypervisor, ImageSource, LogStorage, RunStore
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunnerLimits:
+    """Sizes and times that hold for every run.
+
+    Attributes:
+        boot_seconds: longest time from the VMM's start to the agent's answer.
+        disk_bytes: size of a writable layer where the plan names none.
+        pids: processes where the run names none.
+        shutdown_seconds: longest time for a guest to write back after its workload ended.
+    """
+
+    boot_seconds: float = 60.0
+    disk_bytes: int = 8 << 30
+    pids: int = 4096
+    shutdown_seconds: float = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Surroundings:
+    """What a run's life needs from outside."""
+
+    hypervisor: Hypervisor
+    images: ImageSource
+    store: RunStore
+    logs: LogStorage
+    disks: DiskMaker
+    limits: RunnerLimits
