@@ -13,10 +13,12 @@ from services.chassis.blocking import Blocking
 from services.chassis.channel import open_channel
 from services.chassis.locks import owner_lock
 from services.chassis.server import Service
+from services.chassis.settings import suite_target
 from services.materializer.adapters.catalogue import Catalogue
 from services.materializer.adapters.disk_images import DiskImages
 from services.materializer.adapters.disk_layers import DiskLayers
 from services.materializer.adapters.gateway_blobs import GatewayBlobs
+from services.materializer.adapters.gateway_refetch import GatewayRefetch
 from services.materializer.adapters.shared_blobs import SharedBlobs
 from services.materializer.adapters.store_files import StoreFiles
 from services.materializer.adapters.worker_composer import WorkerComposer
@@ -27,6 +29,7 @@ from services.materializer.pins import Pins
 from services.materializer.ports import Blobs
 from services.materializer.servicer import MaterializerServicer
 from services.materializer.settings import BlobAccess, MaterializerProcess, MaterializerSettings
+from services.materializer.verification import Verify
 
 SOCKET = "materializer.sock"
 _FILE_THREADS = 4
@@ -62,22 +65,34 @@ async def open_materializer(home: Path, own: MaterializerSettings) -> AsyncItera
         workers = await stack.enter_async_context(Workers(own.worker_count))
         layers = DiskLayers(files, workers, blocking, own.limits.as_limits())
         composer = WorkerComposer(files, workers)
+        gateway = await stack.enter_async_context(
+            open_channel(
+                own.registry_gateway,
+                registry_service_pb2.DESCRIPTOR,
+                default_target=suite_target(home),
+            )
+        )
         blobs: Blobs
         if own.blobs is BlobAccess.SHARED:
             blobs = SharedBlobs(home, blocking)
         else:
-            channel = await stack.enter_async_context(
-                open_channel(own.registry_gateway, registry_service_pb2.DESCRIPTOR)
-            )
-            blobs = GatewayBlobs(channel, files)
+            blobs = GatewayBlobs(gateway, files)
         pins = Pins()
         materialize = Materialize(
             blobs=blobs, layers=layers, composer=composer, images=images, pins=pins
         )
-        library = Library(
-            layers=layers, composer=composer, images=images, pins=pins, materialize=materialize
+        servicer = MaterializerServicer(
+            materialize=materialize,
+            library=Library(layers=layers, composer=composer, images=images, pins=pins),
+            verify=Verify(
+                composer=composer,
+                images=images,
+                pins=pins,
+                materialize=materialize,
+                refetch=GatewayRefetch(gateway),
+            ),
+            blocking=blocking,
         )
-        servicer = MaterializerServicer(materialize=materialize, library=library, blocking=blocking)
         yield Service(
             add_to_server=rpc.add_MaterializerServiceServicer_to_server,
             servicer=servicer,

@@ -1,10 +1,9 @@
 """Images and what they are made of, as values."""
 
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from typing import Self
 
 from services.core.digest import Digest
 from services.core.errors import RequestInvalid
@@ -42,6 +41,7 @@ class Image:
         inode_count: number of inodes.
         has_acl: whether an inode has a POSIX access control list.
         read_only_paths: mounts that the workload may not change, sorted.
+        mounts: the artifacts that the mounts' layer was made from.
         create_time: when it was made.
     """
 
@@ -52,6 +52,7 @@ class Image:
     inode_count: int
     has_acl: bool
     read_only_paths: tuple[str, ...]
+    mounts: tuple["Mount", ...]
     create_time: datetime
 
 
@@ -173,23 +174,20 @@ class Pruned:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LayerDamage:
-    """What is damaged in a layer of an image.
+class Damage:
+    """What is damaged of an image.
 
     Attributes:
+        diff_id: the layer, None for the metadata image.
         path: path in the image, or the store's file where no path can be told.
         object_digest: fs-verity digest of the object, hexadecimal, or empty.
     """
 
-    diff_id: Digest
+    diff_id: Digest | None
     path: str
     object_digest: str
     description: str
     repaired: bool = False
-
-    def as_repaired(self) -> Self:
-        """The same damage, now gone."""
-        return replace(self, repaired=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,7 +196,7 @@ class Verification:
 
     object_count: int
     checked_bytes: int
-    damages: tuple[LayerDamage, ...] = ()
+    damages: tuple[Damage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,7 +19,7 @@ from services.materializer.layers.ingest import ENTRIES, OBJECTS, ingest_layer, 
 from services.materializer.layers.limits import LayerLimits
 from services.materializer.layers.names import Opaque
 from services.materializer.merge import Merger
-from services.materializer.verify import check_layer
+from services.materializer.verify import check_image, check_layer
 
 READ_ONLY_XATTR = b"trusted.lns.read_only"
 """Marks the root of a mount that the workload may not change; part of the tree and its digest."""
@@ -88,16 +88,17 @@ def write_dump(request: Request, _: Progress) -> dict[str, Any]:
 
 
 def verify_layers(request: Request, progress: Progress) -> dict[str, Any]:
-    """Hashes every object of `layers` again; damages are named by path."""
+    """Hashes every object of `layers` and `image` again; damages are named by path."""
     paths = _object_paths(request)
-    checks = []
+    image = check_image(Path(request["image"]), request["digest"])
+    checks = [{"diff_id": "", **asdict(image)}]
     done = 0
     for layer in request["layers"]:
         check = check_layer(Path(layer["directory"]), paths)
         done += check.checked_bytes
         progress(done)
         checks.append({"diff_id": layer["diff_id"], **asdict(check)})
-    return {"layers": checks}
+    return {"checks": checks}
 
 
 def _object_paths(request: Request) -> dict[str, str]:

@@ -7,17 +7,14 @@ from enum import Enum
 from pathlib import Path
 
 from services.core.digest import Digest
-from services.core.errors import ImageUnknown, InUse, LnsError, RequestInvalid
+from services.core.errors import ImageUnknown, InUse, RequestInvalid
 from services.materializer.images import (
     Image,
-    LayerSource,
     Lease,
     Pruned,
     Usage,
-    Verification,
     image_prefix,
 )
-from services.materializer.materialize import Materialize
 from services.materializer.pins import Pins
 from services.materializer.ports import Composer, Images, Layers
 
@@ -43,14 +40,12 @@ class Library:
         composer: Composer,
         images: Images,
         pins: Pins,
-        materialize: Materialize,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self._layers = layers
         self._composer = composer
         self._images = images
         self._pins = pins
-        self._materialize = materialize
         self._now = now
 
     async def get(self, name: str) -> Image:
@@ -107,45 +102,6 @@ class Library:
             layer_bytes=sum(stored.values()),
             reclaimable_bytes=reclaimable.freed_bytes,
         )
-
-    async def verify(self, name: str, *, repair: bool) -> Verification:
-        """Hashes every object of an image again; with `repair` makes damaged layers anew.
-
-        Raises:
-            ImageUnknown: there is no such image.
-            ServiceUnavailable: the gateway does not answer (repair only).
-        """
-        image = await self.get(name)
-        diff_ids = [layer.diff_id for layer in image.layers]
-        with self._pins.hold(diff_ids):
-            found = await self._composer.verify(diff_ids, image.read_only_paths)
-            if not repair or not found.damages:
-                return found
-            repaired = await self._repair(image, {damage.diff_id for damage in found.damages})
-            if not repaired:
-                return found
-            after = await self._composer.verify(diff_ids, image.read_only_paths)
-        still = {(damage.diff_id, damage.object_digest) for damage in after.damages}
-        return Verification(
-            object_count=after.object_count,
-            checked_bytes=after.checked_bytes,
-            damages=tuple(
-                damage if (damage.diff_id, damage.object_digest) in still else damage.as_repaired()
-                for damage in found.damages
-            ),
-        )
-
-    async def _repair(self, image: Image, damaged: set[Digest]) -> bool:
-        """Makes layers again from their blobs; says whether any could be."""
-        any_repaired = False
-        for layer in image.layers:
-            if layer.diff_id not in damaged or layer.blob_digest is None:
-                continue
-            source = LayerSource(blob_digest=layer.blob_digest, blob_bytes=0, diff_id=layer.diff_id)
-            with contextlib.suppress(LnsError):
-                await self._materialize.rebuild(source)
-                any_repaired = True
-        return any_repaired
 
     @contextlib.asynccontextmanager
     async def file(self, name: str, what: ImageFile, diff_id: Digest | None) -> AsyncIterator[Path]:

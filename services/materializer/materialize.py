@@ -2,8 +2,8 @@
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 
 from services.chassis.single_flight import SingleFlight
@@ -74,6 +74,12 @@ class Materialize:
         async with self._blobs.file(source.blob_digest) as path:
             await self._layers.build(source, path, lambda _: None, replace=True)
 
+    async def rebuild_mounts(self, mounts: Sequence[Mount]) -> None:
+        """Makes a layer of mounts again, in place of the one in the store; raises as `run`."""
+        plan = await read_mounts(self._blobs, mounts)
+        if plan.diff_id is not None:
+            await self._build_mounts(plan, plan.diff_id, replace=True)
+
     async def _make(
         self, manifest_digest: Digest | None, plan: MountPlan, key: str, watch: Watcher
     ) -> Image:
@@ -95,6 +101,7 @@ class Materialize:
                     inode_count=composed.inode_count,
                     has_acl=composed.has_acl,
                     read_only_paths=plan.read_only,
+                    mounts=plan.mounts,
                     create_time=datetime.now(UTC),
                 )
                 return await self._images.add(image, path, key=key)
@@ -117,15 +124,15 @@ class Materialize:
         total = source.blob_bytes
         step = Progress(digest=source.blob_digest, stage=Stage.WAITING, total_bytes=total)
         if await self._layers.find(source.diff_id) is not None:
-            watch(replace(step, stage=Stage.EXISTS, done_bytes=total))
+            watch(dataclasses.replace(step, stage=Stage.EXISTS, done_bytes=total))
             return
         watch(step)
 
         def told(done: int) -> None:
-            watch(replace(step, stage=Stage.UNPACKING, done_bytes=done))
+            watch(dataclasses.replace(step, stage=Stage.UNPACKING, done_bytes=done))
 
         await self._layer_flights.run(source.diff_id, lambda: self._build_layer(source, told))
-        watch(replace(step, stage=Stage.DONE, done_bytes=total))
+        watch(dataclasses.replace(step, stage=Stage.DONE, done_bytes=total))
 
     async def _build_layer(self, source: LayerSource, told: Callable[[int], None]) -> None:
         try:
@@ -138,26 +145,32 @@ class Materialize:
     async def _have_mounts(self, plan: MountPlan, diff_id: Digest, watch: Watcher) -> None:
         step = Progress(digest=diff_id, stage=Stage.WAITING)
         if await self._layers.find(diff_id) is not None:
-            watch(replace(step, stage=Stage.EXISTS))
+            watch(dataclasses.replace(step, stage=Stage.EXISTS))
             return
         watch(step)
         await self._layer_flights.run(diff_id, lambda: self._build_mounts(plan, diff_id))
-        watch(replace(step, stage=Stage.DONE))
+        watch(dataclasses.replace(step, stage=Stage.DONE))
 
-    async def _build_mounts(self, plan: MountPlan, diff_id: Digest) -> None:
+    async def _build_mounts(
+        self, plan: MountPlan, diff_id: Digest, *, replace: bool = False
+    ) -> None:
         digests = {digest for source in plan.sources for digest in source.blobs}
         async with contextlib.AsyncExitStack() as files:
             blobs = {
                 digest: await files.enter_async_context(self._blobs.file(digest))
                 for digest in sorted(digests)
             }
-            await self._layers.build_mounts(diff_id, plan.sources, blobs)
+            await self._layers.build_mounts(diff_id, plan.sources, blobs, replace=replace)
 
     async def _described(self, diff_id: Digest, source: LayerSource | None) -> ImageLayer:
         layer = await self._layers.find(diff_id)
         if layer is None:
             raise AssertionError("a pinned layer stays in the store")
-        return replace(layer, blob_digest=source.blob_digest) if source is not None else layer
+        return (
+            dataclasses.replace(layer, blob_digest=source.blob_digest)
+            if source is not None
+            else layer
+        )
 
 
 def _first(failures: BaseExceptionGroup[LnsError]) -> LnsError:

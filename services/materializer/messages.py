@@ -151,7 +151,7 @@ def format_verification(found: Verification) -> pb.VerifyImageResponse:
             pb.Damage(
                 path=damage.path,
                 object_digest=f"sha256:{damage.object_digest}" if damage.object_digest else "",
-                diff_id=damage.diff_id,
+                diff_id=damage.diff_id or "",
                 repaired=damage.repaired,
                 description=damage.description,
             )

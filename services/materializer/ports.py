@@ -58,7 +58,12 @@ class Layers(Protocol):
         """
 
     async def build_mounts(
-        self, diff_id: Digest, mounts: Sequence[MountSource], blobs: Mapping[Digest, Path]
+        self,
+        diff_id: Digest,
+        mounts: Sequence[MountSource],
+        blobs: Mapping[Digest, Path],
+        *,
+        replace: bool = False,
     ) -> None:
         """Makes one layer of mounts; raises LayerUnsafe as `build`."""
 
@@ -90,8 +95,15 @@ class Composer(Protocol):
     ) -> AbstractAsyncContextManager[Path]:
         """Yields a file with the composefs dump of merged layers; raises as `compose`."""
 
-    async def verify(self, layers: Sequence[Digest], read_only: Sequence[str]) -> Verification:
-        """Hashes every object of the layers again."""
+    async def verify(
+        self,
+        layers: Sequence[Digest],
+        read_only: Sequence[str],
+        *,
+        metadata: Path,
+        digest: Digest,
+    ) -> Verification:
+        """Hashes every object of the layers again, and the metadata image."""
 
 
 class Images(Protocol):
@@ -112,6 +124,9 @@ class Images(Protocol):
 
         Returns the image as it is recorded: an equal one may have been there before.
         """
+
+    async def restore(self, digest: Digest, metadata: Path) -> None:
+        """Puts a metadata image in the place of one that is damaged."""
 
     async def list(self, *, before: tuple[datetime, str] | None, limit: int) -> Sequence[Image]:
         """Returns at most `limit` images, newest first, those behind `before` only."""
@@ -134,3 +149,15 @@ class Images(Protocol):
 
     def metadata_file(self, digest: Digest) -> Path:
         """The metadata image of an image."""
+
+
+class Refetch(Protocol):
+    """Brings back what the gateway's store has lost."""
+
+    async def manifest(self, digest: Digest) -> None:
+        """Pulls a manifest with everything it names again, from where it once came.
+
+        Raises:
+            BlobsMissing: the gateway does not know where it came from.
+            LnsError: the registry's, where it cannot be pulled.
+        """

@@ -14,14 +14,18 @@ from services.materializer import messages
 from services.materializer.images import Materialized, Progress
 from services.materializer.library import Library
 from services.materializer.materialize import Materialize
+from services.materializer.verification import Verify
 
 
 class MaterializerServicer(rpc.MaterializerServiceServicer):
     """The service on top of its use cases."""
 
-    def __init__(self, *, materialize: Materialize, library: Library, blocking: Blocking) -> None:
+    def __init__(
+        self, *, materialize: Materialize, library: Library, verify: Verify, blocking: Blocking
+    ) -> None:
         self._materialize = materialize
         self._library = library
+        self._verify = verify
         self._blocking = blocking
 
     async def Materialize(
@@ -63,7 +67,7 @@ class MaterializerServicer(rpc.MaterializerServiceServicer):
         self, request: pb.VerifyImageRequest, context: Any
     ) -> pb.VerifyImageResponse:
         """Hashes every object of an image again."""
-        found = await self._library.verify(request.image, repair=request.repair)
+        found = await self._verify.run(request.image, repair=request.repair)
         return messages.format_verification(found)
 
     async def RemoveImage(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.core.errors import ContentCorrupt
-from services.materializer.composefs.verity import digest_of_leaves, leaf_hashes
+from services.materializer.composefs.verity import digest_of_leaves, leaf_hashes, verity_digest
 from services.materializer.layers.entries import Put, parse_entries
 from services.materializer.layers.ingest import ENTRIES, OBJECTS
 from services.materializer.layers.pack_reader import PackDamaged, PackReader
@@ -30,15 +30,31 @@ class Damage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LayerCheck:
-    """What a check of one layer found."""
+class Check:
+    """What checking one layer, or one metadata image, found."""
 
     object_count: int
     checked_bytes: int
     damages: tuple[Damage, ...]
 
 
-def check_layer(directory: Path, paths: Mapping[str, str]) -> LayerCheck:
+def check_image(path: Path, digest: str) -> Check:
+    """Hashes a metadata image again; it must have the digest (hexadecimal)."""
+    try:
+        actual = verity_digest(path.read_bytes()).hex()
+    except OSError as error:
+        actual = str(error.strerror)
+    if actual == digest:
+        return Check(object_count=0, checked_bytes=0, damages=())
+    damage = Damage(
+        path=f"images/{path.name}",
+        object_digest=digest,
+        description=f"the metadata image does not match its digest: {actual}",
+    )
+    return Check(object_count=0, checked_bytes=0, damages=(damage,))
+
+
+def check_layer(directory: Path, paths: Mapping[str, str]) -> Check:
     """Hashes every object of a layer again.
 
     Args:
@@ -50,7 +66,7 @@ def check_layer(directory: Path, paths: Mapping[str, str]) -> LayerCheck:
     except (ContentCorrupt, OSError) as error:
         reason = error.message if isinstance(error, ContentCorrupt) else str(error.strerror)
         damage = Damage(path=ENTRIES, object_digest="", description=reason)
-        return LayerCheck(object_count=0, checked_bytes=0, damages=(damage,))
+        return Check(object_count=0, checked_bytes=0, damages=(damage,))
     own_paths = {
         entry.inode.digest.hex(): (entry.path.decode("utf-8", "backslashreplace"), entry.inode.size)
         for entry in entries
@@ -66,7 +82,7 @@ def check_layer(directory: Path, paths: Mapping[str, str]) -> LayerCheck:
             if problem:
                 path = paths.get(digest, own_path)
                 damages.append(Damage(path=path, object_digest=digest, description=problem))
-    return LayerCheck(object_count=len(own_paths), checked_bytes=checked, damages=tuple(damages))
+    return Check(object_count=len(own_paths), checked_bytes=checked, damages=tuple(damages))
 
 
 class _Pack:

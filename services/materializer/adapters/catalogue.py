@@ -9,7 +9,7 @@ from typing import Any
 
 from services.core.digest import Digest
 from services.core.errors import ImageUnknown, Internal
-from services.materializer.images import Image, ImageLayer, Lease
+from services.materializer.images import Image, ImageLayer, Lease, Mount
 
 _SCHEMA_VERSION = 1
 _SCHEMA = """
@@ -143,6 +143,10 @@ def _format(image: Image) -> str:
             "inode_count": image.inode_count,
             "has_acl": image.has_acl,
             "read_only_paths": image.read_only_paths,
+            "mounts": [
+                [mount.family, mount.manifest_digest, mount.path, mount.read_only]
+                for mount in image.mounts
+            ],
             "create_time": image.create_time.isoformat(),
         }
     )
@@ -167,5 +171,9 @@ def _parse(record: str) -> Image:
         inode_count=fields["inode_count"],
         has_acl=fields["has_acl"],
         read_only_paths=tuple(fields["read_only_paths"]),
+        mounts=tuple(
+            Mount(family=family, manifest_digest=Digest(digest), path=path, read_only=read_only)
+            for family, digest, path, read_only in fields["mounts"]
+        ),
         create_time=datetime.fromisoformat(fields["create_time"]).astimezone(UTC),
     )

@@ -39,6 +39,10 @@ class DiskImages:
         """Moves a metadata image into the store and records it."""
         return await self._blocking.run(self._add, image, metadata, key)
 
+    async def restore(self, digest: Digest, metadata: Path) -> None:
+        """Puts a metadata image in the place of one that is damaged."""
+        await self._blocking.run(self._files.publish_image, metadata, digest)
+
     async def list(self, *, before: tuple[datetime, str] | None, limit: int) -> Sequence[Image]:
         """Returns images, newest first."""
         return await self._blocking.run(self._catalogue.list, before, limit)

@@ -49,12 +49,15 @@ class DiskLayers:
                 },
                 told,
             )
-            if replace:
-                await self.remove([source.diff_id])
-            await self._blocking.run(self._files.publish_layer, directory, source.diff_id)
+            await self._publish(directory, source.diff_id, replace=replace)
 
     async def build_mounts(
-        self, diff_id: Digest, mounts: Sequence[MountSource], blobs: Mapping[Digest, Path]
+        self,
+        diff_id: Digest,
+        mounts: Sequence[MountSource],
+        blobs: Mapping[Digest, Path],
+        *,
+        replace: bool = False,
     ) -> None:
         """Makes one layer of mounts; raises LayerUnsafe."""
         with self._files.scratch() as directory:
@@ -73,7 +76,12 @@ class DiskLayers:
                     ],
                 },
             )
-            await self._blocking.run(self._files.publish_layer, directory, diff_id)
+            await self._publish(directory, diff_id, replace=replace)
+
+    async def _publish(self, directory: Path, diff_id: Digest, *, replace: bool) -> None:
+        if replace:
+            await self.remove([diff_id])
+        await self._blocking.run(self._files.publish_layer, directory, diff_id)
 
     async def remove(self, diff_ids: Iterable[Digest]) -> int:
         """Removes layers; returns the bytes that became free."""

@@ -8,7 +8,7 @@ from typing import Any
 from services.core.digest import Digest
 from services.materializer.adapters.store_files import StoreFiles
 from services.materializer.adapters.workers import Workers
-from services.materializer.images import Composed, LayerDamage, Verification
+from services.materializer.images import Composed, Damage, Verification
 
 
 class WorkerComposer:
@@ -44,16 +44,23 @@ class WorkerComposer:
             await self._workers.run("dump", {**self._tree(layers, read_only), "output": str(path)})
             yield path
 
-    async def verify(self, layers: Sequence[Digest], read_only: Sequence[str]) -> Verification:
-        """Hashes every object of the layers again."""
-        result = await self._workers.run("verify", self._tree(layers, read_only))
-        checks = result["layers"]
+    async def verify(
+        self,
+        layers: Sequence[Digest],
+        read_only: Sequence[str],
+        *,
+        metadata: Path,
+        digest: Digest,
+    ) -> Verification:
+        """Hashes every object of the layers again, and the metadata image."""
+        request = {**self._tree(layers, read_only), "image": str(metadata), "digest": digest.hex}
+        checks = (await self._workers.run("verify", request))["checks"]
         return Verification(
             object_count=sum(check["object_count"] for check in checks),
             checked_bytes=sum(check["checked_bytes"] for check in checks),
             damages=tuple(
-                LayerDamage(
-                    diff_id=Digest.from_hex(check["diff_id"]),
+                Damage(
+                    diff_id=Digest.from_hex(check["diff_id"]) if check["diff_id"] else None,
                     path=damage["path"],
                     object_digest=damage["object_digest"],
                     description=damage["description"],

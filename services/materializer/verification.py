@@ -1,0 +1,123 @@
+"""Checks images of the store, and makes what is damaged anew from its blobs."""
+
+from collections.abc import Awaitable
+from dataclasses import replace
+
+from services.core.digest import Digest
+from services.core.errors import BlobsMissing, LnsError
+from services.materializer.images import (
+    Damage,
+    Image,
+    ImageLayer,
+    LayerSource,
+    Verification,
+    image_prefix,
+)
+from services.materializer.materialize import Materialize
+from services.materializer.pins import Pins
+from services.materializer.ports import Composer, Images, Refetch
+
+
+class Verify:
+    """Hashes everything that an image is made of again."""
+
+    def __init__(
+        self,
+        *,
+        composer: Composer,
+        images: Images,
+        pins: Pins,
+        materialize: Materialize,
+        refetch: Refetch,
+    ) -> None:
+        self._composer = composer
+        self._images = images
+        self._pins = pins
+        self._materialize = materialize
+        self._refetch = refetch
+
+    async def run(self, name: str, *, repair: bool) -> Verification:
+        """Says what of an image is damaged; with `repair` makes that anew.
+
+        A layer is made again from its blob, which is pulled again where the store has lost it. What
+        cannot be repaired says why.
+
+        Raises:
+            RequestInvalid: the name cannot name an image.
+            ImageUnknown: there is no such image.
+        """
+        image = await self._images.get(image_prefix(name))
+        diff_ids = [layer.diff_id for layer in image.layers]
+        with self._pins.hold(diff_ids):
+            found = await self._check(image)
+            if not repair or not found.damages:
+                return found
+            failures = await self._repair(image, {damage.diff_id for damage in found.damages})
+            after = await self._check(image)
+        return replace(
+            after,
+            damages=tuple(
+                replace(damage, repaired=True)
+                if damage not in after.damages
+                else _explained(damage, failures.get(damage.diff_id))
+                for damage in found.damages
+            ),
+        )
+
+    async def _check(self, image: Image) -> Verification:
+        return await self._composer.verify(
+            [layer.diff_id for layer in image.layers],
+            image.read_only_paths,
+            metadata=self._images.metadata_file(image.digest),
+            digest=image.digest,
+        )
+
+    async def _repair(
+        self, image: Image, damaged: set[Digest | None]
+    ) -> dict[Digest | None, LnsError]:
+        """Makes what is damaged anew; returns why it could not where it could not."""
+        failures: dict[Digest | None, LnsError] = {}
+        for layer in image.layers:
+            if layer.diff_id in damaged:
+                failure = await _attempt(self._repair_layer(image, layer))
+                if failure is not None:
+                    failures[layer.diff_id] = failure
+        if None in damaged:
+            failure = await _attempt(self._repair_metadata(image))
+            if failure is not None:
+                failures[None] = failure
+        return failures
+
+    async def _repair_layer(self, image: Image, layer: ImageLayer) -> None:
+        if layer.blob_digest is None:
+            await self._materialize.rebuild_mounts(image.mounts)
+            return
+        source = LayerSource(blob_digest=layer.blob_digest, blob_bytes=0, diff_id=layer.diff_id)
+        try:
+            await self._materialize.rebuild(source)
+        except BlobsMissing:
+            if image.manifest_digest is None:
+                raise
+            await self._refetch.manifest(image.manifest_digest)
+            await self._materialize.rebuild(source)
+
+    async def _repair_metadata(self, image: Image) -> None:
+        diff_ids = [layer.diff_id for layer in image.layers]
+        async with self._composer.compose(diff_ids, image.read_only_paths) as (composed, path):
+            if composed.digest == image.digest:
+                await self._images.restore(image.digest, path)
+
+
+async def _attempt(repair: Awaitable[None]) -> LnsError | None:
+    try:
+        await repair
+    except LnsError as error:
+        return error
+    return None
+
+
+def _explained(damage: Damage, failure: LnsError | None) -> Damage:
+    if failure is None:
+        return damage
+    why = f"{damage.description}; it could not be repaired: {failure.message}"
+    return replace(damage, description=f"{why} ({failure.hint})" if failure.hint else why)
