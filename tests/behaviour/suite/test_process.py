@@ -1,0 +1,220 @@
+"""The suite as clients meet it: started, found, ended, crashed."""
+
+import asyncio
+import os
+import signal
+import socket
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from cli.suite_process import find_suite
+from services.chassis.channel import open_channel
+from services.chassis.settings import PeerSettings
+from services.chassis.sockets import suite_socket
+from services.core.version import VERSION
+from tests.support.eventually import eventually
+from tests.support.lns_command import Lns, lns_user
+
+
+@pytest.fixture
+def lns(short_directory: Path) -> Iterator[Lns]:
+    with lns_user(short_directory) as user:
+        yield user
+
+
+def pid_of(lns: Lns) -> int:
+    suite = find_suite(lns.files)
+    assert suite is not None
+    return suite.pid
+
+
+def test_the_first_command_starts_the_suite_and_the_next_finds_it(lns: Lns) -> None:
+    first = lns.run("ps")
+    pid = pid_of(lns)
+    second = lns.run("ps")
+
+    assert (first.returncode, second.returncode) == (0, 0)
+    assert "starting the services" in first.stderr
+    assert second.stderr == ""
+    assert pid_of(lns) == pid
+
+
+def test_two_commands_at_once_start_one_suite(lns: Lns) -> None:
+    commands = [lns.start("ps", "-q") for _ in range(4)]
+    results = [command.communicate(timeout=60) for command in commands]
+
+    assert [command.returncode for command in commands] == [0, 0, 0, 0], results
+    served = [line for line in lns.files.log.read_text().splitlines() if '"serving"' in line]
+    assert len(served) == 1
+
+
+def test_a_second_suite_gives_up_at_once(lns: Lns) -> None:
+    lns.ok("service", "start")
+    pid = pid_of(lns)
+
+    async def second() -> tuple[int | None, bytes]:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "services.suite"),
+            env=lns.environment,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, said = await process.communicate()
+        return process.returncode, said
+
+    code, said = asyncio.run(second())
+
+    assert code == 1
+    assert b"IN_USE" in said
+    assert pid_of(lns) == pid
+    assert lns.run("service", "status").returncode == 0
+
+
+def test_nobody_else_can_reach_the_suite_or_read_what_it_keeps(lns: Lns) -> None:
+    lns.ok("service", "start")
+    modes = {
+        path: stat.S_IMODE(path.stat().st_mode)
+        for path in (
+            lns.home,
+            lns.home / "run",
+            lns.home / "logs",
+            lns.files.socket,
+            lns.files.log,
+            lns.home / "run" / "suite.version",
+            lns.home / "run" / "suite.lock",
+            lns.home / "run" / "start.lock",
+        )
+    }
+
+    assert {path: mode for path, mode in modes.items() if mode & 0o077} == {}
+    assert modes[lns.files.socket] == 0o600
+
+
+def test_a_killed_suite_is_replaced_by_the_next_command(lns: Lns) -> None:
+    lns.ok("service", "start")
+    killed = pid_of(lns)
+    lns.kill_suite()
+
+    assert lns.files.socket.exists()
+    assert lns.run("service", "status").returncode == 1
+    lns.ok("ps")
+    assert pid_of(lns) != killed
+
+
+def test_stale_files_mislead_nobody(lns: Lns) -> None:
+    run = lns.home / "run"
+    run.mkdir(parents=True, mode=0o700)
+    lns.home.chmod(0o700)
+    with socket.socket(socket.AF_UNIX) as stale:
+        stale.bind(str(run / "lns.sock"))
+    (run / "suite.lock").write_text(f"{os.getpid()}\n")
+    (run / "suite.version").write_text(f"{os.getpid()} 9.9.9\n")
+
+    result = lns.run("ps")
+
+    assert result.returncode == 0, result.stderr
+    assert pid_of(lns) != os.getpid()
+    assert "9.9.9" not in result.stderr
+
+
+def test_a_file_in_the_place_of_the_socket_is_replaced(lns: Lns) -> None:
+    (lns.home / "run").mkdir(parents=True, mode=0o700)
+    lns.files.socket.write_text("no socket")
+
+    assert lns.run("ps").returncode == 0
+
+
+async def test_a_command_waits_for_a_suite_that_drains_and_starts_the_next(lns: Lns) -> None:
+    settings = lns.user / "services.yaml"
+    settings.write_text("server: {grace: 1s}\n")
+    await asyncio.to_thread(lns.ok, "service", "start", "--config", str(settings))
+    first = pid_of(lns)
+    async with open_channel(PeerSettings(target=f"unix:{lns.files.socket}")) as channel:
+        watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest())
+        await anext(aiter(watch))  # a call in flight, that only the end of the grace ends
+        os.kill(first, signal.SIGTERM)
+        await eventually(lambda: find_suite(lns.files) is None)
+
+        await asyncio.to_thread(lns.ok, "ps")
+        watch.cancel()
+
+    assert pid_of(lns) != first
+    assert lns.files.log.read_text().count('"drained"') == 1
+
+
+def test_the_services_are_stopped_restarted_and_looked_at(lns: Lns) -> None:
+    assert lns.run("service", "status").returncode == 1
+    assert "do not run" in lns.run("service", "stop").stderr
+    lns.ok("service", "start")
+    first = pid_of(lns)
+    assert lns.ok("service", "status", "--format", "{{.Pid}} {{.Serving}} {{.Version}}") == (
+        f"{first} true {VERSION}"
+    )
+    lns.ok("service", "restart")
+    assert pid_of(lns) != first
+    lns.ok("service", "stop")
+    assert find_suite(lns.files) is None
+    assert not lns.files.socket.exists()
+    assert '"serving"' in lns.ok("service", "logs")
+
+
+def test_a_suite_of_another_version_is_told_of(lns: Lns) -> None:
+    lns.ok("service", "start")
+    (lns.home / "run" / "suite.version").write_text(f"{pid_of(lns)} 0.0.1\n")
+
+    result = lns.run("ps")
+
+    assert result.returncode == 0
+    assert "0.0.1" in result.stderr
+    assert "lns service restart" in result.stderr
+
+
+def test_settings_that_cannot_be_used_are_said_by_the_command(lns: Lns) -> None:
+    settings = lns.user / "services.yaml"
+    settings.write_text("server: {grace: soon}\nnonsense: 1\n")
+
+    result = lns.run("service", "start", "--config", str(settings))
+
+    assert result.returncode == 1
+    assert "server.grace" in result.stderr
+    assert "nonsense" in result.stderr
+
+
+def test_settings_beside_the_configuration_are_used(lns: Lns) -> None:
+    directory = lns.user / ".config" / "lns"
+    directory.mkdir(parents=True)
+    (directory / "services.yaml").write_text("log: {level: debug}\nnonsense: 1\n")
+
+    assert "nonsense" in lns.run("ps").stderr
+
+
+def test_a_state_directory_with_a_long_path_is_served_from_a_short_one(
+    short_directory: Path,
+) -> None:
+    deep = short_directory / ("d" * 120)
+    deep.mkdir()
+    with lns_user(deep) as lns:
+        lns.ok("ps")
+        path = suite_socket(lns.home)
+
+        assert not path.is_relative_to(lns.home)
+        assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        lns.ok("service", "stop")
+        path.with_name(f"{path.name}.lock").unlink()
+
+
+def test_the_log_is_rotated_when_a_suite_starts(lns: Lns) -> None:
+    settings = lns.user / "services.yaml"
+    settings.write_text("suite: {log_size: 1KiB}\n")
+    lns.files.log.parent.mkdir(parents=True, mode=0o700)
+    lns.files.log.write_text("x" * 2000 + "\n")
+
+    lns.ok("service", "start", "--config", str(settings))
+
+    assert lns.files.log.with_name("suite.log.1").read_text() == "x" * 2000 + "\n"
+    assert '"serving"' in lns.files.log.read_text()
