@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from services.core.errors import ContentCorrupt, LayerUnsafe
+from services.materializer.checks import check_image, check_layer
 from services.materializer.composefs.dump_text import iter_dump
 from services.materializer.composefs.image import has_acl, inode_count, write_image
 from services.materializer.composefs.tree import Inode, iter_tree
@@ -19,7 +20,6 @@ from services.materializer.layers.ingest import ENTRIES, OBJECTS, ingest_layer, 
 from services.materializer.layers.limits import LayerLimits
 from services.materializer.layers.names import Opaque
 from services.materializer.merge import Merger
-from services.materializer.verify import check_image, check_layer
 
 READ_ONLY_XATTR = b"trusted.lns.read_only"
 """Marks the root of a mount that the workload may not change; part of the tree and its digest."""

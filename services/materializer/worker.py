@@ -32,11 +32,11 @@ JOBS: Mapping[str, Callable[[dict[str, Any], Callable[[int], None]], dict[str, A
 }
 
 
-def main() -> int:
-    """Does jobs until standard input ends."""
+def main(parent: int) -> int:
+    """Does jobs until standard input ends or the process `parent`, which started it, does."""
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() == 1:
-        return 0  # the parent died before it could be watched
+    if os.getppid() != parent:
+        return 0  # the parent died before it could be watched; it may be pid 1, in a container
     gc.disable()  # jobs make no cycles worth a collector that walks every inode of a tree
     output = os.dup(1)
     os.dup2(2, 1)  # nothing else may write between the answers

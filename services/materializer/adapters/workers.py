@@ -7,6 +7,7 @@ ended by killing its process; the next job gets a fresh one.
 import asyncio
 import contextlib
 import json
+import os
 import sys
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
@@ -88,6 +89,7 @@ async def _start() -> asyncio.subprocess.Process:
         sys.executable,
         "-m",
         _MODULE,
+        str(os.getpid()),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         limit=_LINE_MAX,

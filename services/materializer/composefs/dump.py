@@ -4,52 +4,14 @@ r"""The composefs dump, a text form of a tree: one line per name.
 
 Fields are separated by one space; `\\`, `\n`, `\r`, `\t` and `\xHH` escape bytes; `-` means "unset"
 for PAYLOAD, CONTENT and DIGEST; `@` before MODE marks a hard link whose target is PAYLOAD. The
-format is that of `composefs-dump(5)`, and what it leaves open is read the way its C tool does:
-numbers as `strtoull` reads them, paths and attribute names cut at an escaped NUL.
+format is that of `composefs-dump(5)`.
 """
 
-import re
 import stat
-from binascii import unhexlify
 
 from services.core.errors import RequestInvalid
-from services.materializer.composefs.tree import (
-    FILE_SIZE_MAX,
-    NAME_MAX,
-    SYMLINK_MAX,
-    XATTR_NAME_MAX,
-    XATTR_TOTAL_MAX,
-    XATTR_VALUE_MAX,
-    Inode,
-    xattr_weight,
-)
-from services.materializer.composefs.verity import DIGEST_BYTES
-
-CONTENT_MAX = 5000
-"""Bytes of inline content that a dump may give for one file."""
-
-_XATTR_TEXT_MAX = 65535
-_FIELDS = 11
-_NEEDED_FIELDS = 8  # what is missing behind MTIME is empty
-_U32 = 0xFFFFFFFF
-_U64_MAX = (1 << 64) - 1
-_SHOWN_MAX = 80
-_U64_DIGITS_MAX = 22  # as many octal digits as 64 bits need
-_KNOWN_TYPES = frozenset(
-    (
-        stat.S_IFREG,
-        stat.S_IFDIR,
-        stat.S_IFLNK,
-        stat.S_IFCHR,
-        stat.S_IFBLK,
-        stat.S_IFIFO,
-        stat.S_IFSOCK,
-    )
-)
-_ESCAPE = re.compile(rb"\\(?:([\\nrt])|x([0-9a-fA-F]{2})|)")
-_PLAIN_ESCAPES = {b"\\": b"\\", b"n": b"\n", b"r": b"\r", b"t": b"\t"}
-_DECIMAL = re.compile(rb"[ \t\n\v\f\r]*([+-]?)([0-9]+)")
-_OCTAL = re.compile(rb"[ \t\n\v\f\r]*([+-]?)([0-7]+)")
+from services.materializer.composefs.dump_lines import LineInvalid, LineReader, show
+from services.materializer.composefs.tree import NAME_MAX, Inode
 
 
 class DumpInvalid(RequestInvalid):
@@ -79,125 +41,6 @@ def parse_dump(data: bytes) -> Inode:
     return parser.root
 
 
-class LineInvalid(ValueError):
-    """What is wrong with the line at hand."""
-
-
-class _Decimals(dict[bytes, int]):
-    """Decimal numbers by their text, each parsed once: owners and counts repeat on most lines."""
-
-    def __missing__(self, text: bytes) -> int:
-        number = _strtoull(text, _DECIMAL, 10)
-        self[text] = number
-        return number
-
-
-class _Modes(dict[bytes, int]):
-    """File modes by their octal text, with a known file type."""
-
-    def __missing__(self, text: bytes) -> int:
-        mode = _strtoull(text, _OCTAL, 8) & _U32
-        if stat.S_IFMT(mode) not in _KNOWN_TYPES:
-            raise LineInvalid(f"mode {_show(text)} has no known file type")
-        self[text] = mode
-        return mode
-
-
-class _Times(dict[bytes, tuple[int, int]]):
-    """Times as `(seconds, nanoseconds)` by their text `SECONDS.NANOSECONDS`."""
-
-    def __missing__(self, text: bytes) -> tuple[int, int]:
-        seconds_text, _, nanoseconds_text = text.partition(b".")
-        seconds = _strtoull(seconds_text, _DECIMAL, 10)
-        nanoseconds = _strtoull(nanoseconds_text, _DECIMAL, 10) & _U32
-        if seconds >= 1 << 63:
-            seconds -= 1 << 64
-        self[text] = (seconds, nanoseconds)
-        return seconds, nanoseconds
-
-
-class LineReader:
-    """Reads single lines of a dump; remembers numbers it has seen, so keep one for many lines."""
-
-    def __init__(self) -> None:
-        self._decimals = _Decimals()
-        self._modes = _Modes()
-        self._times = _Times()
-
-    def read(self, line: bytes) -> tuple[bytes, Inode | bytes]:
-        """The path of a line, with its inode, or with the target of a hard link.
-
-        Raises:
-            LineInvalid: the line is malformed.
-        """
-        if b"\0" in line:
-            raise LineInvalid("a NUL byte is not permitted")
-        fields = line.split(b" ", _FIELDS)
-        escaped = b"\\" in line
-        path = fields[0]
-        if escaped:
-            path = unescape(path).partition(b"\0")[0]
-        if not path:
-            raise LineInvalid("the path is empty")
-        if len(fields) < _FIELDS:
-            if len(fields) < _NEEDED_FIELDS:
-                raise LineInvalid(f"{len(fields)} fields where there must be {_FIELDS}")
-            fields += [b""] * (_FIELDS - len(fields))
-        if fields[2].startswith(b"@"):
-            return path, self._link_target(path, fields)
-        return path, self._inode(fields, escaped=escaped)
-
-    def _link_target(self, path: bytes, fields: list[bytes]) -> bytes:
-        if stat.S_ISDIR(self._modes[fields[2][1:]]):
-            raise LineInvalid(f"{_show(path)}: a directory cannot be a hard link")
-        target = _cut(_optional(fields[8], escaped=True))
-        if target is None:
-            raise LineInvalid(f"{_show(path)}: a hard link needs its target as payload")
-        return target
-
-    def _inode(self, fields: list[bytes], *, escaped: bool) -> Inode:
-        payload, content, digest = _optional_fields(fields, escaped=escaped)
-        decimals = self._decimals
-        mode = self._modes[fields[2]]
-        size = decimals[fields[1]]
-        mtime, mtime_nsec = self._times[fields[7]]
-        rdev = decimals[fields[6]] & _U32
-        kind = mode & 0o170000
-        if content is not None and len(content) != size:
-            raise LineInvalid(
-                f"the content has {len(content)} bytes and the size field says {size}"
-            )
-        if payload is not None and len(payload) > SYMLINK_MAX:
-            raise LineInvalid(f"a payload of {len(payload)} bytes is longer than {SYMLINK_MAX}")
-        if kind == stat.S_IFLNK:
-            if not payload:
-                raise LineInvalid("a symbolic link needs a target")
-            size = len(payload)
-            content = None
-        elif content is not None and len(content) > CONTENT_MAX:
-            raise LineInvalid(f"inline content of {len(content)} bytes is more than {CONTENT_MAX}")
-        elif kind == stat.S_IFREG and not content and size > FILE_SIZE_MAX:
-            raise LineInvalid(f"a file of {size} bytes is larger than {FILE_SIZE_MAX}")
-        inode = Inode(
-            mode,
-            decimals[fields[4]] & _U32,
-            decimals[fields[5]] & _U32,
-            mtime,
-            mtime_nsec,
-            size,
-            decimals[fields[3]] & _U32,
-            rdev if kind in (stat.S_IFCHR, stat.S_IFBLK) else 0,
-            payload,
-            content or None,
-            _digest(digest),
-        )
-        if digest == b"" and inode.is_external:
-            raise LineInvalid("the digest of an external file is empty")
-        if len(fields) > _FIELDS and fields[_FIELDS]:
-            inode.xattrs = _parse_xattrs(fields[_FIELDS])
-        return inode
-
-
 class _Parser:
     """A tree that grows line by line."""
 
@@ -222,7 +65,7 @@ class _Parser:
         directory, name = self._place(path)
         children = directory.children
         if children is None or name in children or (directory.links and name in directory.links):
-            raise LineInvalid(f"{_show(path)} already exists")
+            raise LineInvalid(f"{show(path)} already exists")
         children[name] = inode
         if inode.children is not None:
             self._directories[_canonical(path)] = inode
@@ -242,7 +85,7 @@ class _Parser:
         if directory.links is None:
             directory.links = {}
         if name in directory.links or (directory.children and name in directory.children):
-            raise LineInvalid(f"{_show(path)} already exists")
+            raise LineInvalid(f"{show(path)} already exists")
         directory.links[name] = _UNRESOLVED
         self._links.append((_canonical(path), _canonical(target), directory, name))
 
@@ -254,14 +97,14 @@ class _Parser:
         directory = self._directories.get(parent)
         if directory is None:
             if not path.startswith(b"/"):
-                raise LineInvalid(f"{_show(path)} is not an absolute path")
+                raise LineInvalid(f"{show(path)} is not an absolute path")
             directory = self._directories.get(_canonical(parent))
             if directory is None:
-                raise LineInvalid(f"{_show(path)} has no parent directory before it")
+                raise LineInvalid(f"{show(path)} has no parent directory before it")
         if not slash:
-            raise LineInvalid(f"{_show(path)} is not an absolute path")
+            raise LineInvalid(f"{show(path)} is not an absolute path")
         if name in (b"", b".", b".."):
-            raise LineInvalid(f"{_show(path)} ends in an empty name, . or ..")
+            raise LineInvalid(f"{show(path)} ends in an empty name, . or ..")
         if len(name) > NAME_MAX:
             raise LineInvalid(f"a name of {len(name)} bytes is longer than {NAME_MAX}")
         return directory, name
@@ -272,7 +115,7 @@ class _Parser:
         for path, target, directory, name in self._links:
             inode = self._follow(path, target, targets)
             if inode.children is not None:
-                raise DumpInvalid(f"{_show(path)}: {_show(target)} is a directory, not linkable")
+                raise DumpInvalid(f"{show(path)}: {show(target)} is a directory, not linkable")
             if directory.links is not None:
                 directory.links[name] = inode
 
@@ -283,7 +126,7 @@ class _Parser:
                 return self._find(path, target)
             seen.add(target)
             target = targets[target]
-        raise DumpInvalid(f"{_show(path)} is a hard link to itself")
+        raise DumpInvalid(f"{show(path)} is a hard link to itself")
 
     def _find(self, path: bytes, target: bytes) -> Inode:
         directory = self._directories.get(target)
@@ -293,41 +136,11 @@ class _Parser:
         holder = self._directories.get(parent)
         inode = holder.children.get(name) if holder and holder.children else None
         if inode is None:
-            raise DumpInvalid(f"{_show(path)}: its hard link target {_show(target)} does not exist")
+            raise DumpInvalid(f"{show(path)}: its hard link target {show(target)} does not exist")
         return inode
 
 
 _UNRESOLVED = Inode(stat.S_IFREG)
-
-
-def _optional_fields(
-    fields: list[bytes], *, escaped: bool
-) -> tuple[bytes | None, bytes | None, bytes | None]:
-    payload = _cut(_optional(fields[8], escaped=escaped))
-    content = _optional(fields[9], escaped=escaped)
-    return payload, content, _cut(_optional(fields[10], escaped=escaped))
-
-
-def _optional(text: bytes, *, escaped: bool) -> bytes | None:
-    if text == b"-":
-        return None
-    return unescape(text) if escaped else text
-
-
-def _cut(value: bytes | None) -> bytes | None:
-    return value.partition(b"\0")[0] if value else value
-
-
-def _digest(text: bytes | None) -> bytes | None:
-    if not text:
-        return None
-    try:
-        digest = unhexlify(text)
-    except ValueError:
-        digest = b""
-    if len(digest) != DIGEST_BYTES:
-        raise LineInvalid(f"{_show(text)} is not a digest of 64 hexadecimal digits")
-    return digest
 
 
 def _canonical(path: bytes) -> bytes:
@@ -335,65 +148,3 @@ def _canonical(path: bytes) -> bytes:
     if b"//" in path or path[:1] != b"/" or path[-1:] == b"/":
         return b"".join(b"/" + name for name in path.split(b"/") if name)
     return path
-
-
-def _parse_xattrs(text: bytes) -> dict[bytes, bytes]:
-    if len(text) > _XATTR_TEXT_MAX:
-        raise LineInvalid(
-            f"{len(text)} bytes of extended attributes are more than {_XATTR_TEXT_MAX}"
-        )
-    xattrs: dict[bytes, bytes] = {}
-    weight = 12
-    escaped = b"\\" in text
-    for field in text.removesuffix(b" ").split(b" "):
-        key, separator, value = field.partition(b"=")
-        if not separator:
-            raise LineInvalid(f"the extended attribute {_show(field)} has no =")
-        if escaped:
-            key = unescape(key).partition(b"\0")[0]
-            value = unescape(value)
-        if not 1 <= len(key) <= XATTR_NAME_MAX or len(value) > XATTR_VALUE_MAX:
-            raise LineInvalid(f"the extended attribute {_show(key)} is empty or too long")
-        xattrs.pop(key, None)
-        xattrs[key] = value
-        weight += 7 + len(key) + len(value)
-        if weight > XATTR_TOTAL_MAX:
-            weight = xattr_weight(xattrs)
-            if weight > XATTR_TOTAL_MAX:
-                raise LineInvalid(f"extended attributes take more than {XATTR_TOTAL_MAX} bytes")
-    return xattrs
-
-
-def _strtoull(text: bytes, pattern: re.Pattern[bytes], base: int) -> int:
-    """A number as C reads it: leading white space, a sign (minus wraps), at most 64 bits."""
-    match = pattern.fullmatch(text)
-    if match is None:
-        raise LineInvalid(f"{_show(text)} is not a number")
-    digits = match[2].lstrip(b"0") or b"0"
-    number = int(digits, base) if len(digits) <= _U64_DIGITS_MAX else _U64_MAX + 1
-    if number > _U64_MAX:
-        return _U64_MAX
-    return -number & _U64_MAX if match[1] == b"-" else number
-
-
-def unescape(text: bytes) -> bytes:
-    """What an escaped field stands for; raises LineInvalid."""
-    if b"\\" not in text:
-        return text
-    return _ESCAPE.sub(_replace_escape, text)
-
-
-def _replace_escape(match: re.Match[bytes]) -> bytes:
-    plain, hexadecimal = match.groups()
-    if plain is not None:
-        return _PLAIN_ESCAPES[plain]
-    if hexadecimal is None:
-        raise LineInvalid("a backslash is followed by no known escape")
-    return unhexlify(hexadecimal)
-
-
-def _show(text: bytes) -> str:
-    """Text of a dump, as short and harmless as an error message needs it."""
-    shown = text[:_SHOWN_MAX].decode("ascii", "backslashreplace")
-    printable = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in shown)
-    return f"`{printable}`" + ("…" if len(text) > _SHOWN_MAX else "")

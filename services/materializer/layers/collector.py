@@ -7,7 +7,8 @@ from services.materializer.composefs.tree import INLINE_MAX, SYMLINK_MAX, Inode
 from services.materializer.layers.entries import Entry, Link, Put
 from services.materializer.layers.limits import LayerLimits, unsafe
 from services.materializer.layers.names import Opaque, Place, check_path, whiteout
-from services.materializer.layers.pack import PackWriter, object_path
+from services.materializer.layers.pack import PackWriter
+from services.materializer.layers.pack_metadata import object_path
 from services.materializer.layers.tar import Hole, Kind, Member, TarReader
 
 _TYPES = {

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import BinaryIO, NamedTuple
 
 from services.core.errors import ContentCorrupt
-from services.materializer.composefs.dump import LineInvalid, LineReader, unescape
+from services.materializer.composefs.dump_lines import LineInvalid, LineReader, unescape
 from services.materializer.composefs.dump_text import escape, format_inode, format_link
 from services.materializer.composefs.tree import Inode
 from services.materializer.layers.names import Hide, Opaque

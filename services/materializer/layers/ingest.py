@@ -17,7 +17,8 @@ from services.materializer.layers.collector import Collector
 from services.materializer.layers.decompress import decompressed
 from services.materializer.layers.entries import Entry, EntryWriter, Put
 from services.materializer.layers.limits import LayerLimits, unsafe
-from services.materializer.layers.pack import PackWriter, object_path
+from services.materializer.layers.pack import PackWriter
+from services.materializer.layers.pack_metadata import object_path
 from services.materializer.layers.stream import ByteStream
 from services.materializer.layers.tar import TarReader
 
