@@ -132,12 +132,7 @@ def paths(family: Family, spec: Any, **more: Any) -> list[str]:
         (f.BUNDLE, {"components": {"agent": [REF]}}),
         (f.BUNDLE, {"components": {"agents": REF}}),
         (f.BUNDLE, {"components": {"agents": [REF, {"ref": "a@" + DIGEST, "digest": DIGEST}]}}),
-        (
-            f.BUNDLE,
-            {
-                "components": EVERYTHING
-            },
-        ),
+        (f.BUNDLE, {"components": EVERYTHING}),
         (f.SANDBOX, {}),
         (f.SANDBOX, {"resources": {"cpu": 2, "memory": 3072}}),
         (f.SANDBOX, {"resources": {"cpu": "1500m", "memory": "3072Mi"}}),
