@@ -84,7 +84,10 @@ async def open_gateway(home: Path, settings: GatewaySettings) -> AsyncIterator[S
                 DockerConfig(settings.auth_file, name="auth.json"),
             ]
         )
-        locator = Locator(plain_http=frozenset(settings.plain_http))
+        locator = Locator(
+            plain_http=frozenset(settings.plain_http),
+            loopback_tls=frozenset(settings.loopback_tls),
+        )
         http = stack.enter_context(
             contextlib.closing(
                 HttpClient(

@@ -54,6 +54,9 @@ class GatewaySettings:
     )
     """Hosts (`host` or `host:port`) that are spoken to without TLS; loopback always is."""
 
+    loopback_tls: tuple[str, ...] = ()
+    """Loopback hosts that are spoken to over TLS all the same."""
+
     default_registry: str = "docker.io"
     """The registry of references that name none."""
 
@@ -97,7 +100,7 @@ class GatewaySettings:
             SettingsInvalid: a host or platform is malformed, or a number is out of range.
         """
         try:
-            for host in (*self.plain_http, self.default_registry):
+            for host in (*self.plain_http, *self.loopback_tls, self.default_registry):
                 registry_host(host)
             if self.platform:
                 Platform.parse(self.platform)

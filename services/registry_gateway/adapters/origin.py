@@ -51,15 +51,18 @@ class Origin:
 class Locator:
     """Says where the registry of a reference's host is spoken to.
 
-    Loopback hosts and those of `plain_http` speak HTTP, all others HTTPS. Docker Hub's API is at a
-    host of another name.
+    Loopback hosts but those of `loopback_tls`, and hosts of `plain_http`, speak HTTP, all others
+    HTTPS. Docker Hub's API is at a host of another name.
     """
 
     plain_http: frozenset[str] = frozenset()
+    loopback_tls: frozenset[str] = frozenset()
 
     def origin(self, host: str) -> Origin:
         """Returns the origin of a registry host, `host` or `host:port`."""
-        plain = host in self.plain_http or is_loopback_host(host)
+        plain = host in self.plain_http or (
+            is_loopback_host(host) and host not in self.loopback_tls
+        )
         name = _HUB_API if host == DEFAULT_REGISTRY else host
         return Origin.of_url(f"{'http' if plain else 'https'}://{name}")
 
