@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.benchmarks import transfers
+from tests.benchmarks import materialize, transfers
 from tests.benchmarks.harness import DEFAULT_SAMPLES, Benchmark, Result, run_comparison
 from tests.benchmarks.report import format_result, to_json
 
@@ -17,6 +17,11 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "transfers/many": transfers.many,
     "transfers/image": transfers.image,
     "transfers/large": transfers.large,
+    "materialize/image": materialize.image,
+    "materialize/layer": materialize.layer,
+    "materialize/writer": materialize.writer,
+    "materialize/verity": materialize.verity,
+    "materialize/disk": materialize.disk,
 }
 
 

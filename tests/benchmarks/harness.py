@@ -24,8 +24,8 @@ class Quantity(StrEnum):
     """Seconds that passed."""
     CPU = "cpu"
     """Seconds of processor time, of user and system."""
-    MEMORY = "memory"
-    """Bytes."""
+    BYTES = "bytes"
+    """Of memory, unless the comparison says of what."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,14 +34,14 @@ class Sample:
 
     wall: float | None = None
     cpu: float | None = None
-    memory: int | None = None
+    bytes: int | None = None
 
     def get(self, quantity: Quantity) -> float | None:
         """Returns a quantity."""
         values = {
             Quantity.WALL: self.wall,
             Quantity.CPU: self.cpu,
-            Quantity.MEMORY: self.memory,
+            Quantity.BYTES: self.bytes,
         }
         return values[quantity]
 
@@ -102,6 +102,7 @@ class Comparison:
         contenders: who does it, in the order of the table.
         figures: what is to be reached.
         work: how much it is, for a column of throughput: an amount and its unit.
+        bytes_are: which bytes are counted.
         notes: what a reader has to know.
     """
 
@@ -109,6 +110,7 @@ class Comparison:
     contenders: Sequence[Contender]
     figures: Sequence[Figure] = ()
     work: tuple[float, str] | None = None
+    bytes_are: str = "peak"
     notes: Sequence[str] = ()
 
 

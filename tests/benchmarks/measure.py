@@ -61,7 +61,7 @@ def run_command(
             tail = output.read().decode(errors="replace")[-2000:].strip()
             raise CommandFailed(f"{arguments[0]} ended with {done.returncode}: {tail}")
         wall, cpu, memory = json.load(report)
-    return Sample(wall=wall, cpu=cpu, memory=memory)
+    return Sample(wall=wall, cpu=cpu, bytes=memory)
 
 
 def measured_services(processes: Sequence[int], work: Callable[[], object]) -> Sample:
@@ -83,7 +83,7 @@ def measured_services(processes: Sequence[int], work: Callable[[], object]) -> S
     wall = time.perf_counter() - begin
     cpu = sum(cpu_seconds(root) for root in processes) - before
     everybody = [pid for root in processes for pid in iter_tree(root)]
-    return Sample(wall=wall, cpu=cpu, memory=sum(map(peak_bytes, everybody)))
+    return Sample(wall=wall, cpu=cpu, bytes=sum(map(peak_bytes, everybody)))
 
 
 def iter_tree(root: int) -> Iterator[int]:

@@ -28,22 +28,10 @@ def format_result(result: Result) -> str:
         )
         lines.append(f"  {first}  {'  '.join(others)}".rstrip())
     lines += [f"  {one.name}: {one.problem}" for one in result.series if one.problem]
-    lines += [f"  {format_figure(one)}" for one in result.figures]
+    named = {**{one: str(one) for one in Quantity}, Quantity.BYTES: result.comparison.bytes_are}
+    lines += [f"  {_figure(one, named[one.figure.quantity])}" for one in result.figures]
     lines += [f"  note: {note}" for note in result.comparison.notes]
     return "\n".join(lines)
-
-
-def format_figure(reached: Reached) -> str:
-    """Returns one line: what the figure is, what it has to be, and whether it is."""
-    figure = reached.figure
-    what = f"{figure.quantity} of {figure.contender}"
-    if figure.against is not None:
-        what += f" {_BETWEEN[figure.form]} {figure.against}"
-    limit = f"at most {_amount(figure, figure.limit)}"
-    if reached.value is None:
-        return f"{what}: not measured ({limit})"
-    verdict = "reached" if reached.is_reached else "NOT REACHED"
-    return f"{what}: {_amount(figure, reached.value)} ({limit}): {verdict}"
 
 
 def to_json(results: Iterable[Result]) -> str:
@@ -69,8 +57,21 @@ def to_json(results: Iterable[Result]) -> str:
     return json.dumps(document, indent=2) + "\n"
 
 
+def _figure(reached: Reached, quantity: str) -> str:
+    """Returns one line: what the figure is, what it has to be, and whether it is."""
+    figure = reached.figure
+    what = f"{quantity} of {figure.contender}"
+    if figure.against is not None:
+        what += f" {_BETWEEN[figure.form]} {figure.against}"
+    limit = f"at most {_amount(figure, figure.limit)}"
+    if reached.value is None:
+        return f"{what}: not measured ({limit})"
+    verdict = "reached" if reached.is_reached else "NOT REACHED"
+    return f"{what}: {_amount(figure, reached.value)} ({limit}): {verdict}"
+
+
 def _header(result: Result) -> Sequence[str]:
-    cells = ["", "wall s", "cpu s", "peak MiB"]
+    cells = ["", "wall s", "cpu s", f"{result.comparison.bytes_are} MiB"]
     if result.comparison.work is not None:
         cells.insert(2, f"{result.comparison.work[1]}/s")
     return cells
@@ -78,12 +79,12 @@ def _header(result: Result) -> Sequence[str]:
 
 def _row(result: Result, series: Series) -> Sequence[str]:
     wall = series.median(Quantity.WALL)
-    memory = series.median(Quantity.MEMORY)
+    size = series.median(Quantity.BYTES)
     cells = [
         series.name,
         _number(wall),
         _number(series.median(Quantity.CPU)),
-        "-" if memory is None else f"{memory / _MIB:.1f}",
+        "-" if size is None else f"{size / _MIB:.1f}",
     ]
     if result.comparison.work is not None:
         cells.insert(2, "-" if not wall else f"{result.comparison.work[0] / wall:,.0f}")
@@ -99,7 +100,7 @@ def _number(seconds: float | None) -> str:
 def _amount(figure: Figure, value: float) -> str:
     if figure.form is Form.RATIO and figure.against is not None:
         return f"{value:.2f}"
-    if figure.quantity is Quantity.MEMORY:
+    if figure.quantity is Quantity.BYTES:
         return f"{value / _MIB:.1f} MiB"
     return f"{value * 1000:.0f} ms" if abs(value) < 1 else f"{value:.2f} s"
 

@@ -50,7 +50,7 @@ def large() -> Iterator[Comparison]:
     """The memory of a gateway that moves a blob of 2 GiB."""
     with new_folder() as folder:
         layout = layouts.write_repeating_layout(folder / "layout", layer_bytes=2048 * MIB)
-        most = Figure(contender="lns gateway", limit=200 * MIB, quantity=Quantity.MEMORY)
+        most = Figure(contender="lns gateway", limit=200 * MIB, quantity=Quantity.BYTES)
         yield Comparison(
             title="push of one 2 GiB blob",
             contenders=[Contender(name="lns gateway", take=lambda: _push_with_lns(layout))],
@@ -104,7 +104,7 @@ def _figures(limit: float | None) -> list[Figure]:
 
 def _push_with_skopeo(layout: Layout) -> Sample:
     with _empty_registry() as reference:
-        return _skopeo_push(layout, reference)
+        return push_layout(layout, reference)
 
 
 def _push_with_oras(layout: Layout) -> Sample:
@@ -150,10 +150,11 @@ def _empty_registry() -> Iterator[str]:
 def _fill(registry: RunningRegistry, layout: Layout) -> str:
     """Puts a layout into a registry and returns its reference."""
     reference = f"{registry.new_repository()}:v1"
-    _skopeo_push(layout, reference)
+    push_layout(layout, reference)
     return reference
 
 
-def _skopeo_push(layout: Layout, reference: str) -> Sample:
+def push_layout(layout: Layout, reference: str) -> Sample:
+    """Pushes an OCI layout with skopeo."""
     source = f"oci:{layout.folder}:latest"
     return run_command([*_SKOPEO, "--dest-tls-verify=false", source, f"docker://{reference}"])

@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from tests.benchmarks import harness
 from tests.benchmarks.harness import (
     Comparison,
     Contender,
@@ -22,7 +21,7 @@ MIB = 1 << 20
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(harness.os, "sync", lambda: None)
+    monkeypatch.setattr("os.sync", lambda: None)
 
 
 def taking(name: str, *samples: Sample | Exception, order: list[str] | None = None) -> Contender:
@@ -66,7 +65,7 @@ def test_contenders_take_turns_and_every_round_goes_the_other_way() -> None:
         (Figure(contender="lns", against="other", limit=0.49), 0.5, False),
         (Figure(contender="lns", against="other", limit=0.0, form=Form.EXCESS), -2.0, True),
         (Figure(contender="lns", limit=1.0), 2.0, False),
-        (Figure(contender="lns", limit=200 * MIB, quantity=Quantity.MEMORY), 100 * MIB, True),
+        (Figure(contender="lns", limit=200 * MIB, quantity=Quantity.BYTES), 100 * MIB, True),
         (Figure(contender="lns", limit=1.0, quantity=Quantity.CPU), None, None),
         (Figure(contender="lns", against="nobody", limit=1.0), None, None),
     ],
@@ -74,7 +73,7 @@ def test_contenders_take_turns_and_every_round_goes_the_other_way() -> None:
 def test_figures_are_made_of_medians(
     figure: Figure, value: float | None, is_reached: bool | None
 ) -> None:
-    ours = [Sample(wall=wall, memory=100 * MIB) for wall in (2.0, 90.0, 1.0)]
+    ours = [Sample(wall=wall, bytes=100 * MIB) for wall in (2.0, 90.0, 1.0)]
     comparison = Comparison(
         title="work",
         contenders=[taking("lns", *ours), taking("other", *walls(4.0, 0.1, 50.0))],
@@ -103,13 +102,13 @@ def test_the_table_has_a_row_for_each_contender_and_a_verdict_for_each_figure() 
     comparison = Comparison(
         title="moving a thing",
         contenders=[
-            taking("lns", Sample(wall=0.5, cpu=0.25, memory=10 * MIB)),
+            taking("lns", Sample(wall=0.5, cpu=0.25, bytes=10 * MIB)),
             taking("other", Sample(wall=2.0)),
             taking("third", Unavailable("third is not installed")),
         ],
         figures=[
             Figure(contender="lns", against="other", limit=0.2),
-            Figure(contender="lns", limit=20 * MIB, quantity=Quantity.MEMORY),
+            Figure(contender="lns", limit=20 * MIB, quantity=Quantity.BYTES),
             Figure(contender="lns", against="third", limit=1),
         ],
         work=(100, "MiB"),
@@ -129,7 +128,7 @@ def test_the_table_has_a_row_for_each_contender_and_a_verdict_for_each_figure() 
     assert [line.strip() for line in lines[7:]] == [
         "third: third is not installed",
         "wall of lns ÷ other: 0.25 (at most 0.20): NOT REACHED",
-        "memory of lns: 10.0 MiB (at most 20.0 MiB): reached",
+        "peak of lns: 10.0 MiB (at most 20.0 MiB): reached",
         "wall of lns ÷ third: not measured (at most 1.00)",
         "note: be fair",
     ]

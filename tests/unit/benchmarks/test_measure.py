@@ -61,7 +61,7 @@ def test_a_command_costs_what_its_children_cost_too() -> None:
 
     assert known(busy.cpu) > known(idle.cpu)
     assert known(busy.wall) > known(idle.wall)
-    assert known(busy.memory) - known(idle.memory) > 60 * MIB
+    assert known(busy.bytes) - known(idle.bytes) > 60 * MIB
 
 
 def test_a_command_does_not_count_the_memory_of_who_starts_it() -> None:
@@ -69,7 +69,7 @@ def test_a_command_does_not_count_the_memory_of_who_starts_it() -> None:
 
     sample = run_command(["true"])
 
-    assert len(ballast) > known(sample.memory)
+    assert len(ballast) > known(sample.bytes)
 
 
 def test_a_command_gets_its_environment_and_may_be_expected_to_fail() -> None:
@@ -97,7 +97,7 @@ def test_a_service_costs_what_it_does_now_and_not_what_it_did_before(service: Se
         [service.process.pid], lambda: service.run("y = bytearray(50 << 20); del y")
     )
 
-    assert 50 * MIB < known(sample.memory) < 150 * MIB
+    assert 50 * MIB < known(sample.bytes) < 150 * MIB
 
 
 def test_a_service_costs_what_its_workers_cost(service: Service) -> None:
