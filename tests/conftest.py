@@ -2,13 +2,15 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
 import structlog
 from hypothesis import HealthCheck, settings
 from structlog.testing import LogCapture
+
+from tests.support.artifacts import keep_logs
 
 # How long an example takes says nothing on a machine that does other things too.
 settings.register_profile("lns", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -37,3 +39,16 @@ def log_entries() -> Iterator[list[dict[str, object]]]:
     yield capture.entries  # type: ignore[misc]  # mutable mappings are dictionaries here
     structlog.contextvars.clear_contextvars()
     structlog.configure(**before)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Keeps the logs of the services and runs that a failed test used."""
+    report = yield
+    if report.failed:
+        values = getattr(item, "funcargs", {}).values()
+        homes = {home for value in values if isinstance(home := getattr(value, "home", None), Path)}
+        keep_logs(item.nodeid, sorted(homes))
+    return report

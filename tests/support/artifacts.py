@@ -1,16 +1,25 @@
-"""Documents of artifacts for tests: valid, small, and easily made wrong."""
+"""What failed tests leave for those who must find out why: the logs of their services and runs."""
 
-from typing import Any
+import os
+import re
+import shutil
+from collections.abc import Iterable
+from pathlib import Path
 
-from services.core.artifacts.families import API_VERSION, Family
+PATTERNS = ("logs/*.log*", "runs/*/*.log", "runs/*/run.json", "runs/*/logs/*")
 
 
-def document(family: Family, name: str, spec: dict[str, Any], **more: Any) -> dict[str, Any]:
-    """Returns a document with its envelope; `more` are further members of it."""
-    return {
-        "apiVersion": API_VERSION,
-        "kind": family.kind,
-        "metadata": {"name": name},
-        "spec": spec,
-        **more,
-    }
+def keep_logs(test: str, homes: Iterable[Path]) -> None:
+    """Copies logs and records of state directories to a folder for the test.
+
+    The folder is below `$LNS_TEST_ARTIFACTS`; without that variable nothing is kept.
+    """
+    artifacts = os.environ.get("LNS_TEST_ARTIFACTS")
+    if not artifacts:
+        return
+    target = Path(artifacts, re.sub(r"[^\w.-]+", "_", test)[-150:])
+    for number, home in enumerate(homes):
+        for path in (path for pattern in PATTERNS for path in home.glob(pattern)):
+            copy = target / str(number) / path.relative_to(home)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, copy)

@@ -1,5 +1,6 @@
 """A materializer that is pid 1, as in a container, has workers like any other."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -31,7 +32,8 @@ def test_a_worker_answers(as_pid_1: bool) -> None:
     if as_pid_1:
         unshare = shutil.which("unshare")
         assert unshare is not None
-        command = [unshare, "--user", "--map-root-user", "--pid", "--fork", *command]
+        rights = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+        command = [unshare, *rights, "--pid", "--fork", *command]
 
     result = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
