@@ -36,14 +36,12 @@ class MountPlan:
         sources: what is mounted, by path.
         diff_id: stands for the content of the mounts' layer; None where nothing is mounted.
         mounts: the same as they were asked for.
-        read_only: paths of mounts that the workload may not change, sorted.
         warnings: what a person should read.
     """
 
     sources: tuple[MountSource, ...] = ()
     diff_id: Digest | None = None
     mounts: tuple[Mount, ...] = ()
-    read_only: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -115,7 +113,6 @@ async def read_mounts(blobs: Blobs, mounts: Sequence[Mount]) -> MountPlan:
         sources=tuple(sources),
         diff_id=_mounts_id(sources) if sources else None,
         mounts=tuple(mounted),
-        read_only=tuple(mount.path for mount in mounted if mount.read_only),
         warnings=tuple(warnings),
     )
 

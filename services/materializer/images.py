@@ -40,8 +40,8 @@ class Image:
         metadata_bytes: size of the metadata image.
         inode_count: number of inodes.
         has_acl: whether an inode has a POSIX access control list.
-        read_only_paths: mounts that the workload may not change, sorted.
-        mounts: the artifacts that the mounts' layer was made from.
+        read_only_paths: where in the tree the mounts are that the workload may not change, sorted.
+        mounts: the artifacts that the mounts' layer was made from, as they were asked for.
         create_time: when it was made.
     """
 
@@ -54,6 +54,11 @@ class Image:
     read_only_paths: tuple[str, ...]
     mounts: tuple["Mount", ...]
     create_time: datetime
+
+    @property
+    def tree(self) -> "Tree":
+        """What its tree is merged from."""
+        return Tree(layers=tuple(layer.diff_id for layer in self.layers), mounts=self.mounts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +76,18 @@ class Mount:
     manifest_digest: Digest
     path: str
     read_only: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tree:
+    """What the tree of an image is merged from.
+
+    Attributes:
+        layers: diffIDs, lowest first; where there are mounts the last layer is theirs.
+    """
+
+    layers: tuple[Digest, ...]
+    mounts: tuple[Mount, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,6 +224,7 @@ class Composed:
     metadata_bytes: int
     inode_count: int
     has_acl: bool
+    read_only_paths: tuple[str, ...]
 
 
 def image_prefix(text: str) -> str:

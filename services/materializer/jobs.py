@@ -9,20 +9,16 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from services.core.errors import ContentCorrupt, LayerUnsafe
+from services.core.errors import ContentCorrupt
+from services.materializer.assembly import Assembled, MountPoint, StoredLayer, assemble
 from services.materializer.checks import check_image, check_layer
 from services.materializer.composefs.dump_text import iter_dump
 from services.materializer.composefs.image import has_acl, inode_count, write_image
-from services.materializer.composefs.tree import Inode, iter_tree
+from services.materializer.composefs.tree import iter_tree
 from services.materializer.composefs.verity import verity_digest
-from services.materializer.layers.entries import parse_entries
 from services.materializer.layers.ingest import ENTRIES, OBJECTS, ingest_layer, open_layer
 from services.materializer.layers.limits import LayerLimits
 from services.materializer.layers.names import Opaque
-from services.materializer.merge import Merger
-
-READ_ONLY_XATTR = b"trusted.lns.read_only"
-"""Marks the root of a mount that the workload may not change; part of the tree and its digest."""
 
 _PROGRESS_BYTES = 4 << 20
 
@@ -65,7 +61,7 @@ def build_mounts(request: Request, progress: Progress) -> dict[str, Any]:
 
 def compose_image(request: Request, _: Progress) -> dict[str, Any]:
     """Merges `layers` into the metadata image `image`."""
-    root = _merged(request)
+    root, read_only_paths = _assembled(request)
     image = write_image(root)
     path = Path(request["image"])
     with path.open("wb") as file:
@@ -77,13 +73,14 @@ def compose_image(request: Request, _: Progress) -> dict[str, Any]:
         "metadata_bytes": len(image),
         "inode_count": inode_count(image),
         "has_acl": has_acl(image),
+        "read_only_paths": read_only_paths,
     }
 
 
 def write_dump(request: Request, _: Progress) -> dict[str, Any]:
     """Writes the dump of the merged `layers` to `output`."""
     with Path(request["output"]).open("wb") as file:
-        file.writelines(iter_dump(_merged(request)))
+        file.writelines(iter_dump(_assembled(request).root))
     return {}
 
 
@@ -104,7 +101,7 @@ def verify_layers(request: Request, progress: Progress) -> dict[str, Any]:
 def _object_paths(request: Request) -> dict[str, str]:
     """A path in the image for every object; nothing where an entry list is damaged itself."""
     try:
-        tree = iter_tree(_merged(request))
+        tree = iter_tree(_assembled(request).root)
     except (ContentCorrupt, OSError):
         return {}
     return {
@@ -114,19 +111,11 @@ def _object_paths(request: Request) -> dict[str, str]:
     }
 
 
-def _merged(request: Request) -> Inode:
-    merger = Merger()
-    for layer in request["layers"]:
-        try:
-            merger.add_layer(parse_entries((Path(layer["directory"]) / ENTRIES).read_bytes()))
-        except LayerUnsafe as error:
-            error.metadata.setdefault("diff_id", layer["diff_id"])
-            raise
-    for path in request["read_only"]:
-        inode = merger.find(path.encode())
-        if inode is not None:
-            inode.xattrs = {**inode.xattrs, READ_ONLY_XATTR: b"y"}
-    return merger.finish()
+def _assembled(request: Request) -> Assembled:
+    return assemble(
+        [StoredLayer(one["diff_id"], Path(one["directory"])) for one in request["layers"]],
+        [MountPoint(one["path"], one["read_only"]) for one in request["mounts"]],
+    )
 
 
 class _Watched:

@@ -117,8 +117,7 @@ class Library:
             if what is ImageFile.METADATA:
                 yield self._images.metadata_file(image.digest)
             elif what is ImageFile.DUMP:
-                diff_ids = [layer.diff_id for layer in image.layers]
-                async with self._composer.dump(diff_ids, image.read_only_paths) as path:
+                async with self._composer.dump(image.tree) as path:
                     yield path
             else:
                 layer = next((one for one in image.layers if one.diff_id == diff_id), None)

@@ -18,6 +18,7 @@ from services.materializer.images import (
     Mount,
     Progress,
     Stage,
+    Tree,
 )
 from services.materializer.pins import Pins
 from services.materializer.ports import Blobs, Composer, Images, Layers
@@ -92,7 +93,8 @@ class Materialize:
             layers = [await self._described(source.diff_id, source) for source in sources]
             if plan.diff_id is not None:
                 layers.append(await self._described(plan.diff_id, None))
-            async with self._composer.compose(diff_ids, plan.read_only) as (composed, path):
+            tree = Tree(layers=tuple(diff_ids), mounts=plan.mounts)
+            async with self._composer.compose(tree) as (composed, path):
                 image = Image(
                     digest=composed.digest,
                     manifest_digest=manifest_digest,
@@ -100,7 +102,7 @@ class Materialize:
                     metadata_bytes=composed.metadata_bytes,
                     inode_count=composed.inode_count,
                     has_acl=composed.has_acl,
-                    read_only_paths=plan.read_only,
+                    read_only_paths=composed.read_only_paths,
                     mounts=plan.mounts,
                     create_time=datetime.now(UTC),
                 )

@@ -18,31 +18,35 @@ _IMPLIED_DIRECTORY = stat.S_IFDIR | 0o755
 
 
 class Merger:
-    """A tree that grows layer by layer, lowest first."""
+    """A tree that grows layer by layer, lowest first.
+
+    Attributes:
+        root: the tree as far as it is; hard links are all among `children` until `finish`.
+    """
 
     def __init__(self) -> None:
-        self._root = Inode(_IMPLIED_DIRECTORY)
+        self.root = Inode(_IMPLIED_DIRECTORY)
 
     def add_layer(self, entries: Iterable[Entry]) -> None:
-        """Puts one layer on top.
+        """Puts one layer on top; the tree takes the entries' inodes.
 
         Raises:
             LayerUnsafe: an entry lies below something that is no directory, or a hard link has no
                 target that a link may have; the tree cannot be used any more then.
         """
         listed = list(entries)
-        layer = _Layer(self._root, listed)
+        layer = _Layer(self.root, listed)
         layer.hide()
         layer.put()
 
     def find(self, path: bytes) -> Inode | None:
         """The inode at a canonical path, or None; symbolic links are not followed."""
-        return find_inode(self._root, path)
+        return find_inode(self.root, path)
 
     def finish(self) -> Inode:
         """The merged tree, with link counts and first names of inodes in place."""
-        _settle_links(self._root)
-        return self._root
+        _settle_links(self.root)
+        return self.root
 
 
 class _Layer:

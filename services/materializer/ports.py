@@ -17,6 +17,7 @@ from services.materializer.images import (
     LayerSource,
     Lease,
     MountSource,
+    Tree,
     Verification,
 )
 
@@ -80,30 +81,19 @@ class Layers(Protocol):
 class Composer(Protocol):
     """Work on whole images, all of whose layers are in the store."""
 
-    def compose(
-        self, layers: Sequence[Digest], read_only: Sequence[str]
-    ) -> AbstractAsyncContextManager[tuple[Composed, Path]]:
-        """Yields the metadata image of merged layers, in a file that goes with the block.
+    def compose(self, tree: Tree) -> AbstractAsyncContextManager[tuple[Composed, Path]]:
+        """Yields the metadata image of a tree, in a file that goes with the block.
 
         Raises:
             LayerUnsafe: the layers do not fit together; metadata names layer and entry.
             ContentCorrupt: an entry list is damaged.
         """
 
-    def dump(
-        self, layers: Sequence[Digest], read_only: Sequence[str]
-    ) -> AbstractAsyncContextManager[Path]:
-        """Yields a file with the composefs dump of merged layers; raises as `compose`."""
+    def dump(self, tree: Tree) -> AbstractAsyncContextManager[Path]:
+        """Yields a file with the composefs dump of a tree; raises as `compose`."""
 
-    async def verify(
-        self,
-        layers: Sequence[Digest],
-        read_only: Sequence[str],
-        *,
-        metadata: Path,
-        digest: Digest,
-    ) -> Verification:
-        """Hashes every object of the layers again, and the metadata image."""
+    async def verify(self, tree: Tree, *, metadata: Path, digest: Digest) -> Verification:
+        """Hashes every object of a tree's layers again, and the metadata image."""
 
 
 class Images(Protocol):

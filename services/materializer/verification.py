@@ -47,8 +47,7 @@ class Verify:
             ImageUnknown: there is no such image.
         """
         image = await self._images.get(image_prefix(name))
-        diff_ids = [layer.diff_id for layer in image.layers]
-        with self._pins.hold(diff_ids):
+        with self._pins.hold(image.tree.layers):
             found = await self._check(image)
             if not repair or not found.damages:
                 return found
@@ -66,10 +65,7 @@ class Verify:
 
     async def _check(self, image: Image) -> Verification:
         return await self._composer.verify(
-            [layer.diff_id for layer in image.layers],
-            image.read_only_paths,
-            metadata=self._images.metadata_file(image.digest),
-            digest=image.digest,
+            image.tree, metadata=self._images.metadata_file(image.digest), digest=image.digest
         )
 
     async def _repair(
@@ -102,8 +98,7 @@ class Verify:
             await self._materialize.rebuild(source)
 
     async def _repair_metadata(self, image: Image) -> None:
-        diff_ids = [layer.diff_id for layer in image.layers]
-        async with self._composer.compose(diff_ids, image.read_only_paths) as (composed, path):
+        async with self._composer.compose(image.tree) as (composed, path):
             if composed.digest == image.digest:
                 await self._images.restore(image.digest, path)
 

@@ -360,6 +360,26 @@ async def test_read_only_is_part_of_an_image(client: Client) -> None:
     assert writable.image.layers == read_only.image.layers
 
 
+async def test_a_mount_goes_where_the_links_of_an_image_lead(client: Client) -> None:
+    base = layer(
+        ("usr/lib/x", {"content": b"x"}), ("lib", {"kind": tarfile.SYMTYPE, "link": "usr/lib"})
+    )
+    mount = pb.Mount(
+        family="fileset",
+        path="/lib/data",
+        read_only=True,
+        manifest_digest=client.blobs.artifact(FILESET, {}, archive(entry(b"f", b"f"))),
+    )
+
+    image = (await client.materialize(client.blobs.image(base), mount)).image
+
+    assert image.read_only_paths == ["/usr/lib/data"]
+    paths = [line.split()[0] for line in await client.dump(image.composefs_digest)]
+    assert "/usr/lib/data/f" in paths
+    found = await client.stub.VerifyImage(pb.VerifyImageRequest(image=image.composefs_digest))
+    assert not found.damages
+
+
 async def test_mounts_that_cannot_be_are_refused(client: Client) -> None:
     fileset = client.blobs.artifact(FILESET, {}, archive(entry(b"f")))
     hostile = client.blobs.artifact(FILESET, {}, archive(entry(b"../f")))
