@@ -47,9 +47,7 @@ def parse_image_config(raw: bytes) -> ImageConfig:
         LimitExceeded: a list or a text is longer than Linux accepts.
     """
     document = parse_json_object(raw, what="image config")
-    config = document.get("config") or {}
-    if not isinstance(config, dict):
-        raise RegistryProtocol("`config` of the image config is not an object")
+    config = _object(document, "config")
     workdir = _text(config, "WorkingDir")
     try:
         platform = Platform(
@@ -77,12 +75,19 @@ def _env(config: Mapping[str, object]) -> dict[str, str]:
 
 
 def _labels(config: Mapping[str, object]) -> dict[str, str]:
-    labels = config.get("Labels") or {}
-    if not isinstance(labels, dict):
-        raise RegistryProtocol("`Labels` of the image config is not an object")
+    labels = _object(config, "Labels")
     if len(labels) > MAX_ENTRIES:
         raise LimitExceeded(f"image config has more than {MAX_ENTRIES} labels")
     return {_check(name, "Labels"): _check(value, "Labels") for name, value in labels.items()}
+
+
+def _object(parent: Mapping[str, object], name: str) -> dict[str, object]:
+    value = parent.get(name)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise RegistryProtocol(f"`{name}` of the image config is not an object")
+    return value
 
 
 def _texts(config: Mapping[str, object], name: str) -> tuple[str, ...]:

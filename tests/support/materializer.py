@@ -21,7 +21,7 @@ from services.core.descriptor import OCI_IMAGE_CONFIG, OCI_LAYER_GZIP, OCI_LAYER
 from services.core.digest import Digest
 from services.materializer.bootstrap import open_materializer
 from services.materializer.settings import MaterializerSettings
-from tests.support.artifacts import document
+from tests.support.documents import document
 
 
 class BlobDirectory:

@@ -6,7 +6,7 @@ import pytest
 from services.core.artifacts import families
 from services.core.errors import ManifestUnknown, PlanInvalid
 from tests.integration.resolver.conftest import World
-from tests.support.artifacts import document
+from tests.support.documents import document
 from tests.support.images import build_image, build_index, tar_layer
 
 

@@ -19,7 +19,7 @@ from services.core.artifacts.documents import (
 )
 from services.core.artifacts.families import Family
 from services.core.errors import ArtifactInvalid
-from tests.support.artifacts import document
+from tests.support.documents import document
 
 DIGEST = f"sha256:{'0' * 64}"
 REF = {"ref": "agents/a:1"}

@@ -1,0 +1,109 @@
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.core.descriptor import Platform
+from services.core.errors import LimitExceeded, RegistryProtocol
+from services.resolver.image_config import ImageConfig, parse_image_config
+
+
+def parse(config: Any, **more: Any) -> ImageConfig:
+    document = {"os": "linux", "architecture": "amd64", "config": config, **more}
+    return parse_image_config(json.dumps(document).encode())
+
+
+def test_what_an_image_runs_is_read() -> None:
+    config = parse(
+        {
+            "Entrypoint": ["/bin/entry"],
+            "Cmd": ["a", "b"],
+            "Env": ["PATH=/bin", "EMPTY=", "EQUALS=a=b", "NOVALUE", "=x", "PATH=/usr/bin"],
+            "User": "1000:1000",
+            "WorkingDir": "/work",
+            "Labels": {"k": "v"},
+            "ExposedPorts": {"80/tcp": {}},
+        },
+        variant="v8",
+    )
+
+    assert config == ImageConfig(
+        platform=Platform(os="linux", architecture="amd64", variant="v8"),
+        entrypoint=("/bin/entry",),
+        command=("a", "b"),
+        env={"PATH": "/usr/bin", "EMPTY": "", "EQUALS": "a=b"},
+        user="1000:1000",
+        workdir="/work",
+        labels={"k": "v"},
+    )
+
+
+@pytest.mark.parametrize(
+    "config",
+    [None, {}, {"Cmd": None, "Env": None, "Entrypoint": None, "User": None, "Labels": None}],
+)
+def test_what_is_absent_is_empty(config: Any) -> None:
+    assert parse(config) == ImageConfig(platform=Platform(architecture="amd64"), env={}, labels={})
+
+
+def test_a_relative_directory_is_below_the_root() -> None:
+    assert parse({"WorkingDir": "app"}).workdir == "/app"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        [],
+        "x",
+        {"Cmd": "sh"},
+        {"Cmd": [1]},
+        {"Cmd": ["a\0b"]},
+        {"Cmd": ["\ud800"]},
+        {"Env": {"A": "1"}},
+        {"Env": [None]},
+        {"User": 5},
+        {"User": "a\0"},
+        {"WorkingDir": []},
+        {"Labels": []},
+        {"Labels": {"a": 1}},
+        {"Labels": {"\udc00": "x"}},
+    ],
+)
+def test_a_config_of_the_wrong_shape_is_refused(config: Any) -> None:
+    with pytest.raises(RegistryProtocol):
+        parse(config)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [{"Cmd": ["x"] * 4097}, {"Env": ["A=1"] * 4097}, {"Cmd": ["x" * 131_073]},
+     {"Labels": {str(n): "x" for n in range(4097)}}],
+)  # fmt: skip
+def test_a_config_that_is_too_large_is_refused(config: dict[str, Any]) -> None:
+    with pytest.raises(LimitExceeded):
+        parse(config)
+
+
+@pytest.mark.parametrize(
+    "raw", [b"", b"[]", b"{", b"\xff", b'{"os": 5}', b'{"a":' * 100, b'{"a":1,"a":2}']
+)
+def test_bytes_that_are_no_config_are_refused(raw: bytes) -> None:
+    with pytest.raises(RegistryProtocol):
+        parse_image_config(raw)
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+)
+members = st.sampled_from(["Cmd", "Entrypoint", "Env", "User", "WorkingDir", "Labels", "x"])
+
+
+@given(st.dictionaries(members, values))
+def test_any_config_is_read_or_refused(config: dict[str, Any]) -> None:
+    try:
+        parse(config)
+    except (RegistryProtocol, LimitExceeded):
+        return
