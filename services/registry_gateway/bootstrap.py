@@ -2,7 +2,8 @@
 
 import contextlib
 import platform
-from collections.abc import AsyncIterator, Sequence
+import shutil
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 from lns.registry.v1 import registry_service_pb2 as pb
@@ -45,6 +46,7 @@ from services.registry_gateway.stored_images import StoredImages
 SOCKET = "registry_gateway.sock"
 _CALLS = 16
 _DISK = 4
+_PACKING = 2
 
 
 @contextlib.asynccontextmanager
@@ -63,11 +65,9 @@ async def open_gateway(home: Path, settings: GatewaySettings) -> AsyncIterator[S
         SettingsInvalid: a setting cannot be used.
     """
     with contextlib.ExitStack() as stack:
-        _make_directories(home)
-        stack.enter_context(
-            owner_lock(home / "gateway" / "lock", what=f"the blob store below {home}")
-        )
+        temporary = stack.enter_context(_owned(home))
         disk = stack.enter_context(Blocking(_DISK, name="gateway-disk"))
+        packing = stack.enter_context(Blocking(_PACKING, name="gateway-packing"))
         calls = stack.enter_context(Blocking(_CALLS, name="gateway-calls"))
         transfers = stack.enter_context(Blocking(settings.parallel_blobs, name="gateway-transfers"))
         store = DiskStore(home / "blobs", disk, reserve_bytes=settings.reserve)
@@ -143,7 +143,9 @@ async def open_gateway(home: Path, settings: GatewaySettings) -> AsyncIterator[S
                 store=store,
                 index=index,
                 pins=pins,
-                sources=LocalImageSources(disk),
+                sources=LocalImageSources(
+                    packing, temporary=temporary, docker_socket=settings.docker_socket
+                ),
                 platform=own,
                 default_registry=settings.default_registry,
             ),
@@ -159,6 +161,14 @@ async def open_gateway(home: Path, settings: GatewaySettings) -> AsyncIterator[S
         )
 
 
-def _make_directories(home: Path) -> None:
-    home.mkdir(parents=True, exist_ok=True, mode=0o700)
-    (home / "gateway").mkdir(exist_ok=True, mode=0o700)
+@contextlib.contextmanager
+def _owned(home: Path) -> Iterator[Path]:
+    """Owns the blob store below `home`; yields an empty directory for temporary files."""
+    own = home / "gateway"
+    for directory in (home, own):
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with owner_lock(own / "lock", what=f"the blob store below {home}"):
+        temporary = own / "temporary"
+        shutil.rmtree(temporary, ignore_errors=True)  # what a crash left
+        temporary.mkdir(mode=0o700)
+        yield temporary

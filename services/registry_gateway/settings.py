@@ -12,6 +12,9 @@ from services.core.descriptor import Platform
 from services.core.errors import LnsError, SettingsInvalid
 from services.registry_gateway.logins import registry_host
 
+_MOST = 64
+_DOCKER_SOCKET = Path("/var/run/docker.sock")
+
 
 def _home(environment: Mapping[str, str]) -> Path:
     return Path(environment["HOME"]) if environment.get("HOME") else Path.home()
@@ -34,6 +37,11 @@ def _auth_file(environment: Mapping[str, str]) -> Path:
     return directory / "containers" / "auth.json"
 
 
+def _docker_socket(environment: Mapping[str, str]) -> Path:
+    host = environment.get("DOCKER_HOST", "")
+    return Path(host.removeprefix("unix://")) if host.startswith("unix://") else _DOCKER_SOCKET
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewaySettings:
     """How the gateway talks to registries, and what its store keeps free."""
@@ -48,6 +56,9 @@ class GatewaySettings:
 
     auth_file: Path = field(metadata=setting(default_from=_auth_file))
     """The `auth.json` of podman and skopeo, read after that."""
+
+    docker_socket: Path = field(metadata=setting(default_from=_docker_socket))
+    """The socket of the Docker daemon that `docker-daemon:` sources come from."""
 
     plain_http: tuple[str, ...] = field(
         default=(), metadata=setting(variable="LNS_REGISTRY_PLAIN_HTTP")
@@ -91,6 +102,7 @@ class GatewaySettings:
             auth_path=_auth_path(environment),
             docker_config=_docker_config(environment),
             auth_file=_auth_file(environment),
+            docker_socket=_docker_socket(environment),
         )
 
     def __post_init__(self) -> None:
@@ -109,9 +121,6 @@ class GatewaySettings:
         for name in ("attempts", "parallel_blobs"):
             if not 1 <= getattr(self, name) <= _MOST:
                 raise SettingsInvalid(f"`{name}` must be between 1 and {_MOST}")
-
-
-_MOST = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -91,6 +91,7 @@ async def run_gateway(home: Path, **settings: Any) -> AsyncIterator[RunningGatew
         "auth_path": home / "logins.json",
         "docker_config": home / "docker" / "config.json",
         "auth_file": home / "containers" / "auth.json",
+        "docker_socket": home / "docker.sock",
         "reserve": 0,
     }
     made = GatewaySettings(**(defaults | settings))

@@ -164,6 +164,20 @@ def manifest_in(url: str, path: str, selector: str, headers: dict[str, str] | No
     return answer.data
 
 
+def blob_in(url: str, path: str, digest: str) -> bytes:
+    """Returns a blob of a registry, asked for without any code of ours."""
+    answer = urllib3.request("GET", f"{url}/v2/{path}/blobs/{digest}")
+    assert answer.status == 200, answer.data
+    assert Digest.of(answer.data) == digest
+    return answer.data
+
+
+def delete_blob(url: str, path: str, digest: str) -> None:
+    """Deletes a blob of a registry that permits it, without any code of ours."""
+    answer = urllib3.request("DELETE", f"{url}/v2/{path}/blobs/{digest}")
+    assert answer.status == 202, answer.data
+
+
 def write_layout(directory: Path, built: Built, tag: str) -> None:
     """Writes an image layout with one image."""
     blobs = directory / "blobs" / "sha256"

@@ -11,7 +11,7 @@ import tarfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Any, BinaryIO, Final
 
 from services.core.descriptor import Descriptor
 from services.core.digest import Digest
@@ -68,13 +68,12 @@ class _Window(io.RawIOBase, BinaryIO):
         self._at = max(0, base + offset)
         return self._at
 
-    def read(self, size: int | None = -1, /) -> bytes:
-        left = max(0, self._size - self._at)
-        wanted = left if size is None or size < 0 else min(size, left)
+    def readinto(self, buffer: Any, /) -> int:
+        view = memoryview(buffer)[: max(0, self._size - self._at)]
         self._file.seek(self._start + self._at)
-        chunk = self._file.read(wanted) or b""
-        self._at += len(chunk)
-        return chunk
+        count = self._file.readinto(view)
+        self._at += count
+        return count
 
     def close(self) -> None:
         self._file.close()

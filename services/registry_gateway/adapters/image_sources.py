@@ -1,64 +1,79 @@
 """Images outside of the store, by the prefix that names their kind."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 from typing import Final
 
 from services.chassis.blocking import Blocking
-from services.core.errors import RequestInvalid, Unimplemented
+from services.core.errors import RequestInvalid
+from services.registry_gateway.adapters.docker_archive import open_docker_archive
+from services.registry_gateway.adapters.docker_daemon import open_docker_daemon
 from services.registry_gateway.adapters.image_layout import open_archive, open_directory
 from services.registry_gateway.ports import OpenedSource
-
-_Open = Callable[[Path, str], AbstractContextManager[OpenedSource]]
+from services.registry_gateway.progress import Stop
 
 OCI: Final = "oci"
 OCI_ARCHIVE: Final = "oci-archive"
 DOCKER_ARCHIVE: Final = "docker-archive"
 DOCKER_DAEMON: Final = "docker-daemon"
 _KINDS: Final = frozenset({OCI, OCI_ARCHIVE, DOCKER_ARCHIVE, DOCKER_DAEMON})
-_FILES: Final[Mapping[str, _Open]] = {OCI: open_directory, OCI_ARCHIVE: open_archive}
 
 
 class LocalImageSources:
-    """Layouts and archives on this machine; implements `ImageSources`."""
+    """Layouts, archives and a daemon of this machine; implements `ImageSources`."""
 
-    def __init__(self, blocking: Blocking) -> None:
+    def __init__(self, blocking: Blocking, *, temporary: Path, docker_socket: Path) -> None:
+        """Touches nothing yet.
+
+        Args:
+            blocking: where files are read and layers compressed.
+            temporary: an existing directory for what has to be unpacked.
+            docker_socket: the socket of the Docker daemon.
+        """
         self._blocking = blocking
+        self._temporary = temporary
+        self._docker_socket = docker_socket
 
     def accepts(self, text: str) -> bool:
         """See `ImageSources`."""
-        return text.partition(":")[0] in _KINDS and ":" in text
+        kind, colon, _ = text.partition(":")
+        return bool(colon) and kind in _KINDS
+
+    @contextlib.asynccontextmanager
+    async def _opened(
+        self, opening: AbstractContextManager[OpenedSource], stop: Stop
+    ) -> AsyncIterator[OpenedSource]:
+        with contextlib.ExitStack() as stack:
+            yield await self._blocking.run_cancellable(stop, stack.enter_context, opening)
 
     def open(self, text: str) -> AbstractAsyncContextManager[OpenedSource]:
         """See `ImageSources`."""
-        kind, _, rest = text.partition(":")
-        if kind not in _FILES:
-            raise Unimplemented(
-                f"images of the kind {kind}: cannot be pushed yet",
-                hint="copy it to an OCI layout first: skopeo copy … oci:DIR:TAG",
-            )
-        path, tag = split_path(rest)
-        return self._opened(_FILES[kind], path, tag)
+        stop = Stop()
+        return self._opened(self._open(text, stop), stop)
 
-    @contextlib.asynccontextmanager
-    async def _opened(self, open_file: _Open, path: Path, tag: str) -> AsyncIterator[OpenedSource]:
-        with contextlib.ExitStack() as stack:
-            yield await self._blocking.run(stack.enter_context, open_file(path, tag))
+    def _open(self, text: str, stop: Stop) -> AbstractContextManager[OpenedSource]:
+        kind, _, rest = text.partition(":")
+        if kind == DOCKER_DAEMON:
+            return open_docker_daemon(
+                rest, daemon=self._docker_socket, temporary=self._temporary, stop=stop
+            )
+        path, name = split_path(rest)
+        if kind == DOCKER_ARCHIVE:
+            return open_docker_archive(path, name, temporary=self._temporary, stop=stop)
+        return (open_directory if kind == OCI else open_archive)(path, name)
 
 
 def split_path(text: str) -> tuple[Path, str]:
-    """Splits `PATH[:TAG]`; the last colon divides unless the whole is the name of a file.
+    """Splits `PATH[:NAME]` at the first colon after the path, whose own name has none.
 
     Raises:
         RequestInvalid: the path is not absolute.
     """
-    path, tag = text, ""
-    if ":" in text and not Path(text).exists():
-        path, _, tag = text.rpartition(":")
+    path, _, name = text.partition(":")
     if not path.startswith("/") or "\0" in path:
         raise RequestInvalid(
             f"{path[:200]!r} is not an absolute path", hint="paths are those of the gateway's host"
         )
-    return Path(path), tag
+    return Path(path), name

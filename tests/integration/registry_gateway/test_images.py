@@ -1,15 +1,18 @@
 """Images go through the gateway byte for byte: pull, push, copy, tag, delete, inspect."""
 
 import asyncio
+import gzip
+import io
 import json
+import os
 import shutil
 import subprocess
 import tarfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import urllib3
 from lns.registry.v1 import registry_service_pb2 as pb
 from lns.types.v1 import usage_pb2
 
@@ -21,8 +24,10 @@ from tests.support.faults import Hold, error_answer
 from tests.support.gateway import RunningGateway, run_gateway
 from tests.support.images import (
     Built,
+    blob_in,
     build_image,
     build_index,
+    delete_blob,
     manifest_in,
     random_bytes,
     upload,
@@ -488,8 +493,7 @@ async def test_a_mount_that_the_registry_does_not_do_becomes_an_upload(
     with FaultProxy(deletable_registry.host) as proxy:
         await gateway.pull(f"{proxy.host}/{path}:v1")
         for digest in built.blobs:  # the gateway still believes that they are there
-            gone = urllib3.request("DELETE", f"{proxy.url}/v2/{path}/blobs/{digest}")
-            assert gone.status == 202
+            delete_blob(deletable_registry.url, path, digest)
         proxy.forget()
 
         await gateway.push_image(f"{proxy.host}/{path}:v1", f"{proxy.host}/{target}:v")
@@ -521,6 +525,150 @@ async def test_layouts_and_their_archives_are_pushed_as_they_are(
         result = await gateway.push_image(source, f"{registry.host}/{target}:v")
         assert result.descriptor.digest == built.digest
         assert manifest_in(registry.url, target, "v") == built.raw
+
+
+def docker(*arguments: str) -> str:
+    """Runs the docker command and returns what it prints."""
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def docker_image(tmp_path: Path) -> Iterator[str]:
+    """An image of two layers in the Docker daemon; yields its name and tag."""
+    name = f"lns-test-{time.time_ns()}:v1"
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY one /one\nCOPY two /two\n")
+    (tmp_path / "one").write_bytes(fresh(100_000))
+    (tmp_path / "two").write_bytes(b"two" * 1000)
+    environment = os.environ | {"DOCKER_BUILDKIT": "0"}
+    subprocess.run(
+        ["docker", "build", "-q", "-t", name, str(tmp_path)],
+        env=environment,
+        check=True,
+        capture_output=True,
+    )
+    yield name
+    docker("image", "rm", "-f", name)
+
+
+def check_docker_image(registry: RunningRegistry, path: str, name: str) -> None:
+    """The pushed image has the config of the daemon's and layers that unpack to its diff ids."""
+    manifest = json.loads(manifest_in(registry.url, path, "v"))
+    config = blob_in(registry.url, path, manifest["config"]["digest"])
+    wanted = json.loads(docker("image", "inspect", name))[0]
+    assert f"sha256:{manifest['config']['digest'][7:]}" == wanted["Id"]
+    unpacked = [
+        str(Digest.of(gzip.decompress(blob_in(registry.url, path, layer["digest"]))))
+        for layer in manifest["layers"]
+    ]
+    assert unpacked == json.loads(config)["rootfs"]["diff_ids"] == wanted["RootFS"]["Layers"]
+
+
+async def test_an_image_of_a_docker_daemon_is_pushed(
+    short_directory: Path, registry: RunningRegistry, docker_image: str
+) -> None:
+    socket = Path("/var/run/docker.sock")
+    target = new_path(registry)
+    async with run_gateway(short_directory, docker_socket=socket) as gateway:
+        await gateway.push_image(f"docker-daemon:{docker_image}", f"{registry.host}/{target}:v")
+        with pytest.raises(errors.ImageUnknown):
+            await gateway.push_image("docker-daemon:lns-absent:v9", registry.new_repository())
+        assert list((gateway.home / "gateway" / "temporary").iterdir()) == []
+
+    await asyncio.to_thread(check_docker_image, registry, target, docker_image)
+
+
+async def test_an_archive_of_docker_save_is_pushed_always_with_the_same_digest(
+    gateway: RunningGateway, registry: RunningRegistry, tmp_path: Path, docker_image: str
+) -> None:
+    archive = tmp_path / "saved.tar"
+    await asyncio.to_thread(docker, "save", "-o", str(archive), docker_image)
+    first, second = new_path(registry), new_path(registry)
+
+    one = await gateway.push_image(
+        f"docker-archive:{archive}:{docker_image}", f"{registry.host}/{first}:v"
+    )
+    two = await gateway.push_image(f"docker-archive:{archive}", f"{registry.host}/{second}:v")
+
+    assert one.descriptor == two.descriptor
+    await asyncio.to_thread(check_docker_image, registry, first, docker_image)
+    with pytest.raises(errors.ImageUnknown) as caught:
+        await gateway.push_image(f"docker-archive:{archive}:other:v1", registry.new_repository())
+    assert docker_image in caught.value.message
+
+
+async def test_without_a_docker_daemon_the_error_names_its_socket(
+    gateway: RunningGateway, registry: RunningRegistry
+) -> None:
+    with pytest.raises(errors.RequestInvalid) as caught:
+        await gateway.push_image("docker-daemon:debian:12", registry.new_repository())
+
+    assert str(gateway.settings.docker_socket) in caught.value.message
+
+
+def save_archive(path: Path, files: dict[str, bytes], links: dict[str, str] | None = None) -> None:
+    """Writes a tar file as docker save would, hostile where the test wants it."""
+    with tarfile.open(path, "w") as archive:
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+        for name, target in (links or {}).items():
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = tarfile.SYMTYPE, target
+            archive.addfile(info)
+
+
+LAYER = b"layer" * 1000
+CONFIG = json.dumps({"rootfs": {"type": "layers", "diff_ids": [Digest.of(LAYER)]}}).encode()
+SAVED = {
+    "manifest.json": b'[{"Config": "c.json", "RepoTags": ["a:v"], "Layers": ["l/layer.tar"]}]',
+    "c.json": CONFIG,
+    "l/layer.tar": LAYER,
+}
+ODD_ARCHIVES: list[tuple[str, dict[str, bytes], dict[str, str], type[errors.LnsError] | None]] = [
+    ("as saved", {}, {}, None),
+    ("a gzipped layer", {"l/layer.tar": gzip.compress(LAYER)}, {}, None),
+    ("a link to a layer", {"l/layer.tar": b"", "x": LAYER}, {"l/layer.tar": "../x"}, None),
+    ("another layer", {"l/layer.tar": LAYER + b"x"}, {}, errors.ContentCorrupt),
+    ("a broken gzip layer", {"l/layer.tar": b"\x1f\x8bx"}, {}, errors.ContentCorrupt),
+    ("no manifest", {"manifest.json": b""}, {}, errors.RequestInvalid),
+    ("a manifest that is no list", {"manifest.json": b"{}"}, {}, errors.RequestInvalid),
+    ("deep json", {"manifest.json": b"[" * 100_000}, {}, errors.RequestInvalid),
+    ("two manifests in one", {"manifest.json": b'[],"images":[]'}, {}, errors.RequestInvalid),
+    ("no images", {"manifest.json": b"[]"}, {}, errors.RequestInvalid),
+    ("an image that is none", {"manifest.json": b"[7]"}, {}, errors.RequestInvalid),
+    ("a config that is none", {"c.json": b"[]"}, {}, errors.RequestInvalid),
+    ("a config without layers", {"c.json": b"{}"}, {}, errors.RequestInvalid),
+    ("a config with odd ids", {"c.json": CONFIG.replace(b"sha256:", b"../")}, {}, errors.LnsError),
+    ("a layer outside", {"l/layer.tar": b""}, {"l/layer.tar": "/etc/passwd"}, errors.LnsError),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "links", "expected"), ODD_ARCHIVES, ids=[row[0] for row in ODD_ARCHIVES]
+)
+async def test_archives_are_read_as_what_they_are_or_refused(
+    gateway: RunningGateway,
+    registry: RunningRegistry,
+    tmp_path: Path,
+    name: str,
+    changes: dict[str, bytes],
+    links: dict[str, str],
+    expected: type[errors.LnsError] | None,
+) -> None:
+    files = {key: data for key, data in (SAVED | changes).items() if key not in links}
+    save_archive(tmp_path / "saved.tar", files, links)
+    source, target = f"docker-archive:{tmp_path}/saved.tar", new_path(registry)
+
+    if expected is None:
+        await gateway.push_image(source, f"{registry.host}/{target}:v")
+        (layer,) = json.loads(manifest_in(registry.url, target, "v"))["layers"]
+        assert gzip.decompress(blob_in(registry.url, target, layer["digest"])) == LAYER
+    else:
+        with pytest.raises(expected):
+            await gateway.push_image(source, f"{registry.host}/{target}:v")
+    assert list((gateway.home / "gateway" / "temporary").iterdir()) == []
 
 
 async def test_a_layout_of_skopeo_is_pushed_with_its_digest(
