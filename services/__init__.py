@@ -1,1 +1,1 @@
-"""The lns services: one package a service, plus core (pure values and rules) and chassis (process base)."""
+"""The lns services: one package each, plus core (pure rules) and chassis (process base)."""
