@@ -145,7 +145,8 @@ async def _run(
             await _until_started(context, watch)
     if detach:
         context.write(run.run_id)
-        code = 0
+        # What never ran, since its command is not there, is no success to whoever started it.
+        code = 0 if watch.has_started else watch.run.exit.code
     else:
         code = await _attached(context, session, watch, order.options, keys)
     if watch.started_after is not None:

@@ -52,12 +52,12 @@ class Lns:
         return subprocess.Popen(
             [sys.executable, *_PROGRAM, *arguments],
             env=self.environment,
-            text=True,
             **{  # type: ignore[call-overload]  # what a test gives on top
                 "stdin": subprocess.DEVNULL,
                 "stdout": subprocess.PIPE,
                 "stderr": subprocess.PIPE,
                 "cwd": self.user,
+                "text": True,
                 **options,
             },
         )
