@@ -117,77 +117,70 @@ class LineReader:
     def _link_target(self, path: bytes, fields: list[bytes]) -> bytes:
         if stat.S_ISDIR(self._modes[fields[2][1:]]):
             raise LineInvalid(f"{show(path)}: a directory cannot be a hard link")
-        target = _cut(_optional(fields[8], escaped=True))
-        if target is None:
+        if fields[8] == b"-":
             raise LineInvalid(f"{show(path)}: a hard link needs its target as payload")
-        return target
+        return _cut(unescape(fields[8]))
 
     def _inode(self, fields: list[bytes], *, escaped: bool) -> Inode:
-        payload, content, digest = _optional_fields(fields, escaped=escaped)
+        _, size, mode, nlink, uid, gid, rdev, mtime, payload, content, digest = fields[:_FIELDS]
         decimals = self._decimals
-        mode = self._modes[fields[2]]
-        size = decimals[fields[1]]
-        mtime, mtime_nsec = self._times[fields[7]]
-        rdev = decimals[fields[6]] & _U32
-        kind = mode & 0o170000
-        if content is not None and len(content) != size:
-            raise LineInvalid(
-                f"the content has {len(content)} bytes and the size field says {size}"
-            )
-        if payload is not None and len(payload) > SYMLINK_MAX:
-            raise LineInvalid(f"a payload of {len(payload)} bytes is longer than {SYMLINK_MAX}")
-        if kind == stat.S_IFLNK:
-            if not payload:
-                raise LineInvalid("a symbolic link needs a target")
-            size = len(payload)
-            content = None
-        elif content is not None and len(content) > CONTENT_MAX:
-            raise LineInvalid(f"inline content of {len(content)} bytes is more than {CONTENT_MAX}")
-        elif kind == stat.S_IFREG and not content and size > FILE_SIZE_MAX:
-            raise LineInvalid(f"a file of {size} bytes is larger than {FILE_SIZE_MAX}")
+        seconds, nanoseconds = self._times[mtime]
+        device = decimals[rdev] & _U32
         inode = Inode(
-            mode,
-            decimals[fields[4]] & _U32,
-            decimals[fields[5]] & _U32,
-            mtime,
-            mtime_nsec,
-            size,
-            decimals[fields[3]] & _U32,
-            rdev if kind in (stat.S_IFCHR, stat.S_IFBLK) else 0,
-            payload,
-            content or None,
-            _digest(digest),
+            self._modes[mode],
+            decimals[uid] & _U32,
+            decimals[gid] & _U32,
+            seconds,
+            nanoseconds,
+            decimals[size],
+            decimals[nlink] & _U32,
         )
-        if digest == b"" and inode.is_external:
-            raise LineInvalid("the digest of an external file is empty")
+        kind = inode.mode & 0o170000
+        if kind in (stat.S_IFCHR, stat.S_IFBLK):
+            inode.rdev = device
+        if payload != b"-":
+            inode.payload = _cut(unescape(payload)) if escaped else payload
+            if len(inode.payload) > SYMLINK_MAX:
+                raise LineInvalid(f"a payload of more than {SYMLINK_MAX} bytes")
+        if content != b"-":
+            _set_content(inode, unescape(content))
+        if kind == stat.S_IFLNK:
+            if not inode.payload:
+                raise LineInvalid("a symbolic link needs a target")
+            inode.size = len(inode.payload)
+        elif kind == stat.S_IFREG and inode.content is None and inode.size > FILE_SIZE_MAX:
+            raise LineInvalid(f"a file of {inode.size} bytes is larger than {FILE_SIZE_MAX}")
+        if digest != b"-":
+            inode.digest = _digest(unescape(digest))
+            if inode.digest is None and inode.is_external:
+                raise LineInvalid("the digest of an external file is empty")
         if len(fields) > _FIELDS and fields[_FIELDS]:
             inode.xattrs = _parse_xattrs(fields[_FIELDS])
         return inode
 
 
-def _optional_fields(
-    fields: list[bytes], *, escaped: bool
-) -> tuple[bytes | None, bytes | None, bytes | None]:
-    payload = _cut(_optional(fields[8], escaped=escaped))
-    content = _optional(fields[9], escaped=escaped)
-    return payload, content, _cut(_optional(fields[10], escaped=escaped))
+def _set_content(inode: Inode, content: bytes) -> None:
+    """Gives an inode inline content; that of a symbolic link must fit its size and is ignored."""
+    if len(content) != inode.size:
+        raise LineInvalid(
+            f"the content has {len(content)} bytes and the size field says {inode.size}"
+        )
+    if stat.S_ISLNK(inode.mode):
+        return
+    if len(content) > CONTENT_MAX:
+        raise LineInvalid(f"inline content of {len(content)} bytes is more than {CONTENT_MAX}")
+    inode.content = content or None
 
 
-def _optional(text: bytes, *, escaped: bool) -> bytes | None:
-    if text == b"-":
-        return None
-    return unescape(text) if escaped else text
+def _cut(value: bytes) -> bytes:
+    return value.partition(b"\0")[0]
 
 
-def _cut(value: bytes | None) -> bytes | None:
-    return value.partition(b"\0")[0] if value else value
-
-
-def _digest(text: bytes | None) -> bytes | None:
-    if not text:
+def _digest(text: bytes) -> bytes | None:
+    if not _cut(text):
         return None
     try:
-        digest = unhexlify(text)
+        digest = unhexlify(_cut(text))
     except ValueError:
         digest = b""
     if len(digest) != DIGEST_BYTES:

@@ -27,7 +27,7 @@ _PREFIXES = (
 )
 _FILTER_SEED = 0x25BBE08F
 _FILTER_DEFAULT = 0xFFFFFFFF
-_ENTRY = struct.Struct("<BBH")
+_VALUE_SIZE = struct.Struct("<H")
 _HEADER = struct.Struct("<IB7x")
 _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
 
@@ -35,15 +35,17 @@ _PADDING = (b"", b"\0\0\0", b"\0\0", b"\0")
 class _Name:
     """What the entries of one attribute name have in common."""
 
-    __slots__ = ("bit", "index", "suffix")
+    __slots__ = ("bit", "head", "size", "suffix")
 
     def __init__(self, key: bytes) -> None:
-        self.index, self.suffix = 0, key
+        number, self.suffix = 0, key
         for prefix, index in _PREFIXES:
             if key.startswith(prefix):
-                self.index, self.suffix = index, key[len(prefix) :]
+                number, self.suffix = index, key[len(prefix) :]
                 break
-        hashed = xxhash.xxh32_intdigest(self.suffix, seed=_FILTER_SEED + self.index)
+        self.size = len(self.suffix)
+        self.head = bytes((self.size, number))
+        hashed = xxhash.xxh32_intdigest(self.suffix, seed=_FILTER_SEED + number)
         self.bit = 1 << (hashed & 31)
 
 
@@ -108,21 +110,29 @@ class XattrTable:
 
     def area(self, pairs: Sequence[Pair]) -> Area:
         """The area of an inode with these attributes, of which there is at least one."""
-        name_filter = _FILTER_DEFAULT
+        names, offsets = self._names, self._offsets
+        bits = 0
         shared: list[int] = []
         inline: list[bytes] = []
         for pair in pairs:
-            name_filter &= ~self._names[pair[0]].bit
-            offset = self._offsets.get(pair)
+            key, value = pair
+            name = names[key]
+            bits |= name.bit
+            offset = offsets.get(pair)
             if offset is not None and len(shared) < SHARED_MAX:
                 shared.append(offset)
             else:
-                inline.append(self._entry(*pair))
-        return Area(name_filter, shared, b"".join(inline))
+                size = len(value)
+                inline += (
+                    name.head,
+                    _VALUE_SIZE.pack(size),
+                    name.suffix,
+                    value,
+                    _PADDING[(name.size + size) & 3],
+                )
+        return Area(_FILTER_DEFAULT & ~bits, shared, b"".join(inline))
 
     def _entry(self, key: bytes, value: bytes) -> bytes:
         name = self._names[key]
-        suffix = name.suffix
-        size = len(suffix) + len(value)
-        head = _ENTRY.pack(len(suffix), name.index, len(value))
-        return head + suffix + value + _PADDING[size & 3]
+        padding = _PADDING[(name.size + len(value)) & 3]
+        return b"".join((name.head, _VALUE_SIZE.pack(len(value)), name.suffix, value, padding))
