@@ -1,5 +1,6 @@
 """What tests of every tier may ask for."""
 
+import os
 import shutil
 import tempfile
 from collections.abc import Generator, Iterator
@@ -52,3 +53,11 @@ def pytest_runtest_makereport(
         homes = {home for value in values if isinstance(home := getattr(value, "home", None), Path)}
         keep_logs(item.nodeid, sorted(homes))
     return report
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fails a run in CI that skipped anything: set-up has to bring what the tests need."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") and reporter and reporter.stats.get("skipped"):
+        reporter.write_line("tests were skipped in CI, where none may be", red=True)
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
