@@ -34,14 +34,12 @@ class ArtifactTypes:
             registry: host of a registry that may have an authority; empty asks none.
         """
         schemas = await self._authority.schemas(registry) if registry else None
+        texts = schemas.texts if schemas else {}
         types = [
-            ArtifactType(
-                family=family,
-                schema=schemas.texts.get(family.slug, "") if schemas else schema_json(family),
-            )
+            ArtifactType(family=family, schema=texts.get(family.slug) or schema_json(family))
             for family in FAMILIES
         ]
-        return [one for one in types if one.schema], registry if schemas else ""
+        return types, registry if schemas else ""
 
     async def validate(self, document: bytes, *, family: str, registry: str) -> Artifact:
         """Checks a document without pushing it.

@@ -15,6 +15,7 @@ from services.chassis.server import Service
 from services.core.descriptor import Platform
 from services.registry_gateway.adapters.authenticator import Authenticator
 from services.registry_gateway.adapters.credential_chain import CredentialChain
+from services.registry_gateway.adapters.device_flow import DeviceFlow
 from services.registry_gateway.adapters.disk_store import DiskStore
 from services.registry_gateway.adapters.docker_config import DockerConfig
 from services.registry_gateway.adapters.download import Downloader, SegmentPolicy
@@ -30,6 +31,7 @@ from services.registry_gateway.adapters.type_authority import HttpTypeAuthority
 from services.registry_gateway.adapters.upload import ChunkPolicy, Uploader
 from services.registry_gateway.artifact_types import ArtifactTypes
 from services.registry_gateway.blobs import Blobs
+from services.registry_gateway.device_logins import DeviceLogins
 from services.registry_gateway.fetch import BlobFetcher
 from services.registry_gateway.logins import Logins
 from services.registry_gateway.manifests import Manifests
@@ -121,6 +123,7 @@ async def open_gateway(home: Path, settings: GatewaySettings) -> AsyncIterator[S
         pusher = Pusher(registry, index)
         images = StoredImages(store=store, index=index, pins=pins)
         own = Platform.parse(settings.platform or f"linux/{platform.machine()}")
+        own_logins = Logins(logins, registry, calls)
         use = UseCases(
             repositories=Repositories(registry=registry, manifests=manifests, pins=pins),
             pull=Pull(
@@ -152,7 +155,8 @@ async def open_gateway(home: Path, settings: GatewaySettings) -> AsyncIterator[S
             blobs=Blobs(store=store, pins=pins, images=images, blocking=disk),
             types=types,
             images=images,
-            logins=Logins(logins, registry, calls),
+            logins=own_logins,
+            device_logins=DeviceLogins(DeviceFlow(http, locator, calls), own_logins),
         )
         yield Service(
             add_to_server=rpc.add_RegistryServiceServicer_to_server,

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from google.protobuf import timestamp_pb2
+from google.protobuf import duration_pb2, timestamp_pb2
 from lns.registry.v1 import registry_service_pb2 as pb
 from lns.types.v1 import usage_pb2
 
@@ -17,7 +17,7 @@ from services.core.manifest import Index
 from services.registry_gateway.artifact_types import ArtifactType
 from services.registry_gateway.blobs import Commit, Header
 from services.registry_gateway.manifests import Resolved
-from services.registry_gateway.ports import StoredLease, StoredLogin, StoredTag
+from services.registry_gateway.ports import DeviceCode, StoredLease, StoredLogin, StoredTag
 from services.registry_gateway.progress import Snapshot, Stage
 from services.registry_gateway.pull import Pulled, PullMode
 from services.registry_gateway.push_image import PushedImage
@@ -224,6 +224,18 @@ def format_login(login: StoredLogin) -> pb.StoredLogin:
     """Returns the message of a login, which has no secret."""
     return pb.StoredLogin(
         registry=login.registry, username=login.username, stored_in=login.stored_in
+    )
+
+
+def format_device_code(login_id: str, code: DeviceCode) -> pb.StartDeviceLoginResponse:
+    """Returns what a person must be shown of a device login, and its id."""
+    life = duration_pb2.Duration()
+    life.FromNanoseconds(round(code.expires_in * 1e9))
+    return pb.StartDeviceLoginResponse(
+        login_id=login_id,
+        user_code=code.user_code,
+        verification_uri=code.verification_uri,
+        expires_in=life,
     )
 
 

@@ -8,7 +8,7 @@ RegistryDenied, RegistryProtocol and LimitExceeded besides.
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import BinaryIO, Protocol
 
@@ -385,3 +385,50 @@ class LoginCheck(Protocol):
 
     def forget(self, host: str) -> None:
         """Drops tokens and challenges of a registry: its login changed."""
+
+
+@dataclass(slots=True, kw_only=True)
+class DeviceCode:
+    """A device login that was started; `interval` grows when the issuer asks for it.
+
+    Attributes:
+        registry: host of the registry.
+        device_code: names the login to the issuer; secret.
+        user_code: what a person enters.
+        verification_uri: where a person enters it.
+        token_endpoint: where the login is asked for.
+        interval: seconds between two questions.
+        expires_in: seconds that it is good for, from its start.
+        expires: when that is over, by the monotonic clock.
+    """
+
+    registry: str
+    device_code: str = field(repr=False)
+    user_code: str
+    verification_uri: str
+    token_endpoint: str
+    interval: float
+    expires_in: float
+    expires: float
+
+    def slow_down(self) -> None:
+        """Asks less often from now on (RFC 8628, section 3.5)."""
+        self.interval += 5.0
+
+
+class DeviceIssuer(Protocol):
+    """The issuer of a registry's device logins."""
+
+    async def start(self, host: str) -> DeviceCode:
+        """Starts a login.
+
+        Raises:
+            Unimplemented: the registry advertises none.
+        """
+
+    async def poll(self, code: DeviceCode) -> Credential | None:
+        """Returns the credential of a login, or None while nobody has agreed.
+
+        Raises:
+            RegistryUnauthenticated: it was refused or is too old.
+        """

@@ -9,11 +9,11 @@ from lns.registry.v1 import registry_service_pb2 as pb
 from lns.registry.v1 import registry_service_pb2_grpc as rpc
 
 from services.chassis.messages import format_descriptor, parse_descriptor, parse_digest
-from services.core.errors import Unimplemented
 from services.core.reference import Reference
 from services.registry_gateway import messages
 from services.registry_gateway.artifact_types import ArtifactTypes
 from services.registry_gateway.blobs import Blobs
+from services.registry_gateway.device_logins import DeviceLogins
 from services.registry_gateway.logins import Logins
 from services.registry_gateway.ports import Credential
 from services.registry_gateway.progress import Board, Snapshot, follow
@@ -40,6 +40,7 @@ class UseCases:
     types: ArtifactTypes
     images: StoredImages
     logins: Logins
+    device_logins: DeviceLogins
 
 
 class RegistryServicer(rpc.RegistryServiceServicer):
@@ -250,13 +251,15 @@ class RegistryServicer(rpc.RegistryServiceServicer):
         self, request: pb.StartDeviceLoginRequest, context: Any
     ) -> pb.StartDeviceLoginResponse:
         """See the proto."""
-        raise Unimplemented("device logins are not there yet", hint="lns login with a password")
+        login_id, code = await self._use.device_logins.start(request.registry)
+        return messages.format_device_code(login_id, code)
 
     async def FinishDeviceLogin(
         self, request: pb.FinishDeviceLoginRequest, context: Any
     ) -> pb.FinishDeviceLoginResponse:
         """See the proto."""
-        raise Unimplemented("device logins are not there yet", hint="lns login with a password")
+        stored_in = await self._use.device_logins.finish(request.login_id)
+        return pb.FinishDeviceLoginResponse(stored_in=stored_in)
 
     async def ListStoredImages(
         self, request: pb.ListStoredImagesRequest, context: Any
