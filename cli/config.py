@@ -2,79 +2,19 @@
 
 One flat YAML file, `$LNS_CONFIG`, else `$XDG_CONFIG_HOME/lns/config.yaml`, else
 `~/.config/lns/config.yaml`. An environment variable wins over the file: `LNS_` and the key in
-capitals with underscores, `LNS_ENDPOINT_RESOLVER` for `endpoint-resolver`.
+capitals with underscores, `LNS_ENDPOINT_RESOLVER` for `endpoint-resolver`. `cli.config_keys` has
+the keys; most users have configured nothing, and their commands do not import it.
 """
 
-import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cli.context import Context
-from services.core.errors import RequestInvalid, SettingsInvalid
-from services.core.quantity import parse_cpus, parse_mebibytes
+from services.core.errors import SettingsInvalid
 
-_PLATFORM = re.compile(r"[a-z0-9]+/[a-z0-9_]+(/[a-z0-9]+)?")
-
-
-def _cpus(text: str) -> bool:
-    return parse_cpus(text) > 0
-
-
-def _size(text: str) -> bool:
-    return parse_mebibytes(text) > 0
-
-
-def _platform(text: str) -> bool:
-    return _PLATFORM.fullmatch(text) is not None
-
-
-def _endpoint(text: str) -> bool:
-    return text.startswith(("unix:/", "dns:///")) or re.fullmatch(r"\S+:\d{1,5}", text) is not None
-
-
-def _some(text: str) -> bool:
-    return bool(text)
-
-
-def _absolute(text: str) -> bool:
-    return text.startswith("/")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Key:
-    """One thing that can be configured."""
-
-    name: str
-    meaning: str
-    example: str
-    is_valid: Callable[[str], bool]
-
-
-def _key(name: str, meaning: str, example: str, is_valid: Callable[[str], bool]) -> Key:
-    return Key(name=name, meaning=meaning, example=example, is_valid=is_valid)
-
-
-KEYS: Mapping[str, Key] = {
-    key.name: key
-    for key in (
-        _key("cpus", "CPUs of a run that names none", "2", _cpus),
-        _key("memory", "memory of a run that names none", "2g", _size),
-        _key("disk", "writable disk of a run that names none", "10g", _size),
-        _key("platform", "platform of images", "linux/amd64", _platform),
-        _key("detach-keys", "keys that detach a terminal", "ctrl-p,ctrl-q", _some),
-        _key("endpoint-registry-gateway", "address of the registry gateway", "gw:7001", _endpoint),
-        _key("endpoint-resolver", "address of the resolver", "resolver:7002", _endpoint),
-        _key("endpoint-materializer", "address of the materializer", "node:7003", _endpoint),
-        _key("endpoint-vm-runner", "address of the VM runner", "unix:/run/vm.sock", _endpoint),
-        _key(
-            "tls-authority", "PEM file with the services' authority", "/etc/lns/ca.pem", _absolute
-        ),
-        _key("tls-certificate", "PEM file with this client's certificate", "/…/me.pem", _absolute),
-        _key("tls-key", "PEM file with its private key", "/…/me.key", _absolute),
-    )
-}
+_PREFIX = "LNS_"
+_OTHERS = {"LNS_HOME", "LNS_CONFIG", "LNS_DEBUG"}
 
 
 def config_path(context: Context) -> Path:
@@ -93,8 +33,11 @@ def load_config(context: Context) -> Mapping[str, str]:
         SettingsInvalid: the file is not what `lns config` writes, or a value cannot be used.
     """
     values = {**read_config(config_path(context)), **_from_environment(context)}
-    for name, value in values.items():
-        check_value(name, value)
+    if values:
+        from cli.config_keys import check_value  # noqa: PLC0415 - see above
+
+        for name, value in values.items():
+            check_value(name, value)
     return values
 
 
@@ -111,6 +54,8 @@ def read_config(path: Path) -> dict[str, str]:
     except (OSError, UnicodeDecodeError) as error:
         raise _unreadable(path, str(error)) from error
     import yaml  # noqa: PLC0415 - only for those who have a file
+
+    from cli.config_keys import find_key  # noqa: PLC0415 - the same
 
     try:
         document: Any = yaml.safe_load(text) or {}
@@ -137,44 +82,18 @@ def write_config(path: Path, values: Mapping[str, str]) -> None:
     write_bytes(path, text.encode(), mode=0o600)
 
 
-def find_key(name: str) -> Key:
-    """Returns the key of a name.
-
-    Raises:
-        SettingsInvalid: there is none; the hint lists all.
-    """
-    key = KEYS.get(name)
-    if key is None:
-        raise SettingsInvalid(
-            f"there is no configuration key {name!r}", hint=f"there are: {', '.join(KEYS)}"
-        )
-    return key
-
-
-def check_value(name: str, value: str) -> None:
-    """Makes sure that a key can have a value.
-
-    Raises:
-        SettingsInvalid: it cannot.
-    """
-    key = find_key(name)
-    try:
-        is_valid = key.is_valid(value)
-    except RequestInvalid:
-        is_valid = False
-    if not is_valid:
-        raise SettingsInvalid(
-            f"{value!r} cannot be the value of {name}", hint=f"write for example {key.example}"
-        )
-
-
 def _from_environment(context: Context) -> dict[str, str]:
-    found = {}
-    for name in KEYS:
-        variable = f"LNS_{name.upper().replace('-', '_')}"
-        if context.is_set(variable):
-            found[name] = context.environment[variable]
-    return found
+    given = {name for name in context.environment if name.startswith(_PREFIX)}
+    if given <= _OTHERS:
+        return {}
+    from cli.config_keys import KEYS  # noqa: PLC0415 - see above
+
+    variables = {key: f"{_PREFIX}{key.upper().replace('-', '_')}" for key in KEYS}
+    return {
+        key: context.environment[variable]
+        for key, variable in variables.items()
+        if context.is_set(variable)
+    }
 
 
 def _unreadable(path: Path, why: str) -> SettingsInvalid:

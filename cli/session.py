@@ -4,7 +4,8 @@
         response = await session.resolver.Resolve(request)     # raises LnsError, nothing else
 
 A service whose endpoint is configured is called there; the others are in the suite, which is
-started if it does not live. All calls of one invocation carry one request id.
+started if it does not live. All calls of one invocation carry one request id. Generated code is
+imported for the services that are asked for, since each takes its time.
 """
 
 import asyncio
@@ -12,15 +13,11 @@ import contextlib
 from collections.abc import AsyncIterator, Mapping
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import grpc
 import grpc.aio
 from google.protobuf.descriptor import FileDescriptor
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from lns.materializer.v1 import materializer_service_pb2, materializer_service_pb2_grpc
-from lns.registry.v1 import registry_service_pb2, registry_service_pb2_grpc
-from lns.resolver.v1 import resolver_service_pb2, resolver_service_pb2_grpc
-from lns.vm.v1 import vm_service_pb2, vm_service_pb2_grpc
 
 from cli import suite_process
 from cli.config import config_path, load_config
@@ -32,6 +29,12 @@ from services.chassis.settings import PeerSettings, TlsSettings, state_directory
 from services.core.errors import SettingsInvalid
 from services.core.version import VERSION
 
+if TYPE_CHECKING:
+    from lns.materializer.v1.materializer_service_pb2_grpc import MaterializerServiceStub
+    from lns.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
+    from lns.resolver.v1.resolver_service_pb2_grpc import ResolverServiceStub
+    from lns.vm.v1.vm_service_pb2_grpc import VmServiceStub
+
 
 class Peer(StrEnum):
     """The four services, by the name of their configuration key."""
@@ -42,14 +45,6 @@ class Peer(StrEnum):
     VM_RUNNER = "endpoint-vm-runner"
 
 
-_FILES: Mapping[Peer, FileDescriptor] = {
-    Peer.REGISTRY_GATEWAY: registry_service_pb2.DESCRIPTOR,
-    Peer.RESOLVER: resolver_service_pb2.DESCRIPTOR,
-    Peer.MATERIALIZER: materializer_service_pb2.DESCRIPTOR,
-    Peer.VM_RUNNER: vm_service_pb2.DESCRIPTOR,
-}
-
-
 class Session:
     """Open channels, and a stub for each service that was asked for."""
 
@@ -57,26 +52,32 @@ class Session:
         self._channels = channels
 
     @property
-    def registry(self) -> registry_service_pb2_grpc.RegistryServiceStub:
+    def registry(self) -> "RegistryServiceStub":
         """The registry gateway."""
-        return registry_service_pb2_grpc.RegistryServiceStub(self._channels[Peer.REGISTRY_GATEWAY])
+        from lns.registry.v1 import registry_service_pb2_grpc as rpc  # noqa: PLC0415 - see above
+
+        return rpc.RegistryServiceStub(self._channels[Peer.REGISTRY_GATEWAY])
 
     @property
-    def resolver(self) -> resolver_service_pb2_grpc.ResolverServiceStub:
+    def resolver(self) -> "ResolverServiceStub":
         """The resolver."""
-        return resolver_service_pb2_grpc.ResolverServiceStub(self._channels[Peer.RESOLVER])
+        from lns.resolver.v1 import resolver_service_pb2_grpc as rpc  # noqa: PLC0415 - see above
+
+        return rpc.ResolverServiceStub(self._channels[Peer.RESOLVER])
 
     @property
-    def materializer(self) -> materializer_service_pb2_grpc.MaterializerServiceStub:
+    def materializer(self) -> "MaterializerServiceStub":
         """The materializer."""
-        return materializer_service_pb2_grpc.MaterializerServiceStub(
-            self._channels[Peer.MATERIALIZER]
-        )
+        from lns.materializer.v1 import materializer_service_pb2_grpc as rpc  # noqa: PLC0415 - same
+
+        return rpc.MaterializerServiceStub(self._channels[Peer.MATERIALIZER])
 
     @property
-    def vm(self) -> vm_service_pb2_grpc.VmServiceStub:
+    def vm(self) -> "VmServiceStub":
         """The VM runner."""
-        return vm_service_pb2_grpc.VmServiceStub(self._channels[Peer.VM_RUNNER])
+        from lns.vm.v1 import vm_service_pb2_grpc as rpc  # noqa: PLC0415 - see above
+
+        return rpc.VmServiceStub(self._channels[Peer.VM_RUNNER])
 
 
 @contextlib.asynccontextmanager
@@ -98,7 +99,7 @@ async def open_session(context: Context, *peers: Peer) -> AsyncIterator[Session]
     async with contextlib.AsyncExitStack() as stack:
         channels: dict[str, grpc.aio.Channel] = {}
         for target in sorted(set(targets.values())):
-            files = [_FILES[peer] for peer in peers if targets[peer] == target]
+            files = [_descriptor(peer) for peer in peers if targets[peer] == target]
             settings = PeerSettings(target=target, tls=None if _is_local(target) else tls)
             channels[target] = await stack.enter_async_context(open_channel(settings, *files))
         yield Session({peer: channels[target] for peer, target in targets.items()})
@@ -138,6 +139,8 @@ async def reach_suite(context: Context, *, config: Path | None = None) -> Suite:
 
 def is_serving(socket: Path, timeout: float = 1.0) -> bool:
     """Asks the health service at a socket whether everything there serves; blocks."""
+    from grpc_health.v1 import health_pb2, health_pb2_grpc  # noqa: PLC0415 - seldom needed
+
     with grpc.insecure_channel(f"unix:{socket}") as channel:
         try:
             answer = health_pb2_grpc.HealthStub(channel).Check(
@@ -146,6 +149,25 @@ def is_serving(socket: Path, timeout: float = 1.0) -> bool:
         except grpc.RpcError:
             return False
     return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
+
+
+def _descriptor(peer: Peer) -> FileDescriptor:
+    """Returns the proto of a service, for the channel's retry policy."""
+    if peer is Peer.REGISTRY_GATEWAY:
+        from lns.registry.v1 import registry_service_pb2  # noqa: PLC0415 - see above
+
+        return registry_service_pb2.DESCRIPTOR
+    if peer is Peer.RESOLVER:
+        from lns.resolver.v1 import resolver_service_pb2  # noqa: PLC0415 - see above
+
+        return resolver_service_pb2.DESCRIPTOR
+    if peer is Peer.MATERIALIZER:
+        from lns.materializer.v1 import materializer_service_pb2  # noqa: PLC0415 - see above
+
+        return materializer_service_pb2.DESCRIPTOR
+    from lns.vm.v1 import vm_service_pb2  # noqa: PLC0415 - see above
+
+    return vm_service_pb2.DESCRIPTOR
 
 
 def _arguments(config: Path) -> list[str]:

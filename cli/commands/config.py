@@ -2,15 +2,8 @@
 
 import click
 
-from cli.config import (
-    KEYS,
-    check_value,
-    config_path,
-    find_key,
-    load_config,
-    read_config,
-    write_config,
-)
+from cli.config import config_path, load_config, read_config, write_config
+from cli.config_keys import KEYS, check_value, find_key
 from cli.context import FAILURE, Context, subcommand
 from cli.options import format_option
 from cli.render.output import columns, write_rows

@@ -8,10 +8,10 @@ from lns.vm.v1 import run_pb2
 from lns.vm.v1 import vm_service_pb2 as pb
 
 from cli.context import Context, command
+from cli.labels import parse_labels
 from cli.options import format_option, quiet_ids
 from cli.render.output import columns, write_rows
 from cli.render.runs import newest_first, run_row
-from cli.run.request import parse_labels
 from cli.session import Peer, Session, open_session
 from services.core.errors import RequestInvalid
 

@@ -12,6 +12,7 @@ from lns.types.v1 import descriptor_pb2, run_plan_pb2
 from lns.vm.v1 import run_pb2
 
 from cli.context import Context
+from cli.labels import parse_labels
 from services.core.errors import RequestInvalid
 
 PULL_MODES: Mapping[str, registry_pb.PullMode.ValueType] = {
@@ -195,21 +196,6 @@ def parse_environment(
         elif name in environment:
             values[name] = environment[name]
     return [run_plan_pb2.EnvVar(name=name, value=values[name]) for name in sorted(values)]
-
-
-def parse_labels(entries: Sequence[str]) -> dict[str, str]:
-    """Returns labels given as `NAME=value` or `NAME`.
-
-    Raises:
-        RequestInvalid: an entry has no name.
-    """
-    labels = {}
-    for entry in entries:
-        name, _, value = entry.partition("=")
-        if not name:
-            raise RequestInvalid(f"{entry!r} is not a label", hint="write NAME=value")
-        labels[name] = value
-    return labels
 
 
 def _overrides(flags: PlanFlags, argv: Sequence[str], context: Context) -> resolver_pb.Overrides:

@@ -3,7 +3,8 @@ from pathlib import Path
 import pytest
 
 from cli.app import dispatch
-from cli.config import KEYS, check_value, config_path, load_config
+from cli.config import config_path, load_config
+from cli.config_keys import KEYS, check_value
 from cli.context import Context
 from services.core.errors import SettingsInvalid
 
