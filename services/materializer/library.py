@@ -7,7 +7,7 @@ from enum import Enum
 from pathlib import Path
 
 from services.core.digest import Digest
-from services.core.errors import ImageUnknown, InUse, RequestInvalid
+from services.core.errors import ContentCorrupt, InUse, RequestInvalid
 from services.materializer.images import (
     Image,
     Lease,
@@ -110,9 +110,11 @@ class Library:
         Raises:
             ImageUnknown: there is no such image.
             RequestInvalid: the image has no such layer, or the layer no objects.
-            ContentCorrupt: an entry list is damaged (dump only).
+            ContentCorrupt: something of the image is missing, or was written to and not checked.
         """
         image = await self.get(name)
+        if not await self._images.is_intact(image):
+            raise _damaged(image)
         with self._pins.hold(layer.diff_id for layer in image.layers):
             if what is ImageFile.METADATA:
                 yield self._images.metadata_file(image.digest)
@@ -134,7 +136,8 @@ class Library:
 
         Raises:
             RequestInvalid: the id is empty or too long.
-            ImageUnknown: there is no such image, or not all of it.
+            ImageUnknown: there is no such image.
+            ContentCorrupt: something of it is missing, or was written to and not checked since.
         """
         if not 1 <= len(lease_id) <= _LEASE_ID_MAX:
             raise RequestInvalid(f"lease_id must have 1 to {_LEASE_ID_MAX} characters")
@@ -146,16 +149,19 @@ class Library:
             expire_time=self._now() + lasts if lasts is not None else None,
         )
         image = await self._images.acquire(lease)
-        for layer in image.layers:
-            if await self._layers.find(layer.diff_id) is None:
-                await self._images.release(lease_id)
-                raise ImageUnknown(
-                    f"the image {image.digest} has lost the layer {layer.diff_id}",
-                    hint="materialize it again",
-                    metadata={"image": image.digest},
-                )
+        if not await self._images.is_intact(image):
+            await self._images.release(lease_id)
+            raise _damaged(image)
         return lease, image
 
     async def release_lease(self, lease_id: str) -> None:
         """Gives a lease up."""
         await self._images.release(lease_id)
+
+
+def _damaged(image: Image) -> ContentCorrupt:
+    return ContentCorrupt(
+        f"files of the image {image.digest} are missing or were written to",
+        hint="`lns image verify --repair` checks it and makes it whole",
+        metadata={"image": image.digest},
+    )

@@ -46,7 +46,10 @@ class Layers(Protocol):
     """The layers of the store: made whole or not at all, each once."""
 
     async def find(self, diff_id: Digest) -> ImageLayer | None:
-        """Returns what the store has of a layer, without its blob's digest; None for nothing."""
+        """Returns what the store has of a layer, without its blob's digest.
+
+        None if it has nothing, or something that may be damaged: building it again replaces that.
+        """
 
     async def build(
         self, source: LayerSource, blob: Path, told: Told, *, replace: bool = False
@@ -114,6 +117,12 @@ class Images(Protocol):
 
         Returns the image as it is recorded: an equal one may have been there before.
         """
+
+    async def is_intact(self, image: Image) -> bool:
+        """Says whether an image with its layers is there and nobody wrote to it."""
+
+    async def vouch(self, image: Image) -> None:
+        """Notes that an image with its layers was checked and is sound."""
 
     async def restore(self, digest: Digest, metadata: Path) -> None:
         """Puts a metadata image in the place of one that is damaged."""

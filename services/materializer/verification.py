@@ -49,6 +49,8 @@ class Verify:
         image = await self._images.get(image_prefix(name))
         with self._pins.hold(image.tree.layers):
             found = await self._check(image)
+            if not found.damages:
+                await self._images.vouch(image)
             if not repair or not found.damages:
                 return found
             failures = await self._repair(image, {damage.diff_id for damage in found.damages})

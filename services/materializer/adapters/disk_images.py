@@ -39,6 +39,14 @@ class DiskImages:
         """Moves a metadata image into the store and records it."""
         return await self._blocking.run(self._add, image, metadata, key)
 
+    async def is_intact(self, image: Image) -> bool:
+        """Says whether an image with its layers is there and nobody wrote to it."""
+        return await self._blocking.run(self._is_intact, image)
+
+    async def vouch(self, image: Image) -> None:
+        """Notes that an image with its layers was checked and is sound."""
+        await self._blocking.run(self._files.reseal, image.tree.layers, image.digest)
+
     async def restore(self, digest: Digest, metadata: Path) -> None:
         """Puts a metadata image in the place of one that is damaged."""
         await self._blocking.run(self._files.publish_image, metadata, digest)
@@ -69,13 +77,13 @@ class DiskImages:
 
     def _find_made(self, key: str) -> Image | None:
         image = self._catalogue.made_by(key)
-        if image is None or not self._is_whole(image):
+        if image is None or not self._is_intact(image):
             return None
         return image
 
     def _add(self, image: Image, metadata: Path, key: str) -> Image:
         before = self._catalogue.find(image.digest)
-        if before is not None and self._is_whole(before):
+        if before is not None and self._is_intact(before):
             # Its layers may be others that make the same tree; a run may be using them.
             image = before
         else:
@@ -83,7 +91,12 @@ class DiskImages:
         self._catalogue.put(image, key)
         return image
 
-    def _is_whole(self, image: Image) -> bool:
+    def _is_intact(self, image: Image) -> bool:
+        return self._files.is_image_sealed(image.digest) and all(
+            self._files.sealed_layer(layer.diff_id) is not None for layer in image.layers
+        )
+
+    def _is_there(self, image: Image) -> bool:
         return self._files.image(image.digest).exists() and all(
             self._files.layer(layer.diff_id).is_dir() for layer in image.layers
         )
@@ -93,11 +106,19 @@ class DiskImages:
         return sum(self._files.remove_image(digest) for digest in digests)
 
     def _recover(self) -> None:
-        """Forgets images that are not whole, removes files of which there is no record."""
+        """Forgets images that are not all there, removes files of which there is no record.
+
+        What a lease keeps stays, however damaged: somebody relies on the record.
+        """
         recorded = self._catalogue.list(None, _EVERY)
-        broken = [image.digest for image in recorded if not self._is_whole(image)]
-        self._remove(broken)
-        known = {image.digest for image in recorded}.difference(broken)
+        leased = self._catalogue.leased(datetime.now(UTC))
+        lost = [
+            image.digest
+            for image in recorded
+            if image.digest not in leased and not self._is_there(image)
+        ]
+        self._remove(lost)
+        known = {image.digest for image in recorded}.difference(lost)
         for path in self._files.images.iterdir():
             match = _IMAGE_NAME.fullmatch(path.name)
             if match and Digest.from_hex(match[1]) not in known:

@@ -10,12 +10,10 @@ from services.core.digest import Digest
 from services.materializer.adapters.store_files import StoreFiles, size_on_disk, translated
 from services.materializer.adapters.workers import Workers
 from services.materializer.images import ImageLayer, LayerSource, MountSource
-from services.materializer.layers.ingest import ENTRIES, OBJECTS
+from services.materializer.layers.ingest import OBJECTS
 from services.materializer.layers.limits import LayerLimits
 from services.materializer.ports import Told
 
-_END = re.compile(rb"\nend ([0-9]+) sha256:[0-9a-f]{64}\n\Z")
-_END_BYTES_MAX = 128
 _HEX = re.compile(r"[0-9a-f]{64}")
 
 
@@ -31,7 +29,7 @@ class DiskLayers:
         self._limits = asdict(limits)
 
     async def find(self, diff_id: Digest) -> ImageLayer | None:
-        """Returns what the store has of a layer, without its blob's digest; None for nothing."""
+        """Returns a layer that is there and sealed, without its blob's digest; else None."""
         return await self._blocking.run(self._find, diff_id)
 
     async def build(
@@ -97,19 +95,14 @@ class DiskLayers:
         return self._files.layer(diff_id) / OBJECTS
 
     def _find(self, diff_id: Digest) -> ImageLayer | None:
-        directory = self._files.layer(diff_id)
-        try:
-            with (directory / ENTRIES).open("rb") as entries:
-                entries.seek(-min(_END_BYTES_MAX, entries.seek(0, 2)), 2)
-                end = _END.search(entries.read())
-        except FileNotFoundError:
+        found = self._files.sealed_layer(diff_id)
+        if found is None:
             return None
-        objects = directory / OBJECTS
         return ImageLayer(
             diff_id=diff_id,
             blob_digest=None,
-            objects_bytes=objects.stat().st_size if objects.exists() else 0,
-            entry_count=int(end[1]) if end else 0,
+            objects_bytes=found.objects_bytes,
+            entry_count=found.entry_count,
         )
 
     def _list(self) -> Mapping[Digest, int]:

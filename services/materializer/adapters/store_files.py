@@ -9,18 +9,23 @@ materializer/lock                                     one service at a time
 
 import contextlib
 import errno
+import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from services.chassis import durable
 from services.core.digest import Digest
 from services.core.errors import CapacityExhausted, Internal
+from services.materializer.layers.entries import END_BYTES_MAX, EntryListEnd, parse_end
+from services.materializer.layers.ingest import ENTRIES, OBJECTS
 
 _MODE = 0o755
 _NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT))
-_TAKEN = frozenset((errno.ENOTEMPTY, errno.EEXIST))
+_READ_ONLY = 0o444
+_SEAL_EPOCH = 315_532_800  # 1980: long ago, and not the 0 that tools reset times to
+_SEAL_SPAN = 315_360_000  # ten years, in seconds
 
 
 class StoreFiles:
@@ -63,21 +68,52 @@ class StoreFiles:
             _remove(directory)
 
     def publish_layer(self, directory: Path, diff_id: Digest) -> None:
-        """Makes a directory with synced files the layer, unless there is one."""
-        directory.chmod(_MODE)
-        target = self.layer(diff_id)
+        """Makes a directory with synced files the layer, unless there is a sealed one."""
         with translated():
-            try:
-                durable.rename(directory, target)
-            except OSError as error:
-                if error.errno not in _TAKEN:
-                    raise
+            for path in directory.iterdir():
+                _seal(path, diff_id)
+            directory.chmod(_MODE)
+            if self.sealed_layer(diff_id) is not None:
+                return
+            self.remove_layer(diff_id)
+            durable.rename(directory, self.layer(diff_id))
 
     def publish_image(self, file: Path, digest: Digest) -> None:
         """Makes a synced file the metadata image."""
-        file.chmod(0o644)
         with translated():
+            _seal(file, digest)
             durable.rename(file, self.image(digest))
+
+    def reseal(self, layers: Iterable[Digest], image: Digest) -> None:
+        """Seals what was found to be sound."""
+        with translated():
+            for diff_id in layers:
+                for path in self.layer(diff_id).iterdir():
+                    _seal(path, diff_id)
+            _seal(self.image(image), image)
+
+    def sealed_layer(self, diff_id: Digest) -> EntryListEnd | None:
+        """What a layer says of itself, if it is all there and nobody wrote to it since."""
+        directory = self.layer(diff_id)
+        with contextlib.suppress(FileNotFoundError), (directory / ENTRIES).open("rb") as entries:
+            size = entries.seek(0, os.SEEK_END)
+            entries.seek(max(0, size - END_BYTES_MAX))
+            end = parse_end(entries.read())
+            if end is None or not _is_sealed(directory / ENTRIES, diff_id):
+                return None
+            pack = directory / OBJECTS
+            if not end.objects_bytes or (
+                pack.stat().st_size == end.objects_bytes and _is_sealed(pack, diff_id)
+            ):
+                return end
+        return None
+
+    def is_image_sealed(self, digest: Digest) -> bool:
+        """Whether a metadata image is there and nobody wrote to it since it was made."""
+        try:
+            return _is_sealed(self.image(digest), digest)
+        except FileNotFoundError:
+            return False
 
     def remove_layer(self, diff_id: Digest) -> int:
         """Removes a layer at once from sight, then from disk; returns the bytes it took."""
@@ -100,6 +136,20 @@ class StoreFiles:
                 return 0
         durable.sync_directory(self.images)
         return size
+
+
+def _seal_time(digest: Digest) -> int:
+    """The time of modification, in nanoseconds, of a file that belongs to a digest."""
+    return (_SEAL_EPOCH + int(digest.hex[:8], 16) % _SEAL_SPAN) * 1_000_000_000
+
+
+def _seal(path: Path, digest: Digest) -> None:
+    path.chmod(_READ_ONLY)
+    os.utime(path, ns=(_seal_time(digest), _seal_time(digest)))
+
+
+def _is_sealed(path: Path, digest: Digest) -> bool:
+    return path.stat().st_mtime_ns == _seal_time(digest)
 
 
 def size_on_disk(directory: Path) -> int:

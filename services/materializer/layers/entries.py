@@ -6,7 +6,8 @@ A text file, versioned and closed by its own digest:
     hide /etc/motd                      a whiteout
     opaque /var/cache                   an opaque directory
     /usr 0 40755 1 0 0 0 0.0 - - -      anything else, as a line of a composefs dump
-    end 3 sha256:…                      number of lines between, digest of everything before
+    end 3 4096 sha256:…                 number of lines between, bytes of the layer's object pack,
+                                        digest of everything before
 
 Hard links stand as the dump has them, with the target's path as payload; link counts mean nothing
 here. Paths are canonical; the root itself is `/`.
@@ -27,7 +28,7 @@ from services.materializer.layers.names import Hide, Opaque
 _MAGIC = b"lns-entries 1\n"
 _HIDE = b"hide "
 _OPAQUE = b"opaque "
-_END = re.compile(rb"end ([0-9]+) sha256:([0-9a-f]{64})\n")
+_END = re.compile(rb"end ([0-9]+) ([0-9]+) sha256:([0-9a-f]{64})\n")
 _LINK_STUB = Inode(stat.S_IFREG)
 
 
@@ -71,9 +72,10 @@ class EntryWriter:
         self._write(line + b"\n")
         self.count += 1
 
-    def finish(self) -> None:
-        """Writes the closing line."""
-        closing = b"end %d sha256:%b\n" % (self.count, self._digest.hexdigest().encode())
+    def finish(self, objects_bytes: int) -> None:
+        """Writes the closing line; `objects_bytes` is the size of the object pack, or 0."""
+        digest = self._digest.hexdigest().encode()
+        closing = b"end %d %d sha256:%b\n" % (self.count, objects_bytes, digest)
         self._file.write(closing)
         self.size += len(closing)
 
@@ -81,6 +83,23 @@ class EntryWriter:
         self._file.write(line)
         self._digest.update(line)
         self.size += len(line)
+
+
+class EntryListEnd(NamedTuple):
+    """What the closing line of a list says."""
+
+    entry_count: int
+    objects_bytes: int
+
+
+END_BYTES_MAX = 160
+"""The closing line is among so many last bytes of a list."""
+
+
+def parse_end(tail: bytes) -> EntryListEnd | None:
+    """What the closing line of a list says, from its last bytes; None if there is none."""
+    closing = _END.fullmatch(tail, tail.rfind(b"\n", 0, -1) + 1)
+    return EntryListEnd(int(closing[1]), int(closing[2])) if closing else None
 
 
 def parse_entries(data: bytes) -> Iterator[Entry]:
@@ -93,7 +112,7 @@ def parse_entries(data: bytes) -> Iterator[Entry]:
     closing = _END.fullmatch(data, end)
     if not data.startswith(_MAGIC) or closing is None:
         raise ContentCorrupt("the entry list of a layer is cut off or of an unknown version")
-    if hashlib.sha256(memoryview(data)[:end]).hexdigest().encode() != closing[2]:
+    if hashlib.sha256(memoryview(data)[:end]).hexdigest().encode() != closing[3]:
         raise ContentCorrupt("the entry list of a layer does not match its digest")
     lines = data[len(_MAGIC) : end].split(b"\n")[:-1]
     if len(lines) != int(closing[1]):

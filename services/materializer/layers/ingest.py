@@ -153,7 +153,7 @@ class LayerBuilder:
     def finish(self) -> LayerFacts:
         """Completes both files; returns what is known of the layer."""
         objects_bytes = self._pack.finish()
-        self._writer.finish()
+        self._writer.finish(objects_bytes)
         return LayerFacts(
             objects_bytes=objects_bytes,
             object_count=self._pack.object_count,

@@ -27,6 +27,7 @@ def damage(path: Path, needle: bytes) -> None:
     data = bytearray(path.read_bytes())
     at = data.index(needle)
     data[at] ^= 1
+    path.chmod(0o644)
     path.write_bytes(data)
 
 
@@ -271,6 +272,7 @@ async def test_every_damage_of_a_layer_is_found_and_repaired(client: Client, wha
     if what == "lost pack":
         pack.unlink()
     elif what == "cut pack":
+        pack.chmod(0o644)
         pack.write_bytes(pack.read_bytes()[:-4096])
     elif what == "superblock":
         damage(pack, b"\xe2\xe1\xf5\xe0")
@@ -319,15 +321,58 @@ async def test_damage_without_a_blob_stays_and_says_so(client: Client) -> None:
     assert "could not be repaired" in found.damages[0].description
 
 
-async def test_a_lease_on_an_image_that_lost_a_layer_is_refused(client: Client) -> None:
-    image = await make(client, ONE)
-    for path in (client.home / "layers" / image.layers[0].diff_id[7:]).iterdir():
-        path.unlink()
+async def test_a_damaged_image_is_served_to_nobody_until_it_is_whole_again(client: Client) -> None:
+    image = await make(client, ONE, OTHER)
+    name = image.composefs_digest
+    lease = pb.AcquireLeaseRequest(lease_id="l", holder="h", image=name)
+    damage(client.home / image.layers[1].objects_path, b"3333")
 
-    with pytest.raises(errors.ImageUnknown):
-        await client.stub.AcquireLease(
-            pb.AcquireLeaseRequest(lease_id="l", holder="h", image=image.composefs_digest)
-        )
+    for call in (
+        client.stub.AcquireLease(lease),
+        client.read(name, pb.IMAGE_FILE_METADATA),
+        client.read(name, pb.IMAGE_FILE_OBJECTS, diff_id=image.layers[1].diff_id),
+    ):
+        with pytest.raises(errors.ContentCorrupt):
+            await call
+    assert len((await client.stub.PruneImages(pb.PruneImagesRequest(dry_run=True))).images) == 1
+
+    again = await client.materialize(image.manifest_digest)
+    assert (again.already_existed, again.image.layers) == (False, image.layers)
+    await client.stub.AcquireLease(lease)
+    found = await client.stub.VerifyImage(pb.VerifyImageRequest(image=name))
+    assert not found.damages
+
+
+@pytest.mark.parametrize("what", ["pack", "entries", "metadata"])
+async def test_a_lost_file_is_noticed_and_made_again(client: Client, what: str) -> None:
+    image = await make(client, ONE)
+    path = (
+        client.home
+        / {
+            "pack": image.layers[0].objects_path,
+            "entries": f"layers/{image.layers[0].diff_id[7:]}/entries",
+            "metadata": image.metadata_path,
+        }[what]
+    )
+    sound = path.read_bytes()
+    path.unlink()
+
+    again = await client.materialize(image.manifest_digest)
+
+    assert again.image.composefs_digest == image.composefs_digest
+    assert path.read_bytes() == sound
+
+
+async def test_a_file_that_was_only_touched_is_checked_and_used(client: Client) -> None:
+    image = await make(client, ONE)
+    (client.home / image.layers[0].objects_path).touch()
+    lease = pb.AcquireLeaseRequest(lease_id="l", holder="h", image=image.composefs_digest)
+    with pytest.raises(errors.ContentCorrupt):
+        await client.stub.AcquireLease(lease)
+
+    await client.stub.VerifyImage(pb.VerifyImageRequest(image=image.composefs_digest))
+
+    await client.stub.AcquireLease(lease)
 
 
 async def test_a_store_has_one_owner(client: Client) -> None:
