@@ -143,10 +143,10 @@ class StoredImages:
                 tags = await self._index.list_tags()
                 leased = await self._reached(await self._leased())
                 if include_tagged:
-                    unneeded = [tag for tag in tags if tag.root.digest not in leased]
+                    unneeded = [tag for tag in tags if leased.isdisjoint(_digests_of(tag))]
                     if not dry_run:
                         await self._index.remove_tags(tag.reference for tag in unneeded)
-                    tags = [tag for tag in tags if tag.root.digest in leased]
+                    tags = [tag for tag in tags if tag not in unneeded]
                 roots = [d for tag in tags for d in _digests_of(tag)]
                 needed = leased | await self._reached([*roots, *self._pins.all()])
                 blobs = await self._store.list()
