@@ -178,8 +178,8 @@ class Boot:
                 )
                 await self._see_to_the_end(session, process, times)
                 await self._shut_down(session)
-        except GuestUnreachable as error:
-            await self._explain(machine, error)
+        except* GuestUnreachable as errors:
+            await self._explain(machine, first_error(errors))
 
     async def _configure(self, session: GuestSession) -> None:
         if session.is_configured:
@@ -263,7 +263,7 @@ class Boot:
 
     # ---- the end ----
 
-    async def _explain(self, machine: Machine, error: GuestUnreachable) -> None:
+    async def _explain(self, machine: Machine, error: LnsError) -> None:
         """Ends a run whose guest is gone: as it was asked to, or with what is known."""
         run = self._owner.run
         if run.state not in lifecycle.LIVE:
@@ -293,6 +293,15 @@ class Boot:
         except TimeoutError:
             await machine.kill()
         self.machine = None
+
+
+def first_error(errors: BaseExceptionGroup[LnsError]) -> LnsError:
+    """Returns one of the errors of a group: its tasks failed for one reason."""
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, LnsError)  # noqa: S101  # `except*` lets nothing else through
+    return error
 
 
 def _now() -> datetime:

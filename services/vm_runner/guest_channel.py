@@ -190,18 +190,24 @@ class GuestChannel:
 
     # ---- streams ----
 
-    def open_stream(self, stream_id: int, *, received: int = 0) -> None:
+    def open_stream(self, stream_id: int, *, received: int = 0, grant: bool = True) -> None:
         """Takes part in a stream: a new one, or after a hello one that the guest still has.
 
         Args:
             stream_id: id of the stream.
             received: position up to which its bytes are safe here.
+            grant: permit the guest to send; else `grant` does, once the guest has the stream.
         """
         acked, limit, refused = self._unclaimed.pop(stream_id, (0, 0, False))
         output = StreamOutput(acked=acked, limit=limit)
         if refused:
             output.refuse()
         self._streams[stream_id] = _Stream(StreamInput(received=received), output)
+        if grant:
+            self.grant(stream_id)
+
+    def grant(self, stream_id: int) -> None:
+        """Tells the guest where a stream stands and how much it may send."""
         self._acks[stream_id] = None
 
     def reset_unclaimed(self) -> None:

@@ -119,9 +119,9 @@ class GuestSession:
         """Returns a process that an earlier host may have started."""
         return self._processes.setdefault(process_id, GuestProcess(self, process_id))
 
-    def open_stream(self, stream_id: int, *, received: int = 0) -> GuestStream:
+    def open_stream(self, stream_id: int, *, received: int = 0, grant: bool = True) -> GuestStream:
         """Takes part in a stream, of which `received` bytes are safe here."""
-        self.channel.open_stream(stream_id, received=received)
+        self.channel.open_stream(stream_id, received=received, grant=grant)
         stream = self._streams[stream_id] = GuestStream(self, stream_id)
         self.wake()
         return stream
@@ -148,7 +148,7 @@ class GuestSession:
         stream_id = self.new_id()
         answer: asyncio.Future[Connected] = asyncio.get_running_loop().create_future()
         self._connecting[stream_id] = answer
-        stream = self.open_stream(stream_id)
+        stream = self.open_stream(stream_id, grant=False)
         self.request(
             FrameType.CONNECT, message_id=stream_id, fields=encode_fields([(Tag.PORT, port)])
         )
@@ -163,6 +163,8 @@ class GuestSession:
             stream.reset()
             reason = os.strerror(connected.errno)
             raise GuestUnreachable(f"port {port} of the guest: {reason}")
+        self.channel.grant(stream_id)
+        self.wake()
         return stream
 
     async def stats(self) -> GuestStats:
@@ -206,17 +208,18 @@ class GuestSession:
 
     async def serve(self) -> None:
         """Carries bytes both ways until the connection ends or the guest offends."""
-        writer = asyncio.create_task(self._write())
+        directions = [asyncio.create_task(self._read()), asyncio.create_task(self._write())]
         try:
-            await self._read()
+            ended, _ = await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
+            await ended.pop()
         except LnsError as error:
             self._error = error
         except OSError as error:
             self._error = GuestUnreachable(f"the connection to the guest broke: {error}")
         finally:
-            writer.cancel()
-            with contextlib.suppress(asyncio.CancelledError, OSError):
-                await writer
+            for direction in directions:
+                direction.cancel()
+            await asyncio.gather(*directions, return_exceptions=True)
             self._end()
 
     async def _read(self) -> None:

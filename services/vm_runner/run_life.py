@@ -14,7 +14,7 @@ import structlog
 
 from services.core.errors import GuestUnreachable, Internal, LnsError
 from services.vm_runner import lifecycle
-from services.vm_runner.boot import Boot
+from services.vm_runner.boot import Boot, first_error
 from services.vm_runner.guest_handles import GuestProcess
 from services.vm_runner.guest_session import GuestSession
 from services.vm_runner.history import History
@@ -246,7 +246,7 @@ class RunLife:
         try:
             await boot.run(machine)
         except* LnsError as errors:
-            await self._fail(_first(errors))
+            await self._fail(first_error(errors))
         except* Exception:
             log.exception("run_failed")
             await self._fail(Internal("a defect of lns ended the run; its log says more"))
@@ -259,15 +259,6 @@ class RunLife:
             await self.update(lifecycle.failed(self.run, Failure.of(error), now=_now()))
         except LnsError as further:  # the disk is full: the next service will find the run lost
             log.warning("run_not_recorded", message=further.message)
-
-
-def _first(errors: BaseExceptionGroup[LnsError]) -> LnsError:
-    """Returns one of the errors of a group: its tasks failed for one reason."""
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, LnsError)  # noqa: S101  # `except*` lets nothing else through
-    return error
 
 
 def _now() -> datetime:

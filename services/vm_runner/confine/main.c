@@ -1,0 +1,199 @@
+/*
+ * Starts a program confined: `lns-confine SWITCHES -- PROGRAM ARGUMENTS`. docs/vmm-confinement.md says what each
+ * measure is for.
+ *
+ * The program becomes a child of whoever called, not of this process, which ends as soon as the program's pid is
+ * recorded; the program is executed only after that. It gets descriptors 0 to 2 of the caller and those that are
+ * asked for, no other.
+ */
+#include "confine.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { FAILED = 125, BACKLOG = 8 };
+
+#define SYSCALL_CLOSE_RANGE 436
+
+_Noreturn void fail(const char *format, ...)
+{
+    char message[512];
+    int error = errno;
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(message, sizeof message, format, arguments);
+    va_end(arguments);
+    dprintf(STDERR_FILENO, "lns-confine: %s%s%s\n", message, error ? ": " : "", error ? strerror(error) : "");
+    _exit(FAILED);
+}
+
+static void write_text(const char *path, int flags, const char *text)
+{
+    int fd = open(path, O_WRONLY | O_CLOEXEC | flags, 0644);
+    if (fd < 0 || write(fd, text, strlen(text)) < 0 || close(fd) < 0)
+        fail("write %s", path);
+}
+
+static void close_inherited(void)
+{
+    if (syscall(SYSCALL_CLOSE_RANGE, FIRST_DESCRIPTOR, ~0u, 0) == 0)
+        return;
+    for (int fd = FIRST_DESCRIPTOR; fd < sysconf(_SC_OPEN_MAX); fd++) /* Linux before 5.9 */
+        close(fd);
+}
+
+static int listen_at(const char *path)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    if (strlen(path) >= sizeof address.sun_path) {
+        errno = ENAMETOOLONG;
+        fail("listen at %s", path);
+    }
+    strcpy(address.sun_path, path);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    if (fd < 0 || bind(fd, (struct sockaddr *)&address, sizeof address) < 0 || listen(fd, BACKLOG) < 0)
+        fail("listen at %s", path);
+    return fd;
+}
+
+static void open_descriptors(const struct options *options)
+{
+    for (unsigned i = 0; i < options->descriptor_count; i++) {
+        const struct descriptor *wanted = &options->descriptors[i];
+        int fd = wanted->kind == OPEN_LISTEN ? listen_at(wanted->path)
+                                             : open(wanted->path, wanted->kind == OPEN_WRITE ? O_RDWR : O_RDONLY);
+        if (fd < 0)
+            fail("open %s", wanted->path);
+        if (fd != FIRST_DESCRIPTOR + (int)i) {
+            errno = EBADF;
+            fail("descriptor %d of %s", fd, wanted->path);
+        }
+    }
+}
+
+static void join_cgroups(const struct options *options)
+{
+    char path[4096];
+    for (unsigned i = 0; i < options->cgroup_count; i++) {
+        snprintf(path, sizeof path, "%s/cgroup.procs", options->cgroups[i]);
+        write_text(path, 0, "0");
+    }
+}
+
+/* The program's one user is the caller, under its own number. */
+static void map_user(pid_t pid)
+{
+    char path[64], map[64];
+    snprintf(path, sizeof path, "/proc/%d/setgroups", pid);
+    write_text(path, 0, "deny");
+    snprintf(path, sizeof path, "/proc/%d/uid_map", pid);
+    snprintf(map, sizeof map, "%u %u 1", getuid(), getuid());
+    write_text(path, 0, map);
+    snprintf(path, sizeof path, "/proc/%d/gid_map", pid);
+    snprintf(map, sizeof map, "%u %u 1", getgid(), getgid());
+    write_text(path, 0, map);
+}
+
+static void set_limits(const struct options *options)
+{
+    for (unsigned i = 0; i < options->limit_count; i++) {
+        const struct limit *limit = &options->limits[i];
+        struct rlimit now;
+        if (getrlimit(limit->resource, &now) < 0)
+            fail("getrlimit %d", limit->resource);
+        rlim_t value = limit->value < now.rlim_max ? limit->value : now.rlim_max; /* may not be raised */
+        if (setrlimit(limit->resource, &(struct rlimit){value, value}) < 0)
+            fail("setrlimit %d", limit->resource);
+    }
+}
+
+static _Noreturn void run(const struct options *options, int go)
+{
+    uid_t uid;
+    if (read(go, &uid, sizeof uid) != sizeof uid)
+        _exit(FAILED); /* the launcher has failed, and said why */
+    setsid();
+    if (options->isolate) {
+        if (sethostname("vmm", 3) < 0)
+            fail("sethostname");
+        view_enter(options, uid);
+    }
+    privileges_drop(options, uid);
+    set_limits(options);
+    filter_install();
+    execv(options->command[0], options->command);
+    fail("%s", options->command[0]);
+}
+
+static pid_t start(const struct options *options, const int go[2])
+{
+    unsigned long flags = SIGCHLD;
+    if (!options->wait)
+        flags |= CLONE_PARENT;
+    if (options->isolate)
+        flags |= CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWPID;
+    if (options->user_namespace)
+        flags |= CLONE_NEWUSER;
+    pid_t pid = (pid_t)syscall(SYS_clone, flags, NULL, NULL, NULL, NULL);
+    if (pid < 0)
+        fail("clone");
+    if (pid == 0) {
+        close(go[1]);
+        run(options, go[0]);
+    }
+    return pid;
+}
+
+static int wait_for(pid_t pid)
+{
+    int status;
+    while (waitpid(pid, &status, 0) < 0)
+        if (errno != EINTR)
+            fail("wait");
+    return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+int main(int count, char **arguments)
+{
+    static struct options options;
+    int go[2];
+    (void)count;
+    options_parse(&options, arguments + 1);
+    close_inherited();
+    umask(077);
+    join_cgroups(&options);
+    if (options.oom_score) {
+        char score[16];
+        snprintf(score, sizeof score, "%d", options.oom_score);
+        write_text("/proc/self/oom_score_adj", 0, score);
+    }
+    open_descriptors(&options);
+    if (pipe2(go, O_CLOEXEC) < 0)
+        fail("pipe");
+    pid_t pid = start(&options, go);
+    close(go[0]);
+    if (options.user_namespace)
+        map_user(pid);
+    if (options.pid_file) {
+        char text[16];
+        snprintf(text, sizeof text, "%d\n", pid);
+        write_text(options.pid_file, O_CREAT | O_TRUNC | O_NOFOLLOW, text);
+    }
+    /* A pid belongs to one live process, and so does the user that is made from it. */
+    uid_t uid = options.first_uid ? options.first_uid + (uid_t)pid % options.uid_count : getuid();
+    if (write(go[1], &uid, sizeof uid) != sizeof uid)
+        fail("start %s", options.command[0]);
+    return options.wait ? wait_for(pid) : 0;
+}

@@ -1,0 +1,195 @@
+"""A hypervisor without virtual machines: the guest agent itself, run as an ordinary process.
+
+The agent speaks the real protocol and starts real processes, with no boundary around them: only for
+commands that tests choose. A relay stands between host and agent as QEMU does: it outlives its
+connections, a new one takes the place of an older one, and what goes to nobody is lost. Machines
+live as long as the `FakeHost`, not as long as the hypervisor: a second one adopts them.
+"""
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+from services.core.errors import GuestUnreachable, HostUnready, VmFailed
+from services.vm_runner.adapters.socket_channel import adopt_socket
+from services.vm_runner.ports import ByteChannel, Machine, MachineSpec, MachineUsage
+
+_CHUNK = 65536
+
+
+class FakeHost:
+    """What outlives a service on a real host: the machines."""
+
+    def __init__(self, agent: Path) -> None:
+        self.agent = agent
+        self.machines: dict[str, FakeMachine] = {}
+
+    async def close(self) -> None:
+        for machine in list(self.machines.values()):
+            await machine.kill()
+
+
+class FakeHypervisor:
+    """Starts agents.
+
+    Args:
+        host: where they run.
+        fail_next: raised instead of starting the next machine.
+        unready: raised by every start.
+    """
+
+    def __init__(self, host: FakeHost) -> None:
+        self.host = host
+        self.specs: list[MachineSpec] = []
+        self.fail_next: VmFailed | None = None
+        self.unready: HostUnready | None = None
+
+    async def start(self, spec: MachineSpec) -> Machine:
+        self.specs.append(spec)
+        if self.unready is not None:
+            raise self.unready
+        if self.fail_next is not None:
+            error, self.fail_next = self.fail_next, None
+            raise error
+        machine = FakeMachine(self.host, spec.run_id)
+        self.host.machines[spec.run_id] = machine
+        return machine
+
+    async def adopt(self, run_id: str, directory: Path) -> Machine | None:
+        return self.host.machines.get(run_id)
+
+
+class FakeMachine:
+    """One agent and the relay before it."""
+
+    accelerator = "tcg"
+
+    def __init__(self, host: FakeHost, run_id: str) -> None:
+        self._host = host
+        self._run_id = run_id
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        self._agent_side = ours
+        with theirs:
+            self._process = subprocess.Popen(
+                [str(host.agent), "--channel", str(theirs.fileno())],
+                pass_fds=[theirs.fileno()],
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        self._host_side: socket.socket | None = None
+        self._ended = asyncio.Event()
+        self._paused = False
+        self._going = asyncio.Event()
+        self._going.set()
+        self._tasks = {asyncio.create_task(self._from_agent())}
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def connect(self) -> ByteChannel:
+        if self._ended.is_set():
+            raise GuestUnreachable("the machine has ended")
+        self.disconnect()
+        relay, client = socket.socketpair()
+        relay.setblocking(False)
+        self._host_side = relay
+        task = asyncio.create_task(self._to_agent(relay))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return await adopt_socket(client)
+
+    def disconnect(self) -> None:
+        """Cuts the connection, as the end of a service does."""
+        if self._host_side is not None:
+            with contextlib.suppress(OSError):
+                self._host_side.shutdown(socket.SHUT_RDWR)
+            self._host_side = None
+
+    async def wait(self) -> None:
+        await self._ended.wait()
+
+    async def kill(self) -> None:
+        self._process.kill()
+        await self._end()
+
+    async def pause(self) -> None:
+        self._signal_all(signal.SIGSTOP)
+        self._paused = True
+        self._going.clear()
+
+    async def resume(self) -> None:
+        self._signal_all(signal.SIGCONT)
+        self._paused = False
+        self._going.set()
+
+    async def is_paused(self) -> bool:
+        return self._paused
+
+    async def diagnose(self) -> str:
+        return "the agent's console"
+
+    def usage(self) -> MachineUsage:
+        if self._ended.is_set():
+            return MachineUsage(cpu_time=timedelta(), memory_bytes=0)
+        return MachineUsage(cpu_time=timedelta(milliseconds=1), memory_bytes=1)
+
+    # ---- inside ----
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        for pid in (self.pid, *_descendants(self.pid)):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    async def _from_agent(self) -> None:
+        loop = asyncio.get_running_loop()
+        with contextlib.suppress(OSError):
+            while data := await loop.sock_recv(self._agent_side, _CHUNK):
+                if self._host_side is not None:
+                    with contextlib.suppress(OSError):
+                        await loop.sock_sendall(self._host_side, data)
+        await self._end()
+
+    async def _to_agent(self, relay: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        with relay, contextlib.suppress(OSError):
+            while data := await loop.sock_recv(relay, _CHUNK):
+                await self._going.wait()
+                await loop.sock_sendall(self._agent_side, data)
+
+    async def _end(self) -> None:
+        if self._ended.is_set():
+            return
+        self._ended.set()
+        self._host.machines.pop(self._run_id, None)
+        for pid in _descendants(self.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self._process.kill()
+        await asyncio.to_thread(self._process.wait)
+        self.disconnect()
+        current = asyncio.current_task()
+        for task in list(self._tasks):
+            if task is not current:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+        self._agent_side.close()
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    try:
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return
+    for child in map(int, children):
+        yield from _descendants(child)
+        yield child
