@@ -74,6 +74,8 @@ def _describe_lns_error(error: LnsError, context: Context) -> list[str]:
     what = f"cannot {context.doing}" if context.doing else "that did not work"
     lines = [f"lns: {printable(what)}", f"  why: {printable(error.message)}"]
     for violation in error.violations:
+        if violation.description in error.message:
+            continue  # the reason says it already
         subject = f"{violation.subject}: " if violation.subject else ""
         lines.append(f"    - {printable(subject + violation.description)}")
     lines.append(f"  try: {printable(way_out(error))}")

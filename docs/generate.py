@@ -52,15 +52,14 @@ def errors_table() -> str:
 def settings_tables() -> str:
     """Returns a table of settings for the shared part and for each section of the services."""
     parts = [_section("Shared by every process", ProcessSettings, (), skip=frozenset())]
-    shared = {field.name for field in dataclasses.fields(ProcessSettings)}
     for path in sorted((ROOT / "services").glob("*/settings.py")):
         module = importlib.import_module(f"services.{path.parent.name}.settings")
         for process in vars(module).values():
             if _is_process(process) and process.__module__ == module.__name__:
-                own = [f for f in dataclasses.fields(process) if f.name not in shared]
+                # The suite has the sections of the services too, which are shown once.
+                others = {field.name for field in dataclasses.fields(process)} - {path.parent.name}
                 title = f"`python -m services.{path.parent.name}`"
-                if len(own) == 1:
-                    parts.append(_section(title, process, (), skip=frozenset(shared)))
+                parts.append(_section(title, process, (), skip=frozenset(others)))
     return "\n\n".join(parts)
 
 

@@ -1,6 +1,5 @@
 """`lns doctor`: what this machine can do, and how to fix what it cannot."""
 
-import shutil
 from typing import Any
 
 import click
@@ -12,13 +11,12 @@ from cli.context import FAILURE, Context, command
 from cli.errors import way_out
 from cli.options import format_option
 from cli.render.output import write_rows
-from cli.render.text import format_size, printable
-from cli.session import Peer, open_session, suite_files
+from cli.render.text import printable
+from cli.session import Peer, open_session
 from services.core.errors import LnsError
 from services.core.version import VERSION
 
 _PROBE_SECONDS = 120.0
-_LOW_DISK_BYTES = 5 * 1000**3
 
 _VERDICTS = {
     vm_pb.HostCheck.VERDICT_OK: "ok",
@@ -37,7 +35,6 @@ async def doctor(context: Context, probe: bool, form: str | None) -> int:
     """Say what this machine can do and how to fix the rest; exit code 1 if runs are impossible."""
     checks = [_check("lns", "ok", f"version {VERSION}"), _configuration(context)]
     checks += await _services(context, probe=probe)
-    checks.append(_state_directory(context))
     if form in (None, "table"):
         for check in checks:
             _write(context, check)
@@ -83,21 +80,6 @@ async def _services(context: Context, *, probe: bool) -> list[Check]:
         ),
         _check("registry logins", "ok", names),
     ]
-
-
-def _state_directory(context: Context) -> Check:
-    home = suite_files(context).home
-    try:
-        free = shutil.disk_usage(home).free
-    except OSError as error:
-        return _check("state directory", "failed", f"{home}: {error.strerror}", "set LNS_HOME")
-    low = free < _LOW_DISK_BYTES
-    return _check(
-        "state directory",
-        "warning" if low else "ok",
-        f"{home}, {format_size(free)} free",
-        "`lns prune` and `lns image prune` free space" if low else "",
-    )
 
 
 def _check(name: str, verdict: str, detail: str, remedy: str = "") -> Check:

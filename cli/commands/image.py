@@ -17,7 +17,7 @@ from cli.options import format_option, platform_option, quiet_ids
 from cli.render.messages import age, iso_time, to_document
 from cli.render.output import columns, write_document, write_rows
 from cli.render.progress import open_reporter
-from cli.render.text import format_size, short_id
+from cli.render.text import format_size, short_digests, short_id
 from cli.run.launch import last_result
 from cli.run.request import parse_platform
 from cli.session import Peer, Session, open_session
@@ -215,7 +215,7 @@ async def _stored(session: Session) -> AsyncIterator[registry_pb.StoredImage]:
 
 def _row(one: registry_pb.StoredImage, *, now: float, whole: bool) -> dict[str, Any]:
     return {
-        "reference": one.reference,
+        "reference": one.reference if whole else short_digests(one.reference),
         "family": one.family or "image",
         "digest": one.descriptor.digest if whole else short_id(one.descriptor.digest),
         "created": age(one.create_time, now=now),

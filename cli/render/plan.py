@@ -7,7 +7,7 @@ from lns.types.v1 import run_plan_pb2 as pb
 
 from cli.render.messages import to_document
 from cli.render.output import Write, write_cells, write_document
-from cli.render.text import printable, short_id
+from cli.render.text import printable, short_digests, short_id
 
 _Row = tuple[str, str, str]
 
@@ -43,7 +43,8 @@ def write_plans(plans: Sequence[pb.RunPlan], *, form: str | None, write: Write) 
 
 
 def _write_table(plan: pb.RunPlan, write: Write) -> None:
-    write_cells(_HEADINGS, list(_rows(plan)), write=write)
+    rows = [tuple(short_digests(cell) for cell in row) for row in _rows(plan)]
+    write_cells(_HEADINGS, rows, write=write)
     for warning in plan.warnings:
         write(f"warning: {printable(warning)}")
 

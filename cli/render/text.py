@@ -1,9 +1,11 @@
 """Text for people: sizes, times, ids, and names from strangers made harmless."""
 
+import re
 import unicodedata
 
 SHORT_ID_CHARACTERS = 12
 _SIZE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+_DIGEST = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}")
 _AGES = (
     (60, 1, "second"),
     (3600, 60, "minute"),
@@ -62,6 +64,11 @@ def format_age(seconds: float) -> str:
 def short_id(identifier: str) -> str:
     """Returns the first twelve digits of an id or digest, without `sha256:`."""
     return identifier.removeprefix("sha256:")[:SHORT_ID_CHARACTERS]
+
+
+def short_digests(text: str) -> str:
+    """Returns `text` with every digest cut to twelve digits: `repository@sha256:4f1c…`."""
+    return _DIGEST.sub(r"\1…", text)
 
 
 def shorten(text: str, width: int) -> str:
