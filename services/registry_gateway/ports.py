@@ -106,7 +106,7 @@ class BlobStore(Protocol):
         """Returns every blob with its size."""
 
     async def sweep_ingests(self, *, keep: Iterable[Digest]) -> int:
-        """Removes what interrupted ingests left, but those of `keep`; returns the bytes."""
+        """Removes what ingests left that are not at work, but those of `keep`; returns bytes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,8 @@ import errno
 import hashlib
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -51,6 +52,8 @@ class DiskStore:
         self._ingests = root / "ingest"
         self._blocking = blocking
         self._reserve = reserve_bytes
+        self._guard = threading.Lock()
+        self._at_work: set[str] = set()
         for directory in (self._blobs, self._ingests):
             directory.mkdir(parents=True, exist_ok=True, mode=0o755)
 
@@ -132,9 +135,9 @@ class DiskStore:
             for entry in list(os.scandir(self._ingests)):
                 if entry.name.partition(".")[0] in kept:
                     continue
-                with contextlib.suppress(FileNotFoundError):
-                    freed += entry.stat(follow_symlinks=False).st_size
-                    Path(entry.path).unlink()
+                with self._guard:
+                    if entry.name not in self._at_work:
+                        freed += _unlinked(entry)
             return freed
 
         return await self._blocking.run(sweep, frozenset(digest.hex for digest in keep))
@@ -164,9 +167,20 @@ class DiskStore:
     def _open_ingest(self, descriptor: Descriptor, *, resume: bool) -> "DiskIngest":
         suffix = "" if resume else f".{secrets.token_hex(4)}"
         part = self._ingests / f"{descriptor.digest.hex}{suffix}{_PART}"
-        with _disk_errors("begin", descriptor.digest):
-            self._check_room(descriptor)
-            return DiskIngest(descriptor, part, self.path(descriptor.digest), resume=resume)
+        with self._guard:
+            self._at_work.add(part.name)
+        try:
+            with _disk_errors("begin", descriptor.digest):
+                self._check_room(descriptor)
+                target = self.path(descriptor.digest)
+                return DiskIngest(descriptor, part, target, resume=resume, ended=self._ended)
+        except BaseException:
+            self._ended(part)
+            raise
+
+    def _ended(self, part: Path) -> None:
+        with self._guard:
+            self._at_work.discard(part.name)
 
     def _check_room(self, descriptor: Descriptor) -> None:
         disk = os.statvfs(self._ingests)
@@ -183,9 +197,26 @@ class DiskStore:
 class DiskIngest:
     """One blob on its way into the store; implements `Ingest`."""
 
-    def __init__(self, descriptor: Descriptor, part: Path, target: Path, *, resume: bool) -> None:
-        """Opens the part; with `resume` hashes what is there already."""
+    def __init__(
+        self,
+        descriptor: Descriptor,
+        part: Path,
+        target: Path,
+        *,
+        resume: bool,
+        ended: Callable[[Path], None],
+    ) -> None:
+        """Opens the part; with `resume` hashes what is there already.
+
+        Args:
+            descriptor: what it must become.
+            part: where it is until then.
+            target: where it is afterwards.
+            resume: whether bytes that are there count.
+            ended: called with `part` when nobody works on it any more.
+        """
         self.descriptor = descriptor
+        self._ended = ended
         self._part = part
         self._target = target
         self._keep = resume
@@ -236,6 +267,7 @@ class DiskIngest:
         self._file = -1
         if not self._committed and not (self._keep and self.position):
             self._part.unlink(missing_ok=True)
+        self._ended(self._part)
 
     def _take_up(self) -> None:
         if os.fstat(self._file).st_size > self.descriptor.size:
@@ -250,6 +282,16 @@ class DiskIngest:
         digest = self.descriptor.digest
         self.restart()
         return ContentCorrupt(f"blob {digest} {what}", metadata={"digest": digest})
+
+
+def _unlinked(entry: os.DirEntry[str]) -> int:
+    """Removes a file that may be gone already; returns its bytes."""
+    try:
+        size = entry.stat(follow_symlinks=False).st_size
+        Path(entry.path).unlink()
+    except FileNotFoundError:
+        return 0
+    return size
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
