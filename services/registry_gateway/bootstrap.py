@@ -4,6 +4,7 @@ import contextlib
 import platform
 import shutil
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from lns.registry.v1 import registry_service_pb2 as pb
@@ -36,6 +37,17 @@ from services.registry_gateway.fetch import BlobFetcher
 from services.registry_gateway.logins import Logins
 from services.registry_gateway.manifests import Manifests
 from services.registry_gateway.pins import Pins
+from services.registry_gateway.ports import (
+    BlobStore,
+    DeviceIssuer,
+    ImageSources,
+    Keyring,
+    LoginCheck,
+    LoginStore,
+    Registry,
+    StoreIndex,
+    TypeAuthority,
+)
 from services.registry_gateway.pull import Pull
 from services.registry_gateway.push import Pusher
 from services.registry_gateway.push_artifact import PushArtifact
@@ -67,102 +79,135 @@ async def open_gateway(home: Path, settings: GatewaySettings) -> AsyncIterator[S
         SettingsInvalid: a setting cannot be used.
     """
     with contextlib.ExitStack() as stack:
-        temporary = stack.enter_context(_owned(home))
-        disk = stack.enter_context(Blocking(_DISK, name="gateway-disk"))
-        packing = stack.enter_context(Blocking(_PACKING, name="gateway-packing"))
-        calls = stack.enter_context(Blocking(_CALLS, name="gateway-calls"))
-        transfers = stack.enter_context(Blocking(settings.parallel_blobs, name="gateway-transfers"))
-        store = DiskStore(home / "blobs", disk, reserve_bytes=settings.reserve)
-        index = stack.enter_context(
-            contextlib.closing(SqliteIndex(home / "gateway" / "index.sqlite"))
-        )
-        keyring = open_keyring()
-        logins = LoginFile(settings.auth_path, keyring, prefer_keyring=settings.use_keyring)
-        credentials = CredentialChain(
-            [
-                logins,
-                *([keyring] if keyring else []),
-                DockerConfig(settings.docker_config, name="docker"),
-                DockerConfig(settings.auth_file, name="auth.json"),
-            ]
-        )
-        locator = Locator(
-            plain_http=frozenset(settings.plain_http),
-            loopback_tls=frozenset(settings.loopback_tls),
-        )
-        http = stack.enter_context(
-            contextlib.closing(
-                HttpClient(
-                    timeouts=Timeouts(
-                        connect=settings.connect_timeout, stall=settings.stall_timeout
-                    ),
-                    ca_files=settings.ca_files,
-                )
-            )
-        )
-        exchange = Exchange(
-            http,
-            Authenticator(http, credentials, host_of=locator.host),
-            policy=RetryPolicy(attempts=settings.attempts),
-        )
-        downloader = stack.enter_context(contextlib.closing(Downloader(exchange, SegmentPolicy())))
-        registry = OrasRegistry(
-            exchange=exchange,
-            locator=locator,
-            downloader=downloader,
-            uploader=Uploader(exchange, ChunkPolicy()),
-            calls=calls,
-            transfers=transfers,
-        )
-        pins = Pins()
-        fetcher = BlobFetcher(registry, store)
-        manifests = Manifests(registry=registry, store=store, index=index, fetcher=fetcher)
-        types = ArtifactTypes(
-            HttpTypeAuthority(exchange=exchange, locator=locator, blocking=calls), calls
-        )
-        pusher = Pusher(registry, index)
-        images = StoredImages(store=store, index=index, pins=pins)
-        own = Platform.parse(settings.platform or f"linux/{platform.machine()}")
-        own_logins = Logins(logins, registry, calls)
-        use = UseCases(
-            repositories=Repositories(registry=registry, manifests=manifests, pins=pins),
-            pull=Pull(
-                manifests=manifests,
-                fetcher=fetcher,
-                store=store,
-                index=index,
-                pins=pins,
-                types=types,
-                platform=own,
-            ),
-            push_artifact=PushArtifact(
-                pusher=pusher, store=store, index=index, pins=pins, types=types
-            ),
-            push_image=PushImage(
-                registry=registry,
-                pusher=pusher,
-                fetcher=fetcher,
-                manifests=manifests,
-                store=store,
-                index=index,
-                pins=pins,
-                sources=LocalImageSources(
-                    packing, temporary=temporary, docker_socket=settings.docker_socket
-                ),
-                platform=own,
-                default_registry=settings.default_registry,
-            ),
-            blobs=Blobs(store=store, pins=pins, images=images, blocking=disk),
-            types=types,
-            images=images,
-            logins=own_logins,
-            device_logins=DeviceLogins(DeviceFlow(http, locator, calls), own_logins),
-        )
+        servicer = assemble(_open_parts(stack, home, settings), settings)
         yield Service(
             add_to_server=rpc.add_RegistryServiceServicer_to_server,
-            servicer=RegistryServicer(use, default_registry=settings.default_registry),
+            servicer=servicer,
             full_name=pb.DESCRIPTOR.services_by_name["RegistryService"].full_name,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What the gateway stands on; a test may put fakes in their places."""
+
+    registry: Registry
+    login_check: LoginCheck
+    store: BlobStore
+    index: StoreIndex
+    sources: ImageSources
+    authority: TypeAuthority
+    login_store: LoginStore
+    device_issuer: DeviceIssuer
+    disk: Blocking
+    calls: Blocking
+
+
+def assemble(parts: Parts, settings: GatewaySettings) -> RegistryServicer:
+    """Puts the use cases together."""
+    own = Platform.parse(settings.platform or f"linux/{platform.machine()}")
+    registry, store, index, pins = parts.registry, parts.store, parts.index, Pins()
+    fetcher = BlobFetcher(registry, store)
+    manifests = Manifests(registry=registry, store=store, index=index, fetcher=fetcher)
+    types = ArtifactTypes(parts.authority, parts.calls)
+    pusher = Pusher(registry, index)
+    images = StoredImages(store=store, index=index, pins=pins)
+    logins = Logins(parts.login_store, parts.login_check, parts.calls)
+    use = UseCases(
+        repositories=Repositories(registry=registry, manifests=manifests, pins=pins),
+        pull=Pull(
+            manifests=manifests,
+            fetcher=fetcher,
+            store=store,
+            index=index,
+            pins=pins,
+            types=types,
+            platform=own,
+        ),
+        push_artifact=PushArtifact(pusher=pusher, store=store, index=index, pins=pins, types=types),
+        push_image=PushImage(
+            registry=registry,
+            pusher=pusher,
+            fetcher=fetcher,
+            manifests=manifests,
+            store=store,
+            index=index,
+            pins=pins,
+            sources=parts.sources,
+            platform=own,
+            default_registry=settings.default_registry,
+        ),
+        blobs=Blobs(store=store, pins=pins, images=images, blocking=parts.disk),
+        types=types,
+        images=images,
+        logins=logins,
+        device_logins=DeviceLogins(parts.device_issuer, logins),
+    )
+    return RegistryServicer(use, default_registry=settings.default_registry)
+
+
+def _open_parts(stack: contextlib.ExitStack, home: Path, settings: GatewaySettings) -> Parts:
+    """Opens the real adapters; `stack` closes them in reverse."""
+
+    def threads(limit: int, name: str) -> Blocking:
+        return stack.enter_context(Blocking(limit, name=f"gateway-{name}"))
+
+    temporary = stack.enter_context(_owned(home))
+    disk, calls = threads(_DISK, "disk"), threads(_CALLS, "calls")
+    index = SqliteIndex(home / "gateway" / "index.sqlite")
+    stack.callback(index.close)
+    locator = Locator(
+        plain_http=frozenset(settings.plain_http), loopback_tls=frozenset(settings.loopback_tls)
+    )
+    timeouts = Timeouts(connect=settings.connect_timeout, stall=settings.stall_timeout)
+    http = HttpClient(timeouts=timeouts, ca_files=settings.ca_files)
+    stack.callback(http.close)
+    keyring = open_keyring()
+    logins = LoginFile(settings.auth_path, keyring, prefer_keyring=settings.use_keyring)
+    exchange = Exchange(
+        http,
+        Authenticator(http, _credentials(settings, logins, keyring), host_of=locator.host),
+        policy=RetryPolicy(attempts=settings.attempts),
+    )
+    downloader = Downloader(exchange, SegmentPolicy())
+    stack.callback(downloader.close)
+    registry = OrasRegistry(
+        exchange=exchange,
+        locator=locator,
+        downloader=downloader,
+        uploader=Uploader(exchange, ChunkPolicy()),
+        calls=calls,
+        transfers=threads(settings.parallel_blobs, "transfers"),
+    )
+    return Parts(
+        registry=registry,
+        login_check=registry,
+        store=DiskStore(home / "blobs", disk, reserve_bytes=settings.reserve),
+        index=index,
+        sources=LocalImageSources(
+            threads(_PACKING, "packing"),
+            temporary=temporary,
+            docker_socket=settings.docker_socket,
+        ),
+        authority=HttpTypeAuthority(exchange=exchange, locator=locator, blocking=calls),
+        login_store=logins,
+        device_issuer=DeviceFlow(http, locator, calls),
+        disk=disk,
+        calls=calls,
+    )
+
+
+def _credentials(
+    settings: GatewaySettings, logins: LoginFile, keyring: Keyring | None
+) -> CredentialChain:
+    return CredentialChain(
+        [
+            logins,
+            *([keyring] if keyring else []),
+            DockerConfig(settings.docker_config, name="docker"),
+            DockerConfig(settings.auth_file, name="auth.json"),
+        ]
+    )
 
 
 @contextlib.contextmanager

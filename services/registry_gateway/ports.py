@@ -309,11 +309,18 @@ class Credential:
         return f"Credential(username={self.username!r}, secret=…, stored_in={self.stored_in!r})"
 
 
-class Credentials(Protocol):
+class CredentialSource(Protocol):
     """Finds what a registry is shown; used in threads."""
 
     def find(self, host: str) -> Credential | None:
         """Returns the credential for a registry's host, with port where it has one, or None."""
+
+
+class Credentials(CredentialSource, Protocol):
+    """A source that may remember its answers."""
+
+    def forget(self, host: str) -> None:
+        """Looks anew the next time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

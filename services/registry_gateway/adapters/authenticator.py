@@ -139,6 +139,7 @@ class Authenticator:
 
     def forget(self, host: str) -> None:
         """Drops what was learnt and fetched for a registry host: after a login or logout."""
+        self._credentials.forget(host)
         with self._guard:
             gone = [origin for origin in self._origins if self._host_of(origin) == host]
             for origin in gone:

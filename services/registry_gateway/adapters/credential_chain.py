@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from services.registry_gateway.ports import Credential, Credentials
+from services.registry_gateway.ports import Credential, CredentialSource
 
 _KEPT_SECONDS: Final = 15.0
 
@@ -18,7 +18,7 @@ class CredentialChain:
     """
 
     def __init__(
-        self, sources: Sequence[Credentials], *, clock: Callable[[], float] = time.monotonic
+        self, sources: Sequence[CredentialSource], *, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._sources = sources
         self._clock = clock
@@ -38,6 +38,6 @@ class CredentialChain:
         return found
 
     def forget(self, host: str) -> None:
-        """Looks anew the next time."""
+        """See `Credentials`."""
         with self._guard:
             self._kept.pop(host, None)

@@ -28,7 +28,7 @@ _IDENTITY_TOKEN: Final = "<token>"  # noqa: S105 - what helpers say instead of a
 
 
 class DockerConfig:
-    """One such file; implements `Credentials`."""
+    """One such file; implements `CredentialSource`."""
 
     def __init__(self, path: Path, *, name: str) -> None:
         """Touches nothing yet.
@@ -41,7 +41,7 @@ class DockerConfig:
         self._name = name
 
     def find(self, host: str) -> Credential | None:
-        """See `Credentials`."""
+        """See `CredentialSource`."""
         document = self._read()
         keys = _HUB_KEYS if host == "docker.io" else (host,)
         helper = next(

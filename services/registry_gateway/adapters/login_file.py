@@ -25,7 +25,7 @@ _VERSION: Final = 1
 
 
 class LoginFile:
-    """Logins that `lns login` made; implements `LoginStore` and `Credentials`."""
+    """Logins that `lns login` made; implements `LoginStore` and `CredentialSource`."""
 
     def __init__(self, path: Path, keyring: Keyring | None, *, prefer_keyring: bool) -> None:
         """Touches nothing yet.
@@ -40,7 +40,7 @@ class LoginFile:
         self._prefer_keyring = prefer_keyring and keyring is not None
 
     def find(self, host: str) -> Credential | None:
-        """See `Credentials`.
+        """See `CredentialSource`.
 
         Raises:
             SettingsInvalid: the file cannot be trusted or read.

@@ -140,6 +140,9 @@ class _One:
     def find(self, host: str) -> Credential | None:
         return self.credential
 
+    def forget(self, host: str) -> None:
+        pass
+
 
 class OrasRegistry:
     """All registries; implements `Registry` and `LoginCheck`."""
