@@ -17,7 +17,7 @@ from urllib.parse import urlencode, urlsplit
 from services.core.errors import RegistryProtocol, RegistryUnauthenticated, RegistryUnavailable
 from services.registry_gateway.adapters.challenge import Challenge, parse_challenges
 from services.registry_gateway.adapters.http_client import HttpClient, Reply
-from services.registry_gateway.adapters.origin import Origin
+from services.registry_gateway.adapters.origin import Origin, check_target
 from services.registry_gateway.ports import Credential, Credentials
 from services.registry_gateway.progress import Stop
 
@@ -172,7 +172,7 @@ class Authenticator:
             return token
 
     def _fetch(self, key: _TokenKey, challenge: Challenge, stop: Stop | None) -> _Token:
-        realm = _check_realm(key.origin, challenge.get("realm"))
+        realm = check_target(key.origin, challenge.get("realm")).partition("#")[0]
         host = self._host_of(key.origin)
         credential = self._credentials.find(host)
         parameters = [("service", key.service)] if key.service else []
@@ -224,21 +224,6 @@ def _choose(challenges: Iterable[Challenge]) -> Challenge | None:
     """Returns the best challenge that we can meet: bearer before basic."""
     known = [one for one in challenges if one.scheme in ("bearer", "basic")]
     return min(known, key=lambda one: one.scheme != "bearer", default=None)
-
-
-def _check_realm(origin: Origin, realm: str) -> str:
-    """Returns the realm's URL if a credential of `origin` may go there.
-
-    Raises:
-        RegistryProtocol: it is no web address, or less protected than the registry itself.
-    """
-    target = Origin.of_url(realm)
-    if target.scheme != "https" and origin.scheme == "https":
-        raise RegistryProtocol(
-            f"{origin.authority} wants its login sent unprotected to {target}",
-            metadata={"registry": origin.authority},
-        )
-    return realm.partition("#")[0]
 
 
 def _basic(credential: Credential) -> str:

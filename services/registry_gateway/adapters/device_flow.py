@@ -20,7 +20,7 @@ from services.core.errors import (
 from services.registry_gateway.adapters.authenticator import CLIENT_ID
 from services.registry_gateway.adapters.challenge import parse_challenges
 from services.registry_gateway.adapters.http_client import HttpClient, Reply
-from services.registry_gateway.adapters.origin import Locator, Origin
+from services.registry_gateway.adapters.origin import Locator, Origin, check_target
 from services.registry_gateway.ports import Credential, DeviceCode
 from services.registry_gateway.progress import Stop
 
@@ -63,9 +63,7 @@ class DeviceFlow:
 
     def _start(self, host: str, stop: Stop) -> DeviceCode:
         realm, service = self._realm(host, stop)
-        issuer = Origin.of_url(realm)
-        if issuer.scheme != "https" and self._locator.origin(host).scheme == "https":
-            raise _not_advertised(host)
+        issuer = Origin.of_url(check_target(self._locator.origin(host), realm))
         endpoints = self._discover(host, issuer, stop)
         form = {"client_id": CLIENT_ID, "scope": _SCOPE} | ({"service": service} if service else {})
         with self._post(endpoints["device_authorization_endpoint"], form, stop) as reply:

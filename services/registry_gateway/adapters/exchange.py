@@ -23,7 +23,7 @@ from services.core.errors import (
 )
 from services.registry_gateway.adapters.authenticator import Authenticator, Scopes
 from services.registry_gateway.adapters.http_client import Body, HttpClient, Reply
-from services.registry_gateway.adapters.origin import Origin, resolve_url
+from services.registry_gateway.adapters.origin import Origin, check_target, resolve_url
 from services.registry_gateway.ports import Credentials
 from services.registry_gateway.progress import Stop
 
@@ -206,21 +206,6 @@ class Exchange:
             f"{origin.authority} redirects more than {MAX_REDIRECTS} times",
             metadata={"registry": origin.authority},
         )
-
-
-def check_target(origin: Origin, url: str) -> str:
-    """Returns a URL that `origin` sends us to, if it may.
-
-    Raises:
-        RegistryProtocol: it is no web address, is less protected than `origin`, or is this machine
-            where `origin` is another.
-    """
-    target = Origin.of_url(url)
-    if target.scheme != "https" and origin.scheme == "https":
-        raise RegistryProtocol(f"{origin} sends us to an unprotected address, {target}")
-    if target.is_loopback and not origin.is_loopback:
-        raise RegistryProtocol(f"{origin} sends us to this machine, {target}")
-    return url
 
 
 def parse_retry_after(text: str, now: float) -> float | None:

@@ -1,5 +1,6 @@
 """Origins: what a credential, a connection and a token belong to (RFC 6454)."""
 
+import ipaddress
 from dataclasses import dataclass
 from typing import Final, Self
 from urllib.parse import SplitResult, urljoin, urlsplit
@@ -38,6 +39,17 @@ class Origin:
         return is_loopback_host(f"[{self.host}]" if ":" in self.host else self.host)
 
     @property
+    def is_private_to_machine(self) -> bool:
+        """Whether it is this machine or its link, where cloud metadata lives: nobody else's."""
+        if self.is_loopback:
+            return True
+        try:
+            address = ipaddress.ip_address(self.host)
+        except ValueError:
+            return False
+        return address.is_link_local or address.is_unspecified
+
+    @property
     def authority(self) -> str:
         """`host` or `host:port`, as references and credential stores write it."""
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -69,6 +81,21 @@ class Locator:
     def host(self, origin: Origin) -> str:
         """Returns the registry host of an origin: the inverse of `origin`."""
         return DEFAULT_REGISTRY if origin.host == _HUB_API else origin.authority
+
+
+def check_target(origin: Origin, url: str) -> str:
+    """Returns a URL that `origin` sends us to, if it may.
+
+    Raises:
+        RegistryProtocol: it is no web address, is less protected than `origin`, or is this machine
+            where `origin` is another.
+    """
+    target = Origin.of_url(url)
+    if target.scheme != "https" and origin.scheme == "https":
+        raise RegistryProtocol(f"{origin} sends us to an unprotected address, {target}")
+    if target.is_private_to_machine and not origin.is_private_to_machine:
+        raise RegistryProtocol(f"{origin} sends us to this machine, {target}")
+    return url
 
 
 def resolve_url(base: str, target: str) -> str:

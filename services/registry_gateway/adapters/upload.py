@@ -22,9 +22,9 @@ from services.core.errors import (
     RegistryProtocol,
     RegistryUnavailable,
 )
-from services.registry_gateway.adapters.exchange import Exchange, Request, check_target
+from services.registry_gateway.adapters.exchange import Exchange, Request
 from services.registry_gateway.adapters.http_client import CHUNK_BYTES, Reply
-from services.registry_gateway.adapters.origin import Origin, resolve_url
+from services.registry_gateway.adapters.origin import Origin, check_target, resolve_url
 from services.registry_gateway.adapters.registry_errors import error_of
 from services.registry_gateway.ports import BlobSource
 from services.registry_gateway.progress import Meter, Stage, Stop
