@@ -9,6 +9,7 @@ MAKEFLAGS += --no-print-directory
 python := .venv/bin/python
 pytest := $(python) -m pytest
 tests  ?=
+benchmarks ?=
 
 .PHONY: help
 help: ## Show this list
@@ -88,9 +89,9 @@ gen: venv ## Generate the Python code of the protos
 lock: venv ## Pin the dependencies of pyproject.toml anew
 	scripts/lock
 
-bench: setup ## Measure against the alternatives a user has
+bench: setup ## Measure against the alternatives a user has (benchmarks="transfers boots")
 	@scripts/setup/apt bench
-	$(python) -m tests.benchmarks
+	$(python) -m tests.benchmarks $(benchmarks)
 
 clean: ## Remove what was built here (not the caches below ~/.cache/lns)
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from tests.benchmarks import materialize, transfers
+from tests.benchmarks import boots, commands, materialize, transfers
 from tests.benchmarks.harness import DEFAULT_SAMPLES, Benchmark, Result, run_comparison
 from tests.benchmarks.report import format_result, to_json
 
@@ -22,6 +22,9 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "materialize/writer": materialize.writer,
     "materialize/verity": materialize.verity,
     "materialize/disk": materialize.disk,
+    "boots/starts": boots.starts,
+    "boots/memory": boots.memory,
+    "commands": commands.commands,
 }
 
 

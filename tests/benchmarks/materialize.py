@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.benchmarks import layouts, services
 from tests.benchmarks.harness import Comparison, Contender, Figure, Sample, Unavailable
 from tests.benchmarks.measure import measured_services, run_command
-from tests.benchmarks.podman import Podman
+from tests.benchmarks.podman import open_podman
 from tests.benchmarks.services import Gateway, Materializer
 from tests.benchmarks.transfers import push_layout
 from tests.benchmarks.workspace import new_folder
@@ -190,8 +190,7 @@ def disk() -> Iterator[Comparison]:
                 return Sample(bytes=sum(_allocated(node.home / part) for part in parts))
 
         def with_podman() -> Sample:
-            with new_folder() as store:
-                podman = Podman(folder=store)
+            with open_podman() as podman:
                 for reference in references:
                     podman.pull(reference)
                 return Sample(bytes=_allocated(podman.store))
@@ -209,8 +208,8 @@ def disk() -> Iterator[Comparison]:
 
 
 def _with_podman(reference: str) -> Sample:
-    with new_folder() as folder:
-        return Podman(folder=folder).pull(reference)
+    with open_podman() as podman:
+        return podman.pull(reference)
 
 
 def _with_umoci(reference: str) -> Sample:

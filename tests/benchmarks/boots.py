@@ -1,0 +1,194 @@
+"""Starts of microVMs, against a bare boot of the same kernel and against a container."""
+
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.vm_runner.adapters.qemu import command_line as switches
+from services.vm_runner.guest_kernel import extract_vmlinux
+from services.vm_runner.initramfs import build_initramfs
+from tests.benchmarks.client import Client, run_suite
+from tests.benchmarks.harness import (
+    Comparison,
+    Contender,
+    Figure,
+    Form,
+    Quantity,
+    Sample,
+    Unavailable,
+)
+from tests.benchmarks.measure import shared_out_bytes
+from tests.benchmarks.podman import open_podman
+from tests.benchmarks.workspace import new_folder
+from tests.support.registry import run_registry
+
+_CPUS = 1
+_MEMORY_MIB = 512
+_SIZE = ("--cpus", str(_CPUS), "--memory", f"{_MEMORY_MIB}Mi")
+_VMS = 10
+_SETTLE_SECONDS = 3.0
+_MARKER = b"bare init"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BareBoot:
+    """A kernel and an initial file system whose init says that it runs, and nothing else.
+
+    Attributes:
+        vmlinux: the kernel that lns boots.
+        initramfs: init alone.
+        accelerator: how lns executes guests on this machine.
+    """
+
+    vmlinux: Path
+    initramfs: Path
+    accelerator: switches.Accelerator
+
+    def plain(self) -> Sample:
+        """Boots as one would who types the command."""
+        return self._boot(
+            [
+                "qemu-system-x86_64",
+                *("-machine", "q35", "-accel", self.accelerator, "-cpu", self._cpu),
+                *("-smp", str(_CPUS), "-m", f"{_MEMORY_MIB}M"),
+                *("-nodefaults", "-display", "none", "-no-reboot", "-serial", "stdio"),
+                *("-kernel", str(self.vmlinux), "-initrd", str(self.initramfs)),
+                *("-append", "console=ttyS0 quiet panic=-1"),
+            ]
+        )
+
+    def as_lns_does(self) -> Sample:
+        """Boots with the switches and kernel parameters of lns."""
+        architecture = switches.Architecture.X86_64
+        used: Sequence[switches.Switch] = (
+            switches.Bare(),
+            switches.Machine(architecture),
+            switches.Accel(self.accelerator),
+            switches.Cpu(self.accelerator),
+            switches.Smp(_CPUS),
+            switches.Memory(_MEMORY_MIB),
+            switches.Kernel(self.vmlinux, self.initramfs, architecture),
+        )
+        arguments = [argument for one in used for argument in one.arguments()]
+        return self._boot(["qemu-system-x86_64", *arguments, "-serial", "stdio"])
+
+    @property
+    def _cpu(self) -> str:
+        return "host" if self.accelerator is switches.Accelerator.KVM else "max"
+
+    def _boot(self, command: Sequence[str]) -> Sample:
+        begin = time.perf_counter()
+        with subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        ) as process:
+            try:
+                assert process.stdout is not None
+                said = b""
+                while _MARKER not in said:
+                    piece = os.read(process.stdout.fileno(), 4096)
+                    if not piece:
+                        raise RuntimeError(f"QEMU ended: {said.decode(errors='replace')[-500:]}")
+                    said += piece
+                return Sample(wall=time.perf_counter() - begin)
+            finally:
+                process.kill()
+
+
+def starts() -> Iterator[Comparison]:
+    """`lns run … -- true`, from a template and from scratch."""
+    with _prepared() as (client, bare, reference), open_podman() as podman:
+        with contextlib.suppress(Unavailable):
+            podman.pull(reference)
+        how = f"({bare.accelerator})"
+        yield Comparison(
+            title=f"a command in a new microVM, {_CPUS} CPU, {_MEMORY_MIB} MiB {how}",
+            contenders=[
+                Contender(name="bare QEMU to init", take=bare.plain),
+                Contender(name="the same, switches of lns", take=bare.as_lns_does),
+                Contender(name="podman run", take=lambda: podman.run_container(reference, "true")),
+                Contender(name="lns run --cold", take=lambda: _run(client, reference, "--cold")),
+                Contender(name="lns run", take=lambda: _run(client, reference)),
+            ],
+            figures=[
+                Figure(
+                    contender="lns run --cold",
+                    against="bare QEMU to init",
+                    form=Form.EXCESS,
+                    limit=0.5,
+                ),
+                Figure(contender="lns run", against="bare QEMU to init", limit=0.15),
+                Figure(contender="lns run", against="podman run", limit=1.5),
+                Figure(contender="lns run", against="podman run", limit=1.0),
+            ],
+            notes=[
+                "image and services are there; the command's wall time, to its exit",
+                "processor time and memory are those of the client's process alone",
+            ],
+        )
+
+
+def memory() -> Iterator[Comparison]:
+    """What ten identical idle microVMs take."""
+    with _prepared() as (client, bare, reference):
+        sizes: list[int] = []
+        for number in range(_VMS):
+            client.ask(
+                "run", "--detach", "--name", f"vm{number}", *_SIZE, reference, "--", "sleep", "600"
+            )
+            if number in (0, _VMS - 1):
+                time.sleep(_SETTLE_SECONDS)
+                sizes.append(shared_out_bytes(client.vmm_processes()[-1]))
+        yield Comparison(
+            title=f"idle microVMs of {_MEMORY_MIB} MiB ({bare.accelerator})",
+            contenders=[
+                Contender(name="the first, alone", take=lambda: Sample(bytes=sizes[0])),
+                Contender(name="the tenth of ten", take=lambda: Sample(bytes=sizes[1])),
+            ],
+            figures=[
+                Figure(
+                    contender="the tenth of ten",
+                    against="the first, alone",
+                    limit=0.6,
+                    quantity=Quantity.BYTES,
+                )
+            ],
+            bytes_are="PSS",
+            notes=["measured once, of the VMM's process"],
+        )
+
+
+def _run(client: Client, reference: str, *options: str) -> Sample:
+    return client.run("run", "--rm", "--quiet", *_SIZE, *options, reference, "--", "true")
+
+
+@contextlib.contextmanager
+def _prepared() -> Iterator[tuple[Client, BareBoot, str]]:
+    """Services that have run the demo's image once, both ways, and what a bare boot needs."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "lns")
+    layout = cache / "rootfs/current/oci"
+    kernels = sorted(cache.glob("kernel/*/boot/vmlinuz-*"))
+    if not layout.exists() or not kernels:
+        raise Unavailable("the demo's image or the guest kernel is missing: run make setup")
+    with run_registry() as registry, run_suite() as client, new_folder() as folder:
+        reference = f"{registry.new_repository()}:v1"
+        copy = ["skopeo", "copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false"]
+        subprocess.run([*copy, f"oci:{layout}:latest", f"docker://{reference}"], check=True)
+        for options in ([], [], ["--cold"]):
+            _run(client, reference, *options)
+        yield client, _bare_boot(folder, kernels[-1], client.accelerator), reference
+
+
+def _bare_boot(folder: Path, kernel: Path, accelerator: str) -> BareBoot:
+    source = Path(__file__).with_name("peers") / "init.c"
+    init = folder / "init"
+    subprocess.run(["musl-gcc", "-static", "-Os", "-o", init, source], check=True)
+    vmlinux, initramfs = folder / "vmlinux", folder / "initramfs"
+    vmlinux.write_bytes(extract_vmlinux(kernel.read_bytes(), name=kernel.name))
+    initramfs.write_bytes(build_initramfs(agent=init.read_bytes(), modules=()))
+    return BareBoot(
+        vmlinux=vmlinux, initramfs=initramfs, accelerator=switches.Accelerator(accelerator)
+    )
