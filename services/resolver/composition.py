@@ -6,6 +6,7 @@ default of `lns config`, built-in.
 
 import re
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from typing import Final, TypeVar
 
 from services.core.artifacts.specs import AgentSpec
@@ -255,7 +256,12 @@ class _Composer:
         volumes = self._agent.volumes if self._agent is not None else ()
         if volumes:
             self._origins.note("volumes", OriginKind.AGENT, self._agent_detail)
-        return volumes
+        return tuple(self._placed(volume) for volume in volumes)
+
+    def _placed(self, volume: VolumeMount) -> VolumeMount:
+        what = f"target of volume {volume.source}:"
+        target = self._try(self._of.label, lambda: guest_path(volume.target, what=what))
+        return replace(volume, target=target or volume.target)
 
     def _labels(self) -> dict[str, str]:
         labels: dict[str, str] = {}

@@ -2,7 +2,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.core.descriptor import Platform
@@ -96,12 +96,16 @@ def test_bytes_that_are_no_config_are_refused(raw: bytes) -> None:
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2)
+    ),
+    max_leaves=5,
 )
 members = st.sampled_from(["Cmd", "Entrypoint", "Env", "User", "WorkingDir", "Labels", "x"])
 
 
-@given(st.dictionaries(members, values))
+@given(st.dictionaries(members, values, max_size=3))
+@settings(max_examples=60, deadline=None)
 def test_any_config_is_read_or_refused(config: dict[str, Any]) -> None:
     try:
         parse(config)

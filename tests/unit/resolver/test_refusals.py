@@ -244,6 +244,10 @@ def volume_over_a_mount(shelf: Shelf) -> str:
     return shelf.bundle(agent=agent, filesets=[shelf.fileset("fs", "/opt/data")])
 
 
+def volume_at_the_root(shelf: Shelf) -> str:
+    return shelf.bundle(agent=shelf.agent(volumes=[{"name": "v", "target": "//"}]))
+
+
 def mount_at_the_root(shelf: Shelf) -> str:
     return shelf.bundle(agent=shelf.agent(), filesets=[shelf.fileset("fs", "/")])
 
@@ -360,6 +364,7 @@ def not_an_agent_document(shelf: Shelf) -> str:
         (inside_a_file, "filesets[0] filesets/inner:1", MOUNT, "inside /etc/agent/model"),
         (inside_a_mount, "filesets[1] filesets/inner:1", MOUNT, "inside /opt"),
         (volume_over_a_mount, "volume v:/opt", MOUNT, "filesets/fs:1"),
+        (volume_at_the_root, "agent agents/hello:1", FLAG, "root"),
         (mount_at_the_root, "filesets[0] filesets/fs:1", "REQUEST_INVALID", "root"),
         (fileset_without_a_path, "filesets[0] filesets/fs:1", INVALID, "$.mount is required"),
         (relative_path, "filesets[0] filesets/fs:1", INVALID, "$.mount.path"),
