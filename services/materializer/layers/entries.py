@@ -7,7 +7,7 @@ A text file, versioned and closed by its own digest:
     opaque /var/cache                   an opaque directory
     /usr 0 40755 1 0 0 0 0.0 - - -      anything else, as a line of a composefs dump
     end 3 4096 sha256:…                 number of lines between, bytes of the layer's object pack,
-                                        digest of everything before
+                                        digest of everything before it
 
 Hard links stand as the dump has them, with the target's path as payload; link counts mean nothing
 here. Paths are canonical; the root itself is `/`.
@@ -74,10 +74,8 @@ class EntryWriter:
 
     def finish(self, objects_bytes: int) -> None:
         """Writes the closing line; `objects_bytes` is the size of the object pack, or 0."""
-        digest = self._digest.hexdigest().encode()
-        closing = b"end %d %d sha256:%b\n" % (self.count, objects_bytes, digest)
-        self._file.write(closing)
-        self.size += len(closing)
+        self._write(b"end %d %d " % (self.count, objects_bytes))
+        self._write(b"sha256:%b\n" % self._digest.hexdigest().encode())
 
     def _write(self, line: bytes) -> None:
         self._file.write(line)
@@ -112,7 +110,8 @@ def parse_entries(data: bytes) -> Iterator[Entry]:
     closing = _END.fullmatch(data, end)
     if not data.startswith(_MAGIC) or closing is None:
         raise ContentCorrupt("the entry list of a layer is cut off or of an unknown version")
-    if hashlib.sha256(memoryview(data)[:end]).hexdigest().encode() != closing[3]:
+    hashed = memoryview(data)[: closing.start(3) - len(b"sha256:")]
+    if hashlib.sha256(hashed).hexdigest().encode() != closing[3]:
         raise ContentCorrupt("the entry list of a layer does not match its digest")
     lines = data[len(_MAGIC) : end].split(b"\n")[:-1]
     if len(lines) != int(closing[1]):

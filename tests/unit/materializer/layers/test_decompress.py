@@ -1,0 +1,123 @@
+"""Compressed layers: told by their bytes, cut off, damaged, and bombs."""
+
+import contextlib
+import gzip
+import io
+import random
+from collections.abc import Callable
+
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.core.errors import LayerUnsafe
+from services.materializer.layers.decompress import CHUNK_BYTES, decompressed
+from services.materializer.layers.limits import LayerLimits
+
+DATA = random.Random(2).randbytes(700_000) + bytes(3 << 20)  # noqa: S311 - test data
+
+
+def zstd(data: bytes, **options: bool) -> bytes:
+    return zstandard.ZstdCompressor(**options).compress(data)
+
+
+def zstd_stream(data: bytes) -> bytes:
+    """Without the size of the content in the header."""
+    compressor = zstandard.ZstdCompressor(write_checksum=True).compressobj()
+    return compressor.compress(data) + compressor.flush()
+
+
+def skippable(data: bytes) -> bytes:
+    return b"\x5e\x2a\x4d\x18" + len(data).to_bytes(4, "little") + data
+
+
+def named_gzip(data: bytes) -> bytes:
+    output = io.BytesIO()
+    with gzip.GzipFile("layer.tar", "wb", fileobj=output) as file:
+        file.write(data)
+    return output.getvalue()
+
+
+COMPRESSED: dict[str, Callable[[bytes], bytes]] = {
+    "plain": bytes,
+    "gzip": lambda data: gzip.compress(data, 1),
+    "gzip with a name": named_gzip,
+    "gzip in members": lambda data: gzip.compress(data[:9]) + gzip.compress(data[9:]),
+    "gzip padded": lambda data: gzip.compress(data) + bytes(1000),
+    "zstd": zstd,
+    "zstd with checksum": lambda data: zstd(data, write_checksum=True),
+    "zstd of unknown size": zstd_stream,
+    "zstd in frames": lambda data: zstd(data[:9]) + zstd(b"") + zstd(data[9:]),
+    "zstd with skippable frames": lambda data: skippable(b"x" * 9) + zstd(data) + skippable(b""),
+}
+
+
+def whole(blob: bytes, **limits: int) -> bytes:
+    return b"".join(decompressed(io.BytesIO(blob), LayerLimits(**limits)))
+
+
+@pytest.mark.parametrize("form", COMPRESSED)
+def test_every_form_is_told_by_its_bytes(form: str) -> None:
+    blob = COMPRESSED[form](DATA)
+
+    chunks = list(decompressed(io.BytesIO(blob), LayerLimits()))
+
+    assert b"".join(chunks) == DATA
+    assert max(map(len, chunks)) <= CHUNK_BYTES
+
+
+@pytest.mark.parametrize("form", [form for form in COMPRESSED if form != "plain"])
+@pytest.mark.parametrize("part", [0.001, 0.3, 0.9])
+def test_a_blob_cut_off_is_refused(form: str, part: float) -> None:
+    blob = COMPRESSED[form](DATA[:700_000])
+
+    with pytest.raises(LayerUnsafe):
+        whole(blob[: max(12, int(len(blob) * part))])
+
+
+@pytest.mark.parametrize("form", ["gzip", "zstd", "zstd with checksum"])
+def test_the_last_byte_counts(form: str) -> None:
+    with pytest.raises(LayerUnsafe):
+        whole(COMPRESSED[form](DATA)[:-1])
+
+
+@pytest.mark.parametrize("form", ["gzip", "zstd with checksum"])
+def test_damage_is_noticed(form: str) -> None:
+    blob = bytearray(COMPRESSED[form](DATA))
+    blob[len(blob) // 3] ^= 0x55
+
+    with pytest.raises(LayerUnsafe):
+        whole(bytes(blob))
+
+
+@pytest.mark.parametrize("form", ["gzip", "zstd"])
+def test_what_follows_must_be_of_the_same_kind(form: str) -> None:
+    with pytest.raises(LayerUnsafe, match="followed by something else"):
+        whole(COMPRESSED[form](DATA) + b"trailing garbage")
+
+
+@pytest.mark.parametrize("form", COMPRESSED)
+def test_a_layer_has_a_largest_size(form: str) -> None:
+    with pytest.raises(LayerUnsafe, match="more than 1000000 bytes"):
+        whole(COMPRESSED[form](DATA), layer_bytes=1_000_000)
+
+
+@pytest.mark.parametrize("form", ["gzip", "zstd", "gzip in members"])
+def test_a_bomb_is_refused_early(form: str) -> None:
+    bomb = COMPRESSED[form](bytes(64 << 20))
+    taken = 0
+
+    with pytest.raises(LayerUnsafe, match="bomb"):
+        for chunk in decompressed(
+            io.BytesIO(bomb), LayerLimits(expansion=100, expansion_free_bytes=10 << 20)
+        ):
+            taken += len(chunk)
+
+    assert taken <= 30 << 20
+
+
+@given(st.binary(max_size=300), st.sampled_from([b"\x1f\x8b\x08\0", b"\x28\xb5\x2f\xfd", b""]))
+def test_bytes_are_data_or_are_refused(data: bytes, magic: bytes) -> None:
+    with contextlib.suppress(LayerUnsafe):
+        whole(magic + data)

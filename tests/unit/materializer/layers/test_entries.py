@@ -1,0 +1,92 @@
+"""Entry lists: written, read, damaged."""
+
+import io
+import stat
+
+import pytest
+
+from services.core.errors import ContentCorrupt
+from services.materializer.composefs.tree import Inode
+from services.materializer.layers.entries import (
+    END_BYTES_MAX,
+    Entry,
+    EntryWriter,
+    Link,
+    Put,
+    parse_end,
+    parse_entries,
+)
+from services.materializer.layers.names import Hide, Opaque
+
+ENTRIES: list[Entry] = [
+    Put(b"", Inode(stat.S_IFDIR | 0o711, 5)),
+    Put(b"/a b\n\xff=", Inode(stat.S_IFREG | 0o4755, 1, 2, -3, 4, 4, content=b"- \\x")),
+    Put(b"/-", Inode(stat.S_IFLNK | 0o777, payload=b"-", size=1)),
+    Put(b"/hide x", Inode(stat.S_IFCHR, rdev=259)),
+    Put(
+        b"/big",
+        Inode(
+            stat.S_IFREG,
+            size=1 << 40,
+            digest=bytes(range(32)),
+            payload=b"00/01",
+            xattrs={b"user.=": b"\0= ", b"security.capability": b"\x01"},
+        ),
+    ),
+    Link(b"/l \xe9", b"/a b\n\xff="),
+    Hide(b"/gone \\"),
+    Opaque(b""),
+    Opaque(b"/o\tp"),
+]
+
+
+def written(entries: list[Entry], objects_bytes: int = 4096) -> bytes:
+    file = io.BytesIO()
+    writer = EntryWriter(file)
+    for entry in entries:
+        writer.add(entry)
+    writer.finish(objects_bytes)
+    assert writer.size == len(file.getvalue())
+    return file.getvalue()
+
+
+def seen(entry: Entry) -> object:
+    if not isinstance(entry, Put):
+        return entry
+    inode = entry.inode
+    fields = [getattr(inode, name) for name in sorted(Inode.__slots__) if name != "xattrs"]
+    return entry.path, fields, dict(inode.xattrs)
+
+
+def test_every_entry_comes_back() -> None:
+    found = list(parse_entries(written(ENTRIES)))
+
+    assert [seen(one) for one in found] == [seen(one) for one in ENTRIES]
+
+
+def test_the_end_tells_counts() -> None:
+    data = written(ENTRIES, 123_456_789)
+
+    end = parse_end(data[-END_BYTES_MAX:])
+
+    assert end is not None
+    assert (end.entry_count, end.objects_bytes) == (len(ENTRIES), 123_456_789)
+    assert parse_end(written([])) == (0, 4096)
+    assert parse_end(b"") is None
+    assert parse_end(data[:-1]) is None
+
+
+def test_damage_anywhere_is_noticed() -> None:
+    data = written(ENTRIES)
+
+    for place in range(len(data)):
+        damaged = bytearray(data)
+        damaged[place] ^= 0x01
+        with pytest.raises(ContentCorrupt):
+            list(parse_entries(bytes(damaged)))
+
+
+@pytest.mark.parametrize("cut", [0, 5, 14, 100, -1, -10])
+def test_a_list_cut_off_is_noticed(cut: int) -> None:
+    with pytest.raises(ContentCorrupt):
+        list(parse_entries(written(ENTRIES)[:cut]))
