@@ -4,8 +4,9 @@ A name selects what it is the beginning of: `transfers` all transfers, `transfer
 """
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from tests.benchmarks import boots, commands, materialize, transfers
@@ -23,13 +24,17 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "materialize/verity": materialize.verity,
     "materialize/disk": materialize.disk,
     "boots/starts": boots.starts,
+    "boots/output": boots.output,
     "boots/memory": boots.memory,
     "commands": commands.commands,
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Returns 0 when everything that was selected was run, 2 when nothing is selected."""
+    """Returns 0 when all that was selected was run, 1 when some could not be, 2 when nothing is.
+
+    Whether figures are reached is no part of it.
+    """
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help="beginning of a name; default all")
     parser.add_argument("--list", action="store_true", help="show the names and exit")
@@ -51,15 +56,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{name:20} {(benchmark.__doc__ or '').splitlines()[0]}")
         return 0
     results: list[Result] = []
+    failed = 0
     for name, benchmark in selected.items():
-        for comparison in benchmark():
-            result = run_comparison(name, comparison, samples=options.samples, progress=_progress)
-            _progress("")
-            print(format_result(result), flush=True)
-            results.append(result)
+        try:
+            for result in _run(name, benchmark, options.samples):
+                results.append(result)
+                print(format_result(result), flush=True)
+        except Exception as problem:  # noqa: BLE001 - one benchmark must not stop the others
+            failed = 1
+            print(f"\n{name}: could not be run: {problem}", file=sys.stderr, flush=True)
     if options.json is not None:
         options.json.write_text(to_json(results))
-    return 0
+    return failed
+
+
+def _run(name: str, benchmark: Benchmark, samples: int) -> Iterator[Result]:
+    with contextlib.closing(benchmark()) as comparisons:
+        for comparison in comparisons:
+            result = run_comparison(name, comparison, samples=samples, progress=_progress)
+            _progress("")
+            yield result
 
 
 def _progress(text: str) -> None:

@@ -1,6 +1,7 @@
 """Starts of microVMs, against a bare boot of the same kernel and against a container."""
 
 import contextlib
+import json
 import os
 import subprocess
 import time
@@ -14,6 +15,7 @@ from services.vm_runner.initramfs import build_initramfs
 from tests.benchmarks.client import Client, run_suite
 from tests.benchmarks.harness import (
     Comparison,
+    Comparisons,
     Contender,
     Figure,
     Form,
@@ -30,6 +32,7 @@ _CPUS = 1
 _MEMORY_MIB = 512
 _SIZE = ("--cpus", str(_CPUS), "--memory", f"{_MEMORY_MIB}Mi")
 _VMS = 10
+_OUTPUT_MIB = 64
 _SETTLE_SECONDS = 3.0
 _MARKER = b"bare init"
 
@@ -98,7 +101,7 @@ class BareBoot:
                 process.kill()
 
 
-def starts() -> Iterator[Comparison]:
+def starts() -> Comparisons:
     """`lns run … -- true`, from a template and from scratch."""
     with _prepared() as (client, bare, reference), open_podman() as podman:
         with contextlib.suppress(Unavailable):
@@ -127,11 +130,29 @@ def starts() -> Iterator[Comparison]:
             notes=[
                 "image and services are there; the command's wall time, to its exit",
                 "processor time and memory are those of the client's process alone",
+                f"one cold start: {_phases(client, reference, '--cold')}",
+                f"one start: {_phases(client, reference)}",
             ],
         )
 
 
-def memory() -> Iterator[Comparison]:
+def output() -> Comparisons:
+    """What a workload writes, until the client has it."""
+    with _prepared() as (client, bare, reference), open_podman() as podman:
+        with contextlib.suppress(Unavailable):
+            podman.pull(reference)
+        write = ("head", "-c", f"{_OUTPUT_MIB}M", "/dev/zero")
+        yield Comparison(
+            title=f"{_OUTPUT_MIB} MiB of standard output, start included ({bare.accelerator})",
+            contenders=[
+                Contender(name="podman run", take=lambda: podman.run_container(reference, *write)),
+                Contender(name="lns run", take=lambda: _run(client, reference, command=write)),
+            ],
+            work=(_OUTPUT_MIB, "MiB"),
+        )
+
+
+def memory() -> Comparisons:
     """What ten identical idle microVMs take."""
     with _prepared() as (client, bare, reference):
         sizes: list[int] = []
@@ -161,8 +182,20 @@ def memory() -> Iterator[Comparison]:
         )
 
 
-def _run(client: Client, reference: str, *options: str) -> Sample:
-    return client.run("run", "--rm", "--quiet", *_SIZE, *options, reference, "--", "true")
+def _run(
+    client: Client, reference: str, *options: str, command: Sequence[str] = ("true",)
+) -> Sample:
+    return client.run("run", "--rm", "--quiet", *_SIZE, *options, reference, "--", *command)
+
+
+def _phases(client: Client, reference: str, *options: str) -> str:
+    """Runs once and returns what the service recorded of the start."""
+    client.ask("run", "--quiet", "--name", "phases", *_SIZE, *options, reference, "--", "true")
+    recorded = json.loads(client.ask("inspect", "--format", "json", "phases"))
+    client.ask("rm", "phases")
+    if isinstance(recorded, list):
+        recorded = recorded[0]
+    return ", ".join(f"{name} {taken}" for name, taken in recorded["bootTimes"].items())
 
 
 @contextlib.contextmanager

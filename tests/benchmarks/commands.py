@@ -1,16 +1,16 @@
 """What the command line itself costs, against the start of the interpreter that runs it."""
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 from tests.benchmarks.client import PROGRAM, run_suite
-from tests.benchmarks.harness import Comparison, Contender, Figure, Sample
+from tests.benchmarks.harness import Comparison, Comparisons, Contender, Figure, Sample
 from tests.benchmarks.measure import run_command
 
 _REPEATED = 10
 
 
-def commands() -> Iterator[Comparison]:
+def commands() -> Comparisons:
     """`lns version` and `lns ps`."""
     with run_suite() as client:
         yield Comparison(

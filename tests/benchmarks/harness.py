@@ -8,7 +8,7 @@ of the contract that its medians are held against.
 import gc
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from statistics import median
@@ -173,7 +173,8 @@ class Result:
         return ours / theirs if figure.form is Form.RATIO else ours - theirs
 
 
-Benchmark = Callable[[], Iterator[Comparison]]
+Comparisons = Generator[Comparison, None, None]
+Benchmark = Callable[[], Comparisons]
 
 
 def run_comparison(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.benchmarks import layouts, services
-from tests.benchmarks.harness import Comparison, Contender, Figure, Sample, Unavailable
+from tests.benchmarks.harness import Comparison, Comparisons, Contender, Figure, Sample, Unavailable
 from tests.benchmarks.measure import measured_services, run_command
 from tests.benchmarks.podman import open_podman
 from tests.benchmarks.services import Gateway, Materializer
@@ -53,7 +53,7 @@ def run_node() -> Iterator[Node]:
         yield Node(home=folder, gateway=gateway, materializer=materializer)
 
 
-def image() -> Iterator[Comparison]:
+def image() -> Comparisons:
     """A real image of 300 MB and 3 layers, from the registry until it can be booted."""
     with new_folder() as folder, run_registry() as registry:
         layout = layouts.write_real_layout(folder / "layout", compressed_bytes=_IMAGE_BYTES)
@@ -85,7 +85,7 @@ def image() -> Iterator[Comparison]:
             )
 
 
-def layer() -> Iterator[Comparison]:
+def layer() -> Comparisons:
     """One new layer of 10 MB on an image that is there."""
     with new_folder() as folder, run_registry() as registry, run_node() as node:
         base = layouts.write_real_layout(folder / "base", compressed_bytes=_IMAGE_BYTES)
@@ -116,7 +116,7 @@ def layer() -> Iterator[Comparison]:
         )
 
 
-def writer() -> Iterator[Comparison]:
+def writer() -> Comparisons:
     """A composefs image of 100,000 entries."""
     with new_folder() as folder:
         dump = folder / "dump"
@@ -146,7 +146,7 @@ def writer() -> Iterator[Comparison]:
         )
 
 
-def verity() -> Iterator[Comparison]:
+def verity() -> Comparisons:
     """fs-verity digests of a large file."""
     with new_folder() as folder:
         file = folder / "file"
@@ -172,7 +172,7 @@ def verity() -> Iterator[Comparison]:
         )
 
 
-def disk() -> Iterator[Comparison]:
+def disk() -> Comparisons:
     """What ten images that share a base take on disk."""
     with new_folder() as folder, run_registry() as registry:
         base = layouts.write_real_layout(folder / "base", compressed_bytes=_IMAGE_BYTES // 3)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from tests.benchmarks import layouts, services
-from tests.benchmarks.harness import Comparison, Contender, Figure, Quantity, Sample
+from tests.benchmarks.harness import Comparison, Comparisons, Contender, Figure, Quantity, Sample
 from tests.benchmarks.layouts import Layout
 from tests.benchmarks.measure import measured_services, run_command
 from tests.benchmarks.workspace import new_folder
@@ -21,7 +21,7 @@ _ORAS = Path(__file__).with_name("peers") / "oras_transfer.py"
 _SKOPEO = ("skopeo", "copy", "--quiet", "--preserve-digests")
 
 
-def blob() -> Iterator[Comparison]:
+def blob() -> Comparisons:
     """One blob of 512 MiB."""
     with new_folder() as folder:
         layout = layouts.write_random_layout(folder / "layout", layers=1, layer_bytes=512 * MIB)
@@ -29,7 +29,7 @@ def blob() -> Iterator[Comparison]:
         yield from _pull(layout, "pull of one 512 MiB blob", limit=0.5)
 
 
-def many() -> Iterator[Comparison]:
+def many() -> Comparisons:
     """200 blobs of 1 MiB."""
     with new_folder() as folder:
         layout = layouts.write_random_layout(folder / "layout", layers=200, layer_bytes=MIB)
@@ -37,7 +37,7 @@ def many() -> Iterator[Comparison]:
         yield from _pull(layout, "pull of 200 blobs of 1 MiB", limit=0.7)
 
 
-def image() -> Iterator[Comparison]:
+def image() -> Comparisons:
     """A real image of three layers."""
     with new_folder() as folder:
         layout = layouts.write_real_layout(folder / "layout", compressed_bytes=180_000_000)
@@ -46,7 +46,7 @@ def image() -> Iterator[Comparison]:
         yield from _pull(layout, f"pull of {size}", limit=0.9)
 
 
-def large() -> Iterator[Comparison]:
+def large() -> Comparisons:
     """The memory of a gateway that moves a blob of 2 GiB."""
     with new_folder() as folder:
         layout = layouts.write_repeating_layout(folder / "layout", layer_bytes=2048 * MIB)
