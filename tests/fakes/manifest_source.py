@@ -38,13 +38,12 @@ class FakeManifests:
     Attributes:
         asked: every question, in order.
         failures: what a question for a repository (`host/path`) is answered with instead.
-        node: digests that this node has; what was fetched once is there. None: it has all.
+        node: digests that this node has; what was fetched once is there.
     """
 
     asked: list[Asked] = field(default_factory=list)
     failures: dict[str, LnsError] = field(default_factory=dict)
     node: set[Digest] = field(default_factory=set)
-    is_reachable: bool = True
     _tags: dict[str, Digest] = field(default_factory=dict)
     _manifests: dict[tuple[str, Digest], bytes] = field(default_factory=dict)
     _blobs: dict[Digest, bytes] = field(default_factory=dict)
@@ -63,7 +62,10 @@ class FakeManifests:
         root = self._manifest(parsed, digest)
         manifest = root
         while isinstance(manifest, Index):
-            manifest = self._manifest(parsed, manifest.select(platform).digest)
+            chosen = manifest.select(platform).digest
+            if offline and chosen not in self.node:
+                raise _unknown(parsed)
+            manifest = self._manifest(parsed, chosen)
         self.node |= {root.descriptor.digest, manifest.descriptor.digest}
         return FetchedManifest(
             reference=str(parsed),
@@ -72,6 +74,10 @@ class FakeManifests:
             manifest=manifest,
             config=self._blobs[manifest.config.digest],
         )
+
+    def parsed(self, repository: str, digest: Digest) -> Manifest | Index:
+        """Returns a manifest that was put."""
+        return parse_manifest(self._manifests[repository, digest])
 
     def _manifest(self, reference: Reference, digest: Digest) -> Manifest | Index:
         raw = self._manifests.get((reference.repository, digest))
