@@ -1,6 +1,6 @@
 """Manifests from the registry gateway."""
 
-from typing import Any
+from typing import Any, Final
 
 import grpc.aio
 from lns.registry.v1 import registry_service_pb2 as pb
@@ -9,9 +9,17 @@ from lns.registry.v1 import registry_service_pb2_grpc as rpc
 from services.chassis.messages import format_platform, parse_descriptor
 from services.core.descriptor import Descriptor, Platform
 from services.core.digest import Digest
-from services.core.errors import ContentCorrupt, LnsError, RegistryProtocol
+from services.core.errors import (
+    ContentCorrupt,
+    LnsError,
+    RegistryProtocol,
+    ServiceUnavailable,
+)
 from services.core.manifest import Index, Manifest, parse_manifest
 from services.resolver.ports import FetchedManifest
+
+
+_RETRY_SECONDS: Final = 1.0
 
 
 class GatewayManifests:
@@ -29,14 +37,20 @@ class GatewayManifests:
         self, reference: str, *, platform: Platform, offline: bool = False
     ) -> FetchedManifest:
         """See `ManifestSource.fetch`."""
-        response: pb.GetManifestResponse = await self._gateway.GetManifest(
-            pb.GetManifestRequest(
-                reference=reference,
-                platform=format_platform(platform),
-                include_config=True,
-                offline=offline,
-            )
+        request = pb.GetManifestRequest(
+            reference=reference,
+            platform=format_platform(platform),
+            include_config=True,
+            offline=offline,
         )
+        try:
+            response: pb.GetManifestResponse = await self._gateway.GetManifest(request)
+        except ServiceUnavailable as error:
+            raise ServiceUnavailable(
+                f"the registry gateway is gone: {error.message}",
+                hint="try again; `lns service status` shows whether it is there",
+                retry_after=error.retry_after or _RETRY_SECONDS,
+            ) from error
         descriptor, root = _descriptors(response)
         manifest = parse_manifest(response.manifest, media_type=descriptor.media_type)
         if isinstance(manifest, Index):
