@@ -5,7 +5,7 @@ fails: the next attempt is the faster for it.
 """
 
 import asyncio
-from collections.abc import AsyncIterable, Coroutine, Sequence
+from collections.abc import AsyncIterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,8 @@ from lns.vm.v1 import vm_service_pb2 as vm_pb
 from cli.render.phases import Phases
 from cli.render.progress import Reporter
 from cli.run.ports import Gateway, Materializer, Resolver, Runner
-from services.core.errors import LnsError, ServiceUnavailable, Unimplemented
+from services.chassis.tasks import together
+from services.core.errors import ServiceUnavailable, Unimplemented
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,7 +118,7 @@ async def pull_all(
     Raises:
         LnsError: as the gateway gave it.
     """
-    await _together(
+    await together(
         [_pull(reference, mode, gateway, reporter) for reference in dict.fromkeys(references)]
     )
 
@@ -175,16 +176,6 @@ async def _pull(
 ) -> None:
     request = registry_pb.PullRequest(reference=reference, mode=mode)
     await last_result(gateway.Pull(request), reporter, "the registry gateway")
-
-
-async def _together(work: Sequence[Coroutine[Any, Any, None]]) -> None:
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            for one in work:
-                tasks.create_task(one)
-    except* LnsError as group:
-        first = next(error for error in group.exceptions if isinstance(error, LnsError))
-        raise first from None
 
 
 async def _create(request: vm_pb.CreateRunRequest, runner: Runner) -> run_pb2.Run:

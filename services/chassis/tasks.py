@@ -1,9 +1,30 @@
-"""Waiting for asynchronous work that must not be left behind."""
+"""Asynchronous work of several tasks: together, and not left behind."""
 
 import asyncio
-from typing import TypeVar
+from collections.abc import Coroutine, Iterable
+from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+async def together(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Runs coroutines at the same time and returns their results in order.
+
+    The first failure cancels the others and is raised by itself, not in a group. (An `except*`
+    clause cannot do that: up to Python 3.11.3 what it raises is put into a group again.)
+
+    Raises:
+        Exception: what the first that failed raised.
+    """
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(coroutine) for coroutine in coroutines]
+    except BaseExceptionGroup as failures:
+        first: BaseException = failures
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        raise first from None
+    return [task.result() for task in tasks]
 
 
 async def settle(future: asyncio.Future[T]) -> None:

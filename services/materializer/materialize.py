@@ -1,14 +1,14 @@
 """The main use case: an OCI image and mounts become a composefs image of the store."""
 
-import asyncio
 import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 
 from services.chassis.single_flight import SingleFlight
+from services.chassis.tasks import together
 from services.core.digest import Digest
-from services.core.errors import LayerUnsafe, LnsError
+from services.core.errors import LayerUnsafe
 from services.materializer.image_plan import MountPlan, read_layers, read_mounts, request_key
 from services.materializer.images import (
     Image,
@@ -113,14 +113,10 @@ class Materialize:
     ) -> None:
         """Sees to it that every layer is in the store; the first failure ends the others."""
         unique = {source.diff_id: source for source in sources}
-        try:
-            async with asyncio.TaskGroup() as group:
-                for source in unique.values():
-                    group.create_task(self._have_layer(source, watch))
-                if plan.diff_id is not None:
-                    group.create_task(self._have_mounts(plan, plan.diff_id, watch))
-        except* LnsError as failures:
-            raise _first(failures) from None
+        work = [self._have_layer(source, watch) for source in unique.values()]
+        if plan.diff_id is not None:
+            work.append(self._have_mounts(plan, plan.diff_id, watch))
+        await together(work)
 
     async def _have_layer(self, source: LayerSource, watch: Watcher) -> None:
         total = source.blob_bytes
@@ -173,13 +169,3 @@ class Materialize:
             if source is not None
             else layer
         )
-
-
-def _first(failures: BaseExceptionGroup[LnsError]) -> LnsError:
-    """One of several failures: what happened first is what the caller can do something about."""
-    for failure in failures.exceptions:
-        if isinstance(failure, LnsError):
-            return failure
-        if isinstance(failure, BaseExceptionGroup):
-            return _first(failure)
-    raise AssertionError("a group of failures holds one")
