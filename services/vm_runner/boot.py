@@ -137,6 +137,7 @@ class Boot:
                 run_id=run.run_id,
                 directory=directory,
                 vcpus=run.plan.resources.vcpus,
+                cpu_millis=run.plan.resources.cpu_millis,
                 memory_mib=run.plan.resources.memory_mib,
                 disks=(*disks, Disk(serial=WRITABLE_SERIAL, path=writable, read_only=False)),
             )

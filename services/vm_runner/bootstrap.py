@@ -1,6 +1,7 @@
 """The composition root of vm_runner."""
 
 import contextlib
+import os
 import platform
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
@@ -16,6 +17,9 @@ from services.chassis.locks import owner_lock
 from services.chassis.server import Service
 from services.chassis.settings import suite_target
 from services.core.errors import HostUnready
+from services.vm_runner.adapters.confinement.cgroups import Cgroups, find_place
+from services.vm_runner.adapters.confinement.confinement import Confinement, default_launcher
+from services.vm_runner.adapters.confinement.host_support import HostSupport
 from services.vm_runner.adapters.disk_images import Ext4Images, find_mkfs
 from services.vm_runner.adapters.guest_files import GuestFileCache, default_agent
 from services.vm_runner.adapters.log_files import LogFiles
@@ -24,7 +28,7 @@ from services.vm_runner.adapters.qemu.accelerator import AcceleratorChoice
 from services.vm_runner.adapters.qemu.command_line import Accelerator, Architecture
 from services.vm_runner.adapters.qemu.hypervisor import QemuHypervisor
 from services.vm_runner.adapters.run_files import RunFiles
-from services.vm_runner.host import AcceleratorReport, Host
+from services.vm_runner.host import AcceleratorReport, ConfinementReport, Host
 from services.vm_runner.runner import Runner
 from services.vm_runner.servicer import VmServicer
 from services.vm_runner.settings import VmProcess, VmSettings
@@ -71,10 +75,12 @@ async def open_vm_runner(home: Path, own: VmSettings) -> AsyncIterator[Service]:
         choice = AcceleratorChoice(
             mode=own.accelerator, directory=home / "guest", probe_seconds=own.probe_time
         )
+        confinement = _confinement(own)
         hypervisor = QemuHypervisor(
             binary=own.qemu or f"qemu-system-{architecture.value}",
             files=files,
             choice=choice,
+            confinement=confinement,
             architecture=architecture,
         )
         surroundings = Surroundings(
@@ -93,7 +99,21 @@ async def open_vm_runner(home: Path, own: VmSettings) -> AsyncIterator[Service]:
         runner = Runner(surroundings)
         stack.push_async_callback(runner.close)
         await runner.recover()
-        yield _service(VmServicer(runner, _host(hypervisor, choice, files, home)))
+        yield _service(VmServicer(runner, _host(hypervisor, choice, confinement, files, home)))
+
+
+def _confinement(own: VmSettings) -> Confinement:
+    is_root = os.geteuid() == 0
+    launcher = own.launcher or default_launcher(Path(__file__).parent)
+    return Confinement(
+        launcher=launcher,
+        support=HostSupport(
+            launcher=launcher,
+            mode=own.confinement,
+            users=own.vmm_users() if is_root else None,
+        ),
+        cgroups=Cgroups(find_place(own.cgroup, is_root=is_root)),
+    )
 
 
 def _service(servicer: VmServicer) -> Service:
@@ -105,13 +125,17 @@ def _service(servicer: VmServicer) -> Service:
 
 
 def _host(
-    hypervisor: QemuHypervisor, choice: AcceleratorChoice, files: GuestFileCache, home: Path
+    hypervisor: QemuHypervisor,
+    choice: AcceleratorChoice,
+    confinement: Confinement,
+    files: GuestFileCache,
+    home: Path,
 ) -> Host:
     async def kernel() -> str:
         return f"Linux {(await files.prepare()).release}, with the guest agent"
 
     async def program() -> str:
-        return hypervisor.find_program()
+        return str(hypervisor.find_program())
 
     async def formatter() -> str:
         return find_mkfs()
@@ -124,9 +148,13 @@ def _host(
             detail=found.detail,
         )
 
+    async def confined() -> ConfinementReport:
+        return await confinement.report(hypervisor.find_program())
+
     return Host(
         needs={"qemu": program, "kernel": kernel, "mkfs.ext4": formatter},
         accelerator=accelerator,
+        confinement=confined,
         home=home,
     )
 

@@ -4,10 +4,9 @@ Pure: bytes in, bytes out. QEMU boots an uncompressed `vmlinux` through its PVH 
 the guest its own decompression (about a second under emulation).
 """
 
-import gzip
-import io
 import lzma
 import struct
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 
 import zstandard
@@ -17,7 +16,6 @@ from services.core.errors import HostUnready
 _ELF_MAGIC = b"\x7fELF"
 _BOOT_MAGIC = b"HdrS"
 _PAYLOAD_VERSION = 0x0208
-_VMLINUX_MAX = 512 << 20
 _MODULE_MAX = 64 << 20
 
 
@@ -52,23 +50,33 @@ def extract_vmlinux(image: bytes, *, name: str) -> bytes:
 def _decompressed(decompress: Callable[[bytes], bytes], payload: bytes, name: str) -> bytes:
     try:
         return decompress(payload)
-    except (OSError, EOFError, lzma.LZMAError, zstandard.ZstdError) as error:
+    except (EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
         raise _no_kernel(name, f"it does not decompress: {error}") from error
 
 
 def _unzstd(payload: bytes) -> bytes:
     # Behind the frame stands its size, for the kernel's own use.
-    reader = zstandard.ZstdDecompressor(max_window_size=1 << 31).stream_reader(io.BytesIO(payload))
-    return reader.read(_VMLINUX_MAX)
+    decompressor = zstandard.ZstdDecompressor(max_window_size=1 << 31).decompressobj()
+    data = decompressor.decompress(payload)
+    if not decompressor.eof:
+        raise EOFError("it is cut off")
+    return data
 
 
 def _gunzip(payload: bytes) -> bytes:
-    with gzip.GzipFile(fileobj=io.BytesIO(payload)) as reader:
-        return reader.read1(_VMLINUX_MAX) + reader.read(_VMLINUX_MAX)
+    decompressor = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)  # with gzip's header
+    data = decompressor.decompress(payload)
+    if not decompressor.eof:
+        raise EOFError("it is cut off")
+    return data
 
 
 def _unxz(payload: bytes) -> bytes:
-    return lzma.LZMADecompressor().decompress(payload, _VMLINUX_MAX)
+    decompressor = lzma.LZMADecompressor()
+    data = decompressor.decompress(payload)
+    if not decompressor.eof:
+        raise EOFError("it is cut off")
+    return data
 
 
 _DECOMPRESSORS: Mapping[bytes, Callable[[bytes], bytes]] = {

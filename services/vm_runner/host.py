@@ -46,6 +46,19 @@ class AcceleratorReport:
     detail: str
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConfinementReport:
+    """How VMMs are confined on this host.
+
+    Attributes:
+        detail: the measures that hold.
+        missing: those that do not, each with the reason.
+    """
+
+    detail: str
+    missing: tuple[str, ...]
+
+
 class Host:
     """This machine.
 
@@ -53,6 +66,7 @@ class Host:
         needs: for each thing that a run needs, a function that describes it or raises why it
             cannot be used.
         accelerator: finds out how guest code is executed; True asks to probe again.
+        confinement: finds out how VMMs are confined.
         home: the state directory, whose disk must have room.
     """
 
@@ -61,10 +75,12 @@ class Host:
         *,
         needs: dict[str, Callable[[], Awaitable[str]]],
         accelerator: Callable[[bool], Awaitable[AcceleratorReport]],
+        confinement: Callable[[], Awaitable[ConfinementReport]],
         home: Path,
     ) -> None:
         self._needs = needs
         self._accelerator = accelerator
+        self._confinement = confinement
         self._home = home
 
     async def require(self) -> None:
@@ -83,6 +99,7 @@ class Host:
         if all(check.verdict is Verdict.OK for check in checks):
             check, accelerator = await self._check_accelerator(again=again)
             checks.insert(0, check)
+            checks.append(await self._check_confinement())
         checks.append(self._check_disk())
         return HostReport(checks=tuple(checks), accelerator=accelerator)
 
@@ -112,6 +129,25 @@ class Host:
             remedy="runs work, but slower: use a machine with working hardware virtualization",
         )
         return check, found.accelerator
+
+    async def _check_confinement(self) -> HostCheck:
+        try:
+            found = await self._confinement()
+        except LnsError as error:
+            return HostCheck(
+                name="confinement",
+                verdict=Verdict.FAILED,
+                detail=error.message,
+                remedy=error.hint,
+            )
+        if not found.missing:
+            return HostCheck(name="confinement", verdict=Verdict.OK, detail=found.detail)
+        return HostCheck(
+            name="confinement",
+            verdict=Verdict.WARNING,
+            detail=f"{found.detail}; it lacks {'; '.join(found.missing)}",
+            remedy="docs/vmm-confinement.md says what each measure needs",
+        )
 
     def _check_disk(self) -> HostCheck:
         free = shutil.disk_usage(self._home).free

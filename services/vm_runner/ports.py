@@ -50,6 +50,7 @@ class MachineSpec:
         run_id: also its name, by which it is found again.
         directory: of its own, for sockets and logs.
         vcpus: number of CPUs.
+        cpu_millis: most CPU time, in thousandths of a CPU; 0 stands for all of its CPUs.
         memory_mib: size of its memory.
         disks: in any order.
     """
@@ -57,6 +58,7 @@ class MachineSpec:
     run_id: str
     directory: Path
     vcpus: int
+    cpu_millis: int = 0
     memory_mib: int
     disks: tuple[Disk, ...]
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from services.chassis.settings import PeerSettings, ProcessSettings
 from services.chassis.settings_tree import setting
 from services.chassis.settings_values import ByteCount, Seconds
+from services.vm_runner.adapters.confinement.host_support import ConfinementMode
+from services.vm_runner.adapters.confinement.measures import UserRange
 from services.vm_runner.adapters.qemu.accelerator import AcceleratorMode
 from services.vm_runner.surroundings import RunnerLimits
 
@@ -40,6 +42,23 @@ class VmSettings:
     agent: Path | None = None
     """The guest agent. None: the one that is shipped."""
 
+    launcher: Path | None = None
+    """The launcher that confines VMMs. None: the one that is shipped."""
+
+    confinement: ConfinementMode = ConfinementMode.AUTO
+    """`auto`: as much as the host permits, which `lns doctor` says; `required`: no run where a VMM
+    cannot have namespaces and a mount view of its own."""
+
+    vmm_user_first: int = 1_900_000_000
+    """First of the users that VMMs run as where the service is root: this plus their pid."""
+
+    vmm_user_count: int = 1 << 22
+    """Number of those users. Less than the kernel's greatest pid may give one to two VMMs."""
+
+    cgroup: Path | None = None
+    """A folder of cgroups v2 without processes, in which VMMs get theirs. None: the service's own
+    group if that is delegated; for root, the top of the hierarchy."""
+
     accelerator: AcceleratorMode = AcceleratorMode.AUTO
     """`auto`: KVM where a guest really runs, else emulation; `kvm` or `tcg` to insist."""
 
@@ -64,6 +83,18 @@ class VmSettings:
     stall_time: Seconds = 30.0
     """How long a client that is attached may stand still before the run's output goes on without
     it."""
+
+    def __post_init__(self) -> None:
+        """Checks what depends on several settings.
+
+        Raises:
+            ValueError: the users of VMMs are not a range of users.
+        """
+        self.vmm_users()
+
+    def vmm_users(self) -> UserRange:
+        """Returns the users of VMMs."""
+        return UserRange(first=self.vmm_user_first, count=self.vmm_user_count)
 
     def limits(self) -> RunnerLimits:
         """Returns the sizes and times that hold for every run."""

@@ -28,9 +28,8 @@ class SocketChannel:
 
     async def close(self) -> None:
         """Closes it; never raises."""
-        self._writer.close()
-        with contextlib.suppress(OSError):
-            await self._writer.wait_closed()
+        # Not `close`: that would wait for a peer that stands still to take what is buffered.
+        self._writer.transport.abort()
 
 
 @contextlib.contextmanager

@@ -16,6 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -23,7 +24,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { FAILED = 125, BACKLOG = 8 };
+enum { FAILED = 125, BACKLOG = 8, PID_FILE_SIZE = 12 };
 
 #define SYSCALL_CLOSE_RANGE 436
 
@@ -39,9 +40,9 @@ _Noreturn void fail(const char *format, ...)
     _exit(FAILED);
 }
 
-static void write_text(const char *path, int flags, const char *text)
+static void write_text(const char *path, const char *text)
 {
-    int fd = open(path, O_WRONLY | O_CLOEXEC | flags, 0644);
+    int fd = open(path, O_WRONLY | O_CLOEXEC);
     if (fd < 0 || write(fd, text, strlen(text)) < 0 || close(fd) < 0)
         fail("write %s", path);
 }
@@ -83,12 +84,23 @@ static void open_descriptors(const struct options *options)
     }
 }
 
+/* It has its size before there is a process to record: a full disk is found out in time. */
+static int make_pid_file(const char *path)
+{
+    char blank[PID_FILE_SIZE];
+    memset(blank, ' ', sizeof blank);
+    int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (fd < 0 || write(fd, blank, sizeof blank) != sizeof blank)
+        fail("make %s", path);
+    return fd;
+}
+
 static void join_cgroups(const struct options *options)
 {
     char path[4096];
     for (unsigned i = 0; i < options->cgroup_count; i++) {
         snprintf(path, sizeof path, "%s/cgroup.procs", options->cgroups[i]);
-        write_text(path, 0, "0");
+        write_text(path, "0");
     }
 }
 
@@ -97,13 +109,13 @@ static void map_user(pid_t pid)
 {
     char path[64], map[64];
     snprintf(path, sizeof path, "/proc/%d/setgroups", pid);
-    write_text(path, 0, "deny");
+    write_text(path, "deny");
     snprintf(path, sizeof path, "/proc/%d/uid_map", pid);
     snprintf(map, sizeof map, "%u %u 1", getuid(), getuid());
-    write_text(path, 0, map);
+    write_text(path, map);
     snprintf(path, sizeof path, "/proc/%d/gid_map", pid);
     snprintf(map, sizeof map, "%u %u 1", getgid(), getgid());
-    write_text(path, 0, map);
+    write_text(path, map);
 }
 
 static void set_limits(const struct options *options)
@@ -131,6 +143,8 @@ static _Noreturn void run(const struct options *options, int go)
         view_enter(options, uid);
     }
     privileges_drop(options, uid);
+    if (options->wait && prctl(PR_SET_PDEATHSIG, SIGKILL) < 0) /* changing the user takes it back */
+        fail("prctl");
     set_limits(options);
     filter_install();
     execv(options->command[0], options->command);
@@ -177,19 +191,21 @@ int main(int count, char **arguments)
     if (options.oom_score) {
         char score[16];
         snprintf(score, sizeof score, "%d", options.oom_score);
-        write_text("/proc/self/oom_score_adj", 0, score);
+        write_text("/proc/self/oom_score_adj", score);
     }
     open_descriptors(&options);
+    int pid_file = options.pid_file ? make_pid_file(options.pid_file) : -1;
     if (pipe2(go, O_CLOEXEC) < 0)
         fail("pipe");
     pid_t pid = start(&options, go);
     close(go[0]);
     if (options.user_namespace)
         map_user(pid);
-    if (options.pid_file) {
-        char text[16];
-        snprintf(text, sizeof text, "%d\n", pid);
-        write_text(options.pid_file, O_CREAT | O_TRUNC | O_NOFOLLOW, text);
+    if (pid_file >= 0) {
+        char text[PID_FILE_SIZE + 1];
+        snprintf(text, sizeof text, "%-*d\n", PID_FILE_SIZE - 1, pid);
+        if (pwrite(pid_file, text, PID_FILE_SIZE, 0) != PID_FILE_SIZE)
+            fail("write %s", options.pid_file);
     }
     /* A pid belongs to one live process, and so does the user that is made from it. */
     uid_t uid = options.first_uid ? options.first_uid + (uid_t)pid % options.uid_count : getuid();

@@ -232,29 +232,28 @@ def test_the_agent_survives_bytes_that_are_no_frames() -> None:
 
 
 class Cut:
-    """A byte channel whose connection breaks after some bytes in either direction."""
+    """A byte channel whose connection breaks after some bytes, however they are distributed."""
 
     def __init__(self, inner: ByteChannel, *, after: int) -> None:
         self._inner = inner
         self._left = after
 
-    def _use(self, size: int) -> int:
-        self._left -= size
-        return min(size, size + self._left)
-
     async def read(self, most: int) -> bytes:
-        if self._left <= 0:
-            return b""
         data = await self._inner.read(most)
-        return data[: max(0, self._use(len(data)))]
+        return data[: await self._use(len(data))]
 
     async def write(self, data: bytes) -> None:
-        if self._left <= 0:
-            raise BrokenPipeError
-        await self._inner.write(data[: max(0, self._use(len(data)))])
+        await self._inner.write(data[: await self._use(len(data))])
 
     async def close(self) -> None:
         await self._inner.close()
+
+    async def _use(self, size: int) -> int:
+        allowed = max(0, min(size, self._left))
+        self._left -= size
+        if self._left <= 0:
+            await self._inner.close()
+        return allowed
 
 
 @pytest.fixture

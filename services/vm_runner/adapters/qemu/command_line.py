@@ -1,7 +1,7 @@
 """QEMU's command line, built by pure code: one type for each switch, named after it.
 
-Each type's `arguments` returns what stands on the command line. Values of QEMU's `key=value` lists
-double their commas. Paths of sockets and logs are relative: QEMU runs in the run's directory.
+Each type's `arguments` returns what stands on the command line. QEMU opens neither sockets nor
+disks: it is given descriptors, numbered in the order of `descriptors`.
 """
 
 from collections.abc import Iterable
@@ -10,14 +10,22 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
+from services.vm_runner.adapters.confinement.switches import (
+    FIRST_DESCRIPTOR,
+    Listen,
+    Read,
+    Write,
+)
 from services.vm_runner.ports import Disk, MachineSpec
 
 CHANNEL_SOCKET = "channel.sock"
 QMP_SOCKET = "qmp.sock"
-PID_FILE = "qemu.pid"
 CONSOLE_BYTES = 64 * 1024
 MAX_DISKS = 200
 
+_QMP_DESCRIPTOR = FIRST_DESCRIPTOR
+_CHANNEL_DESCRIPTOR = FIRST_DESCRIPTOR + 1
+_FIRST_DISK_DESCRIPTOR = FIRST_DESCRIPTOR + 2
 _FIRST_DISK_SLOT = 3
 _FUNCTIONS = 8
 
@@ -44,10 +52,6 @@ class Switch(Protocol):
         ...
 
 
-def _escaped(value: str | Path) -> str:
-    return str(value).replace(",", ",,")
-
-
 @dataclass(frozen=True, slots=True)
 class Name:
     """`-name`: by which the process of a run is found again."""
@@ -66,6 +70,18 @@ class Bare:
     def arguments(self) -> tuple[str, ...]:
         """Returns the switches."""
         return ("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot")
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """`-sandbox`: QEMU's own filter of system calls, with everything denied that it knows."""
+
+    def arguments(self) -> tuple[str, ...]:
+        """Returns the switch and its value."""
+        return (
+            "-sandbox",
+            "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +189,7 @@ class Qmp:
     def arguments(self) -> tuple[str, ...]:
         """Returns the switches and their values."""
         return (
-            "-chardev", f"socket,id=qmp,path={QMP_SOCKET},server=on,wait=off",
+            "-chardev", f"socket,id=qmp,fd={_QMP_DESCRIPTOR},server=on,wait=off",
             "-mon", "chardev=qmp,mode=control",
         )  # fmt: skip
 
@@ -185,7 +201,7 @@ class Channel:
     def arguments(self) -> tuple[str, ...]:
         """Returns the switches and their values."""
         return (
-            "-chardev", f"socket,id=channel,path={CHANNEL_SOCKET},server=on,wait=off",
+            "-chardev", f"socket,id=channel,fd={_CHANNEL_DESCRIPTOR},server=on,wait=off",
             "-device", "virtio-serial-pci,max_ports=2",
             "-device", "virtserialport,chardev=channel,name=lns.channel",
         )  # fmt: skip
@@ -193,7 +209,7 @@ class Channel:
 
 @dataclass(frozen=True, slots=True)
 class BlockDevice:
-    """`-blockdev` and `-device`: one disk.
+    """`-add-fd`, `-blockdev` and `-device`: one disk.
 
     Eight disks share a slot of the bus as functions of one device, so that an image of many layers
     fits.
@@ -209,20 +225,19 @@ class BlockDevice:
         node = f"disk{self.number}"
         mode = "read-only=on" if self.disk.read_only else "discard=unmap,detect-zeroes=unmap"
         return (
+            "-add-fd",
+            f"fd={_FIRST_DISK_DESCRIPTOR + self.number},set={self.number}",
             "-blockdev",
-            f"driver=file,node-name={node},filename={_escaped(self.disk.path)},{mode}",
+            f"driver=file,node-name={node},filename=/dev/fdset/{self.number},{mode}",
             "-device",
             f"virtio-blk-pci,drive={node},serial={self.disk.serial},num-queues=1,{address}",
         )
 
 
-@dataclass(frozen=True, slots=True)
-class PidFile:
-    """`-pidfile`: how a later service finds the process."""
-
-    def arguments(self) -> tuple[str, ...]:
-        """Returns the switch and its value."""
-        return ("-pidfile", PID_FILE)
+def descriptors(spec: MachineSpec) -> tuple[Read | Write | Listen, ...]:
+    """Returns what QEMU is given, in the order of the descriptors' numbers."""
+    disks = (Read(disk.path) if disk.read_only else Write(disk.path) for disk in spec.disks)
+    return (Listen(Path(QMP_SOCKET)), Listen(Path(CHANNEL_SOCKET)), *disks)
 
 
 def command_line(
@@ -244,6 +259,7 @@ def command_line(
     switches: Iterable[Switch] = (
         Name(spec.run_id),
         Bare(),
+        Sandbox(),
         Machine(architecture),
         Accel(accelerator),
         Cpu(accelerator),
@@ -254,6 +270,5 @@ def command_line(
         Qmp(),
         Channel(),
         *(BlockDevice(disk, number) for number, disk in enumerate(spec.disks)),
-        PidFile(),
     )
     return (binary, *(argument for switch in switches for argument in switch.arguments()))

@@ -2,28 +2,34 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 from qemu.qmp import QMPClient
 from qemu.qmp.error import QMPError
 
-from services.core.errors import GuestUnreachable, HostUnready, VmFailed
+from services.core.errors import GuestUnreachable, HostUnready, LnsError, VmFailed
+from services.vm_runner.adapters.confinement.confinement import (
+    KVM_DEVICE,
+    Confinement,
+    VmmStart,
+)
+from services.vm_runner.adapters.confinement.measures import PID_FILE, boot_paths
 from services.vm_runner.adapters.qemu.accelerator import AcceleratorChoice
 from services.vm_runner.adapters.qemu.command_line import (
     CHANNEL_SOCKET,
-    PID_FILE,
     QMP_SOCKET,
     Accelerator,
     Architecture,
     Name,
     command_line,
+    descriptors,
 )
+from services.vm_runner.adapters.qemu.message_pipe import MessagePipe
 from services.vm_runner.adapters.qemu.process import (
     Process,
     find_process,
     find_program,
-    read_messages,
     start_process,
 )
 from services.vm_runner.adapters.socket_channel import connect_unix, short_path
@@ -35,18 +41,35 @@ from services.vm_runner.ports import (
     MachineUsage,
 )
 
-_LISTEN_SECONDS = 10.0
 _QMP_SECONDS = 5.0
-_LEFT_BEHIND = (CHANNEL_SOCKET, QMP_SOCKET, PID_FILE)
+_LEFT_BEHIND = (CHANNEL_SOCKET, QMP_SOCKET, str(PID_FILE))
 
 
 class QemuMachine:
-    """A microVM of QEMU."""
+    """A microVM of QEMU.
 
-    def __init__(self, process: Process, directory: Path, accelerator: Accelerator) -> None:
+    Args:
+        process: of QEMU.
+        directory: of the run.
+        accelerator: how guest code is executed.
+        messages: what QEMU says.
+        on_end: called when QEMU has ended.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        directory: Path,
+        accelerator: Accelerator,
+        *,
+        messages: MessagePipe,
+        on_end: Callable[[], None],
+    ) -> None:
         self._process = process
         self._directory = directory
         self._accelerator = accelerator
+        self._messages = messages
+        self._on_end = on_end
 
     @property
     def pid(self) -> int:
@@ -59,28 +82,21 @@ class QemuMachine:
         return self._accelerator.value
 
     async def connect(self) -> ByteChannel:
-        """Connects to the guest's channel."""
+        """Connects to the guest's channel, whose socket listened before QEMU was there."""
         try:
-            async with asyncio.timeout(_LISTEN_SECONDS):
-                return await self._connect()
-        except TimeoutError:
-            raise GuestUnreachable("QEMU does not listen for the guest's channel") from None
-
-    async def _connect(self) -> ByteChannel:
-        while True:
-            try:
-                return await connect_unix(self._directory / CHANNEL_SOCKET)
-            except OSError:
-                if self._process.has_ended:
-                    details = read_messages(self._directory)
-                    raise GuestUnreachable(f"QEMU has ended: {details}") from None
-                await asyncio.sleep(0.003)  # QEMU makes its sockets within some milliseconds
+            return await connect_unix(self._directory / CHANNEL_SOCKET)
+        except OSError as error:
+            if self._process.has_ended:
+                raise GuestUnreachable(f"QEMU has ended: {self._messages.read()}") from None
+            raise GuestUnreachable(f"QEMU cannot be reached: {error.strerror}") from None
 
     async def wait(self) -> None:
-        """Returns when QEMU has ended."""
+        """Returns when QEMU has ended and nothing of it is left."""
         await self._process.wait()
+        self._messages.close()
         for name in _LEFT_BEHIND:
             (self._directory / name).unlink(missing_ok=True)
+        self._on_end()
 
     async def kill(self) -> None:
         """Ends QEMU by force and waits for its end."""
@@ -102,7 +118,7 @@ class QemuMachine:
 
     async def diagnose(self) -> str:
         """Returns the last lines of QEMU's and the guest's messages."""
-        messages = read_messages(self._directory)
+        messages = self._messages.read()
         with contextlib.suppress(GuestUnreachable):
             arguments = {"device": "console", "size": 8192, "format": "utf8"}
             console = await self._execute("ringbuf-read", arguments)
@@ -138,6 +154,7 @@ class QemuHypervisor:
         binary: QEMU's program, by name or path.
         files: where kernel and initial file system come from.
         choice: how guest code is executed.
+        confinement: of QEMU's processes.
         architecture: of host and guest.
     """
 
@@ -147,11 +164,13 @@ class QemuHypervisor:
         binary: str,
         files: GuestFiles,
         choice: AcceleratorChoice,
+        confinement: Confinement,
         architecture: Architecture,
     ) -> None:
         self._binary = binary
         self._files = files
         self._choice = choice
+        self._confinement = confinement
         self._architecture = architecture
 
     async def start(self, spec: MachineSpec) -> Machine:
@@ -161,25 +180,58 @@ class QemuHypervisor:
 
     async def start_with(self, spec: MachineSpec, accelerator: Accelerator) -> Machine:
         """Starts a microVM with an accelerator."""
-        program = self.find_program()
-        kernel = await self._files.prepare()
+        boot = await self._files.prepare()
+        ground = await self._confinement.ground(self.find_program())
+        given = descriptors(spec)
+        vmlinux, initramfs = boot_paths(ground.footing, descriptors=len(given))
         try:
             command = command_line(
-                program,
+                str(ground.program),
                 spec,
-                vmlinux=kernel.vmlinux,
-                initramfs=kernel.initramfs,
+                vmlinux=vmlinux,
+                initramfs=initramfs,
                 accelerator=accelerator,
                 architecture=self._architecture,
             )
         except ValueError as error:
             raise VmFailed(f"run {spec.run_id} cannot be booted: {error}") from error
+        start = VmmStart(
+            spec=spec,
+            boot=boot,
+            descriptors=given,
+            device=KVM_DEVICE if accelerator is Accelerator.KVM else None,
+            command=command,
+        )
         for name in _LEFT_BEHIND:
             (spec.directory / name).unlink(missing_ok=True)
-        process = await start_process(command, spec.directory)
-        return QemuMachine(process, spec.directory, accelerator)
+        messages = MessagePipe(spec.directory)
+        try:
+            line = await self._confinement.launch_line(ground, start)
+            process = await start_process(line, spec.directory, messages=messages)
+        except LnsError as error:
+            error.metadata.setdefault("details", messages.read())
+            messages.close()
+            self._confinement.release(spec.run_id)
+            raise
+        return self._machine(process, spec.run_id, spec.directory, accelerator, messages)
 
-    def find_program(self) -> str:
+    def _machine(
+        self,
+        process: Process,
+        run_id: str,
+        directory: Path,
+        accelerator: Accelerator,
+        messages: MessagePipe,
+    ) -> QemuMachine:
+        return QemuMachine(
+            process,
+            directory,
+            accelerator,
+            messages=messages,
+            on_end=lambda: self._confinement.release(run_id),
+        )
+
+    def find_program(self) -> Path:
         """Returns the path of QEMU's program.
 
         Raises:
@@ -200,6 +252,9 @@ class QemuHypervisor:
         marker = Name(run_id).arguments()[1]
         process = find_process(directory / PID_FILE, marker=marker)
         if process is None:
+            self._confinement.release(run_id)
             return None
         accelerator = Accelerator.KVM if "kvm" in process.arguments() else Accelerator.TCG
-        return QemuMachine(process, directory, accelerator)
+        messages = MessagePipe(directory)
+        messages.open()
+        return self._machine(process, run_id, directory, accelerator, messages)

@@ -1,4 +1,4 @@
-"""Processes of VMMs: started detached, found again, watched without being their parent."""
+"""Processes of VMMs: started by the launcher, found again, watched by whoever holds them."""
 
 import asyncio
 import contextlib
@@ -11,10 +11,12 @@ from datetime import timedelta
 from pathlib import Path
 
 from services.core.errors import VmFailed
+from services.vm_runner.adapters.confinement.measures import PID_FILE
+from services.vm_runner.adapters.qemu.message_pipe import MessagePipe
 from services.vm_runner.ports import MachineUsage
 
-LOG_FILE = "qemu.log"
-_LOG_TAIL = 2000
+_LAUNCH_SECONDS = 20.0
+_KIB = 1024
 _TICKS = os.sysconf("SC_CLK_TCK")
 
 
@@ -67,50 +69,66 @@ class Process:
 
     def usage(self) -> MachineUsage:
         """Returns what the process uses; zeros once it has ended."""
+        process = Path(f"/proc/{self.pid}")
         try:
-            fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-            rollup = Path(f"/proc/{self.pid}/smaps_rollup").read_text()
+            fields = (process / "stat").read_text().rpartition(")")[2].split()
+            memory = _memory_bytes(process)
         except OSError:
             return MachineUsage(cpu_time=timedelta(), memory_bytes=0)
         ticks = int(fields[11]) + int(fields[12])  # utime and stime of proc(5), behind the name
-        kib = next((int(line.split()[1]) for line in rollup.splitlines() if line[:4] == "Pss:"), 0)
-        return MachineUsage(cpu_time=timedelta(seconds=ticks / _TICKS), memory_bytes=kib * 1024)
+        return MachineUsage(cpu_time=timedelta(seconds=ticks / _TICKS), memory_bytes=memory)
 
 
-async def start_process(command: Sequence[str], directory: Path) -> Process:
-    """Starts a process in a session of its own, in `directory`, its messages in a file there.
+def _memory_bytes(process: Path) -> int:
+    """Returns a process's share of memory; all that is resident where that may not be read.
+
+    Another user's share is open only to who may trace it.
+    """
+    try:
+        lines = (process / "smaps_rollup").read_text().splitlines()
+        return _KIB * next((int(line.split()[1]) for line in lines if line[:4] == "Pss:"), 0)
+    except PermissionError:
+        lines = (process / "status").read_text().splitlines()
+        return _KIB * next((int(line.split()[1]) for line in lines if line[:6] == "VmRSS:"), 0)
+
+
+async def start_process(
+    command: Sequence[str], directory: Path, *, messages: MessagePipe
+) -> Process:
+    """Starts a process by the launcher, and holds it.
+
+    Args:
+        command: of the launcher.
+        directory: where it works and leaves the process's pid.
+        messages: where standard output and error go.
 
     Raises:
         VmFailed: it cannot be started.
     """
-    return await asyncio.to_thread(_start, command, directory, asyncio.get_running_loop())
-
-
-def _start(command: Sequence[str], directory: Path, loop: asyncio.AbstractEventLoop) -> Process:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    messages = os.open(directory / LOG_FILE, flags, 0o600)
-    try:
-        child = subprocess.Popen(
-            command,
-            cwd=directory,
-            stdin=subprocess.DEVNULL,
-            stdout=messages,
-            stderr=messages,
-            start_new_session=True,
-            close_fds=True,
-        )
-    except OSError as error:
-        raise VmFailed(f"{command[0]} could not be started: {error.strerror}") from error
-    finally:
-        os.close(messages)
-    descriptor = os.pidfd_open(child.pid)
-    child.returncode = 0  # reaped by its descriptor, not by the module's list of forgotten ones
-    future = asyncio.run_coroutine_threadsafe(_hold(child.pid, descriptor), loop)
-    return future.result()
-
-
-async def _hold(pid: int, descriptor: int) -> Process:
+    pid, descriptor = await asyncio.to_thread(_launch, command, directory, messages)
     return Process(pid, descriptor)
+
+
+def _launch(command: Sequence[str], directory: Path, messages: MessagePipe) -> tuple[int, int]:
+    try:
+        with messages.create() as writer:
+            launched = subprocess.run(
+                command,
+                cwd=directory,
+                env={},  # what stands there is not the VMM's to know
+                stdin=subprocess.DEVNULL,
+                stdout=writer,
+                stderr=writer,
+                timeout=_LAUNCH_SECONDS,
+                check=False,
+            )
+        if launched.returncode:
+            raise VmFailed(f"the VMM could not be started: {messages.read()}")
+        # The launcher made it a child of this process: the pid is its until it is waited for.
+        pid = int((directory / PID_FILE).read_text())
+        return pid, os.pidfd_open(pid)
+    except (OSError, ValueError, subprocess.SubprocessError) as error:
+        raise VmFailed(f"the VMM could not be started: {error}") from error
 
 
 def process_arguments(pid: int) -> tuple[str, ...]:
@@ -136,16 +154,7 @@ def find_process(pid_file: Path, *, marker: str) -> Process | None:
     return Process(pid, descriptor)
 
 
-def read_messages(directory: Path) -> str:
-    """Returns the last lines that a process wrote."""
-    try:
-        with (directory / LOG_FILE).open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - _LOG_TAIL))
-            return file.read(_LOG_TAIL).decode("utf-8", "replace").strip()
-    except OSError:
-        return ""
-
-
-def find_program(name: str) -> str | None:
-    """Returns the path of a program, or None."""
-    return shutil.which(name)
+def find_program(name: str) -> Path | None:
+    """Returns the path of a program, without links, or None."""
+    path = shutil.which(name)
+    return None if path is None else Path(path).resolve()

@@ -1,0 +1,137 @@
+import itertools
+from pathlib import Path
+
+import pytest
+
+from services.vm_runner.adapters.qemu.command_line import (
+    MAX_DISKS,
+    Accelerator,
+    Architecture,
+    command_line,
+)
+from services.vm_runner.ports import Disk, MachineSpec
+
+DISKS = (
+    Disk(serial="meta", path=Path("/s/images/a.cfs"), read_only=True),
+    Disk(serial="writable", path=Path("/s/runs/r/writable.img"), read_only=False),
+)
+
+
+def line(
+    *,
+    disks: tuple[Disk, ...] = DISKS,
+    accelerator: Accelerator = Accelerator.TCG,
+    architecture: Architecture = Architecture.X86_64,
+) -> tuple[str, ...]:
+    spec = MachineSpec(
+        run_id="abc", directory=Path("/s/runs/r"), vcpus=3, memory_mib=768, disks=disks
+    )
+    return command_line(
+        "/usr/bin/qemu",
+        spec,
+        vmlinux=Path("/g/vmlinux"),
+        initramfs=Path("/g/initramfs"),
+        accelerator=accelerator,
+        architecture=architecture,
+    )
+
+
+def values(command: tuple[str, ...], switch: str) -> list[str]:
+    return [value for name, value in itertools.pairwise(command) if name == switch]
+
+
+def test_a_machine_has_what_was_asked_for() -> None:
+    command = line()
+
+    assert command[0] == "/usr/bin/qemu"
+    assert values(command, "-smp") == ["3"]
+    assert values(command, "-m") == ["768M"]
+    assert values(command, "-kernel") == ["/g/vmlinux"]
+    assert values(command, "-name") == ["guest=lns-abc"]
+
+
+def test_a_machine_has_no_network_card_and_no_device_that_was_not_asked_for() -> None:
+    command = line()
+    devices = [value.split(",")[0] for value in values(command, "-device")]
+
+    assert "-nodefaults" in command
+    assert "-no-user-config" in command
+    assert set(devices) == {"virtio-serial-pci", "virtserialport", "virtio-blk-pci"}
+    assert not {"-net", "-nic", "-netdev"} & set(command)
+
+
+def test_images_are_read_only_and_the_writable_layer_is_not() -> None:
+    image, writable = values(line(), "-blockdev")
+
+    assert "read-only=on" in image.split(",")
+    assert "read-only=on" not in writable.split(",")
+
+
+def test_disks_are_found_by_their_serials() -> None:
+    serials = [
+        part.removeprefix("serial=")
+        for device in values(line(), "-device")
+        for part in device.split(",")
+        if part.startswith("serial=")
+    ]
+
+    assert serials == ["meta", "writable"]
+
+
+def test_a_comma_in_a_path_ends_no_value() -> None:
+    disk = Disk(serial="x", path=Path("/a,b,read-only=off"), read_only=True)
+    (blockdev,) = values(line(disks=(disk,)), "-blockdev")
+
+    assert "filename=/a,,b,,read-only=off,read-only=on" in blockdev
+
+
+def test_an_image_of_many_layers_fits_and_each_disk_has_its_place() -> None:
+    disks = tuple(
+        Disk(serial=f"pack{n}", path=Path(f"/p{n}"), read_only=True) for n in range(MAX_DISKS)
+    )
+    places = [
+        part
+        for device in values(line(disks=disks), "-device")
+        for part in device.split(",")
+        if part.startswith("addr=")
+    ]
+
+    assert len(set(places)) == MAX_DISKS
+    assert max(int(place[5:].split(".")[0], 16) for place in places) < 0x1F
+
+
+def test_more_disks_than_fit_are_refused() -> None:
+    disks = DISKS * MAX_DISKS
+    with pytest.raises(ValueError, match="at most"):
+        line(disks=disks)
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "accel", "cpu"),
+    [(Accelerator.KVM, "kvm", "host"), (Accelerator.TCG, "tcg", "max")],
+)
+def test_the_accelerator_decides_the_cpu(accelerator: Accelerator, accel: str, cpu: str) -> None:
+    command = line(accelerator=accelerator)
+
+    assert [value.split(",")[0] for value in values(command, "-accel")] == [accel]
+    assert values(command, "-cpu") == [cpu]
+
+
+def test_an_arm_machine_is_a_virt_board_with_its_own_console() -> None:
+    command = line(architecture=Architecture.AARCH64)
+
+    assert values(command, "-machine")[0].startswith("virt,")
+    assert "console=ttyAMA0" in values(command, "-append")[0]
+
+
+def test_sockets_are_named_within_the_run_s_directory() -> None:
+    """A unix socket's path has at most 107 bytes; a state directory may be longer."""
+    sockets = [value for value in values(line(), "-chardev") if value.startswith("socket")]
+
+    assert sockets
+    assert all("path=/" not in value for value in sockets)
+
+
+def test_nothing_of_a_run_is_on_the_kernel_s_command_line() -> None:
+    """A template must serve every run."""
+    assert "abc" not in values(line(), "-append")[0]

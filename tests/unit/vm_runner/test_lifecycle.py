@@ -1,0 +1,120 @@
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from services.core.errors import RunStateConflict
+from services.vm_runner import lifecycle
+from services.vm_runner.runs import (
+    ExitStatus,
+    Failure,
+    RestartMode,
+    RestartPolicy,
+    Run,
+    RunOptions,
+    RunState,
+)
+from tests.support.runs import a_run
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+LOST = Failure(reason="VM_FAILED", message="gone")
+STEPS = {
+    RunState.STARTING: lifecycle.starting,
+    RunState.RUNNING: lambda run: lifecycle.running(run, now=NOW),
+    RunState.PAUSED: lifecycle.paused,
+    RunState.STOPPING: lifecycle.stopping,
+    RunState.EXITED: lambda run: lifecycle.exited(run, ExitStatus(code=0), now=NOW),
+    RunState.FAILED: lambda run: lifecycle.failed(run, LOST, now=NOW),
+    RunState.LOST: lambda run: lifecycle.lost(run, LOST, now=NOW),
+}
+KEEPS_ITS_STATE = {(RunState.STOPPING, RunState.STOPPING), (RunState.STOPPING, RunState.RUNNING)}
+
+
+def in_state(state: RunState) -> Run:
+    return replace(a_run(), state=state)
+
+
+@pytest.mark.parametrize("before", RunState)
+@pytest.mark.parametrize("after", STEPS)
+def test_exactly_the_documented_transitions_are_possible(before: RunState, after: RunState) -> None:
+    run = in_state(before)
+    if (before, after) in KEEPS_ITS_STATE:
+        assert STEPS[after](run).state is before
+    elif after in lifecycle.TRANSITIONS[before]:
+        assert STEPS[after](run).state is after
+    else:
+        with pytest.raises(RunStateConflict, match=before):
+            STEPS[after](run)
+
+
+def test_every_state_has_a_way_on() -> None:
+    assert set(lifecycle.TRANSITIONS) == set(RunState)
+    assert all(lifecycle.TRANSITIONS.values())
+
+
+def test_a_start_forgets_how_the_last_one_ended() -> None:
+    run = replace(
+        in_state(RunState.EXITED),
+        exit=ExitStatus(code=1),
+        failure=LOST,
+        end_time=NOW,
+        stop_requested=True,
+        boot=3,
+        oom_kills=2,
+    )
+    started = lifecycle.starting(run)
+
+    assert (started.exit, started.failure, started.end_time) == (None, None, None)
+    assert (started.boot, started.oom_kills, started.stop_requested) == (4, 0, False)
+
+
+@pytest.mark.parametrize(
+    ("mode", "limit", "count", "state", "code", "expected"),
+    [
+        (RestartMode.NO, 0, 0, RunState.EXITED, 1, False),
+        (RestartMode.ON_FAILURE, 0, 0, RunState.EXITED, 0, False),
+        (RestartMode.ON_FAILURE, 0, 99, RunState.EXITED, 1, True),
+        (RestartMode.ON_FAILURE, 2, 1, RunState.EXITED, 1, True),
+        (RestartMode.ON_FAILURE, 2, 2, RunState.EXITED, 1, False),
+        (RestartMode.ON_FAILURE, 0, 0, RunState.FAILED, None, True),
+        (RestartMode.ON_FAILURE, 0, 0, RunState.LOST, None, True),
+        (RestartMode.ALWAYS, 0, 99, RunState.EXITED, 0, True),
+        (RestartMode.ALWAYS, 0, 0, RunState.RUNNING, None, False),
+        (RestartMode.ALWAYS, 0, 0, RunState.CREATED, None, False),
+    ],
+)
+def test_the_restart_policy_decides(
+    mode: RestartMode, limit: int, count: int, state: RunState, code: int | None, expected: bool
+) -> None:
+    run = replace(
+        in_state(state),
+        options=RunOptions(restart=RestartPolicy(mode=mode, max_restarts=limit)),
+        restart_count=count,
+        exit=None if code is None else ExitStatus(code=code),
+    )
+
+    assert lifecycle.wants_restart(run) is expected
+    assert not lifecycle.wants_restart(replace(run, stop_requested=True))
+
+
+def test_restarts_wait_longer_each_time_up_to_a_minute() -> None:
+    delays = [lifecycle.restart_delay(replace(a_run(), restart_count=count)) for count in range(12)]
+
+    assert delays[:4] == [0.1, 0.2, 0.4, 0.8]
+    assert delays == sorted(delays)
+    assert delays[-1] == 60.0
+
+
+@pytest.mark.parametrize(
+    ("state", "hint"),
+    [
+        (RunState.PAUSED, "resume"),
+        (RunState.RUNNING, "stop it first"),
+        (RunState.EXITED, "start it first"),
+    ],
+)
+def test_a_refusal_says_the_state_and_the_way_out(state: RunState, hint: str) -> None:
+    with pytest.raises(RunStateConflict, match=state) as caught:
+        lifecycle.require(in_state(state), RunState.CREATED, to="start")
+
+    assert hint in caught.value.hint
