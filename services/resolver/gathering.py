@@ -30,6 +30,9 @@ from services.resolver.problems import Problems, ProblemType
 
 INDEX_ROLE: Final = "index"
 
+_LARGE_DOCUMENT: Final = 16 * 1024
+"""Bytes whose validation takes some ten milliseconds."""
+
 T = TypeVar("T")
 
 
@@ -118,7 +121,7 @@ class Gathering:
                     f"{reference} is {describe(fetched, family)}, which is not mounted",
                     hint="model, tool, knowledge and fileset artifacts are",
                 )
-            return read_component(label, reference, fetched, family)
+            return await read_component(label, reference, fetched, family)
         except LnsError as error:
             self._problems.add_error(label, error)
             return None
@@ -171,7 +174,7 @@ class Gathering:
                     f"is {describe(fetched, family)}, where {article(wanted.family)} is expected"
                     f"{nested}"
                 )
-            return read_component(label, wanted.ref, fetched, wanted.family)
+            return await read_component(label, wanted.ref, fetched, wanted.family)
         except LnsError as error:
             self._problems.add_error(label, error)
             return None
@@ -217,15 +220,18 @@ def pin(role: str, requested: str, fetched: FetchedManifest) -> tuple[PinnedMani
     return replace(manifest, role=INDEX_ROLE, manifest=fetched.root), manifest
 
 
-def read_component(
+async def read_component(
     label: str, requested: str, fetched: FetchedManifest, family: Family
 ) -> Component:
-    """Reads the document of a fetched artifact.
+    """Reads the document of a fetched artifact; a large one in a thread.
 
     Raises:
         ArtifactInvalid: it is not valid.
     """
-    artifact = parse_artifact(fetched.config, family)
+    if len(fetched.config) > _LARGE_DOCUMENT:
+        artifact = await asyncio.to_thread(parse_artifact, fetched.config, family)
+    else:
+        artifact = parse_artifact(fetched.config, family)
     return Component(label=label, requested=requested, fetched=fetched, artifact=artifact)
 
 

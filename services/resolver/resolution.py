@@ -112,7 +112,7 @@ class Resolution:
             )
         label = f"{family.slug} {self._reference}"
         try:
-            root = read_component(label, self._reference, top, family)
+            root = await read_component(label, self._reference, top, family)
         except LnsError as error:
             self._problems.add_error(label, error)
             await self._look_at_flags()

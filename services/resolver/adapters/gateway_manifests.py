@@ -18,7 +18,6 @@ from services.core.errors import (
 from services.core.manifest import Index, Manifest, parse_manifest
 from services.resolver.ports import FetchedManifest
 
-
 _RETRY_SECONDS: Final = 1.0
 
 
