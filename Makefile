@@ -30,7 +30,7 @@ setup: ## Install everything that lns, its demo and its tests need
 venv:
 	@scripts/setup/venv
 
-guest-agent: ## Build the guest agent, pid 1 of the microVMs
+guest-agent: ## Build the guest agent, pid 1 of the microVMs, and the launcher of VMMs
 	@scripts/setup/apt run
 	@scripts/setup/guest-agent
 
@@ -95,4 +95,4 @@ bench: setup ## Measure against the alternatives a user has (benchmarks="transfe
 
 clean: ## Remove what was built here (not the caches below ~/.cache/lns)
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
-	rm -rf services/vm_runner/guest/build
+	rm -rf services/vm_runner/confine/build services/vm_runner/guest/build

@@ -3,11 +3,13 @@ from pathlib import Path
 
 import pytest
 
+from services.vm_runner.adapters.confinement.switches import Listen, Read, Write
 from services.vm_runner.adapters.qemu.command_line import (
     MAX_DISKS,
     Accelerator,
     Architecture,
     command_line,
+    descriptors,
 )
 from services.vm_runner.ports import Disk, MachineSpec
 
@@ -17,18 +19,21 @@ DISKS = (
 )
 
 
+def spec_of(*disks: Disk) -> MachineSpec:
+    return MachineSpec(
+        run_id="abc", directory=Path("/s/runs/r"), vcpus=3, memory_mib=768, disks=disks
+    )
+
+
 def line(
     *,
     disks: tuple[Disk, ...] = DISKS,
     accelerator: Accelerator = Accelerator.TCG,
     architecture: Architecture = Architecture.X86_64,
 ) -> tuple[str, ...]:
-    spec = MachineSpec(
-        run_id="abc", directory=Path("/s/runs/r"), vcpus=3, memory_mib=768, disks=disks
-    )
     return command_line(
         "/usr/bin/qemu",
-        spec,
+        spec_of(*disks),
         vmlinux=Path("/g/vmlinux"),
         initramfs=Path("/g/initramfs"),
         accelerator=accelerator,
@@ -78,11 +83,36 @@ def test_disks_are_found_by_their_serials() -> None:
     assert serials == ["meta", "writable"]
 
 
-def test_a_comma_in_a_path_ends_no_value() -> None:
+def test_qemu_opens_neither_disks_nor_sockets_but_is_given_them_in_order() -> None:
     disk = Disk(serial="x", path=Path("/a,b,read-only=off"), read_only=True)
-    (blockdev,) = values(line(disks=(disk,)), "-blockdev")
+    command = line(disks=(disk, *DISKS))
 
-    assert "filename=/a,,b,,read-only=off,read-only=on" in blockdev
+    assert not any("/a,b" in argument or "/s/" in argument for argument in command)
+    assert descriptors(spec_of(disk, *DISKS)) == (
+        Listen(Path("qmp.sock")),
+        Listen(Path("channel.sock")),
+        Read(disk.path),
+        Read(DISKS[0].path),
+        Write(DISKS[1].path),
+    )
+    assert "socket,id=qmp,fd=3,server=on,wait=off" in values(command, "-chardev")
+    assert "socket,id=channel,fd=4,server=on,wait=off" in values(command, "-chardev")
+    assert values(command, "-add-fd") == ["fd=5,set=0", "fd=6,set=1", "fd=7,set=2"]
+    assert [value.split(",")[2] for value in values(command, "-blockdev")] == [
+        f"filename=/dev/fdset/{number}" for number in range(3)
+    ]
+
+
+def test_system_calls_are_filtered_with_everything_denied_that_qemu_knows() -> None:
+    (sandbox,) = values(line(), "-sandbox")
+
+    assert set(sandbox.split(",")) == {
+        "on",
+        "obsolete=deny",
+        "elevateprivileges=deny",
+        "spawn=deny",
+        "resourcecontrol=deny",
+    }
 
 
 def test_an_image_of_many_layers_fits_and_each_disk_has_its_place() -> None:
@@ -126,10 +156,10 @@ def test_an_arm_machine_is_a_virt_board_with_its_own_console() -> None:
 
 def test_sockets_are_named_within_the_run_s_directory() -> None:
     """A unix socket's path has at most 107 bytes; a state directory may be longer."""
-    sockets = [value for value in values(line(), "-chardev") if value.startswith("socket")]
+    sockets = [given for given in descriptors(spec_of()) if isinstance(given, Listen)]
 
     assert sockets
-    assert all("path=/" not in value for value in sockets)
+    assert all(not socket.path.is_absolute() for socket in sockets)
 
 
 def test_nothing_of_a_run_is_on_the_kernel_s_command_line() -> None:
