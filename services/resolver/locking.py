@@ -1,5 +1,7 @@
 """Locks references and holds locks against the present: the use cases behind Lock and CheckLock."""
 
+import asyncio
+
 from services.core.descriptor import Platform
 from services.core.errors import RequestInvalid
 from services.core.run_plan import RunPlan
@@ -44,7 +46,7 @@ class Locking:
             RequestInvalid: the text is no lock.
             LnsError: as `Resolver.resolve`.
         """
-        locked = parse_lock(text)
+        locked = await asyncio.to_thread(parse_lock, text)
         current = await self.lock(locked.reference, platform=locked.platform)
         return compare(locked, current)
 
@@ -62,7 +64,7 @@ class Locking:
             RequestInvalid: the text is no lock, or the lock is for another platform.
             LnsError: as `Resolver.resolve`.
         """
-        locked = parse_lock(text)
+        locked = await asyncio.to_thread(parse_lock, text)
         if platform is not None and not platform.accepts(locked.platform):
             raise RequestInvalid(
                 f"the lock is for {locked.platform}, not for {platform}",

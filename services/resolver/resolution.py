@@ -1,5 +1,6 @@
 """One resolution: what is fetched for a reference, and the plans that come of it."""
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -125,7 +126,7 @@ class Resolution:
         """Resolves a run without an image; raises as `Resolver.resolve_imageless` says."""
         mounts = merge_mounts([], await self._flag_mounts(), self._problems)
         source = PlanSource(kind=PlanKind.IMAGELESS)
-        return self._finish([compose(self._ingredients(source, mounts), self._problems)])
+        return self._finish([compose(await self._ingredients(source, mounts), self._problems)])
 
     async def _image_plan(self, image: Image) -> RunPlan | None:
         mounts = merge_mounts([], await self._flag_mounts(), self._problems)
@@ -133,7 +134,7 @@ class Resolution:
             kind=PlanKind.IMAGE, reference=self._reference, digest=image.fetched.root.digest
         )
         ingredients = replace(
-            self._ingredients(source, mounts),
+            await self._ingredients(source, mounts),
             label=f"image {self._reference}",
             name=image.fetched.repository.rpartition("/")[2],
             image=image,
@@ -167,7 +168,7 @@ class Resolution:
         images = await together(self._agent_image(agent, bundle) for agent in agents)
         kind = PlanKind.AGENT if bundle is None else PlanKind.BUNDLE
         source = PlanSource(kind=kind, reference=self._reference, digest=root.fetched.root.digest)
-        shared = self._ingredients(source, mounts, bundle=bundle)
+        shared = await self._ingredients(source, mounts, bundle=bundle)
         plans = []
         for agent, image in zip(agents, images, strict=True):
             ingredients = replace(
@@ -186,7 +187,7 @@ class Resolution:
         self._check_ports_of_group(plans)
         return plans
 
-    def _ingredients(
+    async def _ingredients(
         self,
         source: PlanSource,
         mounts: tuple[PlannedMount, ...],
@@ -194,7 +195,10 @@ class Resolution:
         bundle: Bundle | None = None,
     ) -> Ingredients:
         """Returns what all plans of one resolution have in common; an imageless run has no more."""
-        policy, origins = plan_policy(bundle, self._overrides.policy, self._problems)
+        # Large policies take a second to be checked and merged.
+        policy, origins = await asyncio.to_thread(
+            plan_policy, bundle, self._overrides.policy, self._problems
+        )
         integrations: tuple[Integration, ...] = ()
         warnings: list[str] = []
         if bundle is not None:
@@ -238,7 +242,7 @@ class Resolution:
     async def _look_at_flags(self) -> None:
         """Notes the problems of flags where there is no agent to compose a plan for."""
         mounts = merge_mounts([], await self._flag_mounts(), self._problems)
-        shared = self._ingredients(PlanSource(kind=PlanKind.IMAGELESS), mounts)
+        shared = await self._ingredients(PlanSource(kind=PlanKind.IMAGELESS), mounts)
         compose(replace(shared, is_image_missing=True), self._problems)
 
     async def _flag_mounts(self) -> list[PlannedMount]:
