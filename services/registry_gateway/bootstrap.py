@@ -30,6 +30,7 @@ from services.registry_gateway.adapters.os_keyring import open_keyring
 from services.registry_gateway.adapters.sqlite_index import SqliteIndex
 from services.registry_gateway.adapters.type_authority import HttpTypeAuthority
 from services.registry_gateway.adapters.upload import ChunkPolicy, Uploader
+from services.registry_gateway.adapters.upload_sessions import UploadSessionFiles
 from services.registry_gateway.artifact_types import ArtifactTypes
 from services.registry_gateway.blobs import Blobs
 from services.registry_gateway.device_logins import DeviceLogins
@@ -169,13 +170,15 @@ def _open_parts(stack: contextlib.ExitStack, home: Path, settings: GatewaySettin
         Authenticator(http, _credentials(settings, logins, keyring), host_of=locator.host),
         policy=RetryPolicy(attempts=settings.attempts),
     )
-    downloader = Downloader(exchange, SegmentPolicy())
+    downloader = Downloader(exchange, _segment_policy(settings))
     stack.callback(downloader.close)
+    sessions = UploadSessionFiles(directory=home / "gateway" / "uploads")
+    sessions.sweep()
     registry = OrasRegistry(
         exchange=exchange,
         locator=locator,
         downloader=downloader,
-        uploader=Uploader(exchange, ChunkPolicy()),
+        uploader=Uploader(exchange, _chunk_policy(settings), sessions),
         calls=calls,
         transfers=threads(settings.parallel_blobs, "transfers"),
     )
@@ -194,6 +197,18 @@ def _open_parts(stack: contextlib.ExitStack, home: Path, settings: GatewaySettin
         device_issuer=DeviceFlow(http, locator, calls),
         disk=disk,
         calls=calls,
+    )
+
+
+def _chunk_policy(settings: GatewaySettings) -> ChunkPolicy:
+    return ChunkPolicy(least_bytes=2 * settings.upload_chunk, chunk_bytes=settings.upload_chunk)
+
+
+def _segment_policy(settings: GatewaySettings) -> SegmentPolicy:
+    return SegmentPolicy(
+        least_bytes=4 * settings.range_size,
+        least_latency=settings.range_latency,
+        segment_bytes=settings.range_size,
     )
 
 

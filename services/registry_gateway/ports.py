@@ -194,6 +194,32 @@ class Registry(Protocol):
         """
 
 
+@dataclass(slots=True, kw_only=True)
+class UploadSession:
+    """An upload that a registry has begun.
+
+    Attributes:
+        location: where it goes on.
+        offset: how many bytes the registry has.
+    """
+
+    location: str
+    offset: int = 0
+
+
+class UploadSessions(Protocol):
+    """Remembers uploads under way beyond the life of the process; used in threads."""
+
+    def load(self, key: str) -> UploadSession | None:
+        """Returns the session of a key, or None."""
+
+    def save(self, key: str, session: UploadSession) -> None:
+        """Remembers a session."""
+
+    def drop(self, key: str) -> None:
+        """Forgets a session; nothing if there is none."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredTag:
     """A reference in the store and what it names.

@@ -13,6 +13,8 @@ from services.core.errors import LnsError, SettingsInvalid
 from services.registry_gateway.logins import registry_host
 
 _MOST = 64
+_LEAST_PART = 64 << 10
+_LARGEST_PART = 1 << 30
 _DOCKER_SOCKET = Path("/var/run/docker.sock")
 
 
@@ -92,6 +94,15 @@ class GatewaySettings:
     parallel_blobs: int = 4
     """Blobs that are transferred at a time."""
 
+    upload_chunk: ByteCount = 32 << 20
+    """The chunks in which large blobs are pushed: what a broken connection costs at most."""
+
+    range_size: ByteCount = 8 << 20
+    """The ranges in which large blobs are pulled over slow links, four at a time."""
+
+    range_latency: Seconds = 0.015
+    """How long a registry's answers take at least for blobs to be pulled in ranges."""
+
     reserve: ByteCount = 256 << 20
     """What stays free on the disk of the store."""
 
@@ -118,6 +129,9 @@ class GatewaySettings:
                 Platform.parse(self.platform)
         except LnsError as error:
             raise SettingsInvalid(error.message, hint=error.hint) from error
+        for name in ("upload_chunk", "range_size"):
+            if not _LEAST_PART <= getattr(self, name) <= _LARGEST_PART:
+                raise SettingsInvalid(f"`{name}` must be between 64KiB and 1GiB")
         for name in ("attempts", "parallel_blobs"):
             if not 1 <= getattr(self, name) <= _MOST:
                 raise SettingsInvalid(f"`{name}` must be between 1 and {_MOST}")

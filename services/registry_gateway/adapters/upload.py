@@ -10,7 +10,7 @@ our own count decides about the beginning.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import BinaryIO, Final
+from typing import Final
 from urllib.parse import urlencode, urlsplit
 
 from services.core.descriptor import Descriptor
@@ -26,7 +26,7 @@ from services.registry_gateway.adapters.exchange import Exchange, Request
 from services.registry_gateway.adapters.http_client import CHUNK_BYTES, Reply
 from services.registry_gateway.adapters.origin import Origin, check_target, resolve_url
 from services.registry_gateway.adapters.registry_errors import error_of
-from services.registry_gateway.ports import BlobSource
+from services.registry_gateway.ports import BlobSource, UploadSession, UploadSessions
 from services.registry_gateway.progress import Meter, Stage, Stop
 
 _CREATED: Final = 201
@@ -34,6 +34,7 @@ _ACCEPTED: Final = 202
 _OK: Final = 200
 _NO_CONTENT: Final = 204
 _MAX_MOUNTS: Final = 3
+_CHUNKS_REFUSED: Final = frozenset({400, 404, 405, 411, 413, 416})
 _RANGE = re.compile(r"(?:bytes=)?0-(\d{1,19})\Z")
 _OCTETS: Final = {"Content-Type": "application/octet-stream"}
 
@@ -68,13 +69,6 @@ class UploadTarget:
     scopes: frozenset[str]
 
 
-@dataclass(slots=True, kw_only=True)
-class _Session:
-    location: str
-    offset: int = 0
-    chunk_bytes: int
-
-
 class _ChunksRefused(Exception):
     """The registry does not take chunks; the blob goes in one request."""
 
@@ -82,9 +76,10 @@ class _ChunksRefused(Exception):
 class Uploader:
     """Pushes blobs; used by many threads."""
 
-    def __init__(self, exchange: Exchange, policy: ChunkPolicy) -> None:
+    def __init__(self, exchange: Exchange, policy: ChunkPolicy, sessions: UploadSessions) -> None:
         self._exchange = exchange
         self._policy = policy
+        self._sessions = sessions
 
     def push(
         self,
@@ -105,31 +100,55 @@ class Uploader:
         if there is not None:
             meter.finish(there)
             return
-        chunked = descriptor.size >= self._policy.least_bytes
-        session: _Session | None = None
-        failures, began = 0, self._exchange.now()
+        upload = _Upload(target=target, descriptor=descriptor, source=source, meter=meter)
+        try:
+            if descriptor.size >= self._policy.least_bytes:
+                self._push_chunked(upload)
+            else:
+                self._push_whole(upload)
+        except _ChunksRefused:
+            self._push_whole(upload)
+        meter.finish(Stage.DONE)
+
+    def _push_whole(self, upload: "_Upload") -> None:
+        """Sends the blob in one request."""
+        tries = _Tries(self._exchange, upload.meter)
+        while True:
+            try:
+                session, _ = self._begin(upload.target, upload.meter)
+                self._finish(upload, session)
+            except RegistryUnavailable as error:
+                tries.failed(error)
+                if self._exists(upload.target, upload.meter.stop):  # only the answer was lost
+                    return
+            else:
+                return
+
+    def _push_chunked(self, upload: "_Upload") -> None:
+        """Sends the blob in chunks, from where an earlier try or process left off."""
+        tries = _Tries(self._exchange, upload.meter)
+        session = self._taken_up(upload, self._sessions.load(upload.key))
+        size = self._policy.chunk_bytes
         while True:
             before = session.offset if session else 0
             try:
-                session = session or self._begin(target, meter)
-                meter.stage, meter.done = Stage.UPLOADING, session.offset
-                self._send(target, session, descriptor, source, meter, chunked=chunked)
-            except _ChunksRefused:
-                chunked, session = False, None
-                continue
+                if session is None:
+                    session, least = self._begin(upload.target, upload.meter)
+                    size = max(size, least)
+                while session.offset < upload.descriptor.size:
+                    self._send_chunk(upload, session, size)
+                    self._sessions.save(upload.key, session)
+                self._finish(upload, session)
             except RegistryUnavailable as error:
-                meter.stage = Stage.RETRYING
                 if session is not None and session.offset > before:
-                    failures, began = 0, self._exchange.now()
-                if not self._exchange.wait(failures, error, began, meter.stop):
-                    raise
-                failures += 1
-                if self._exists(target, meter.stop):  # the answer was lost, not the blob
+                    tries.progressed()
+                tries.failed(error)
+                if self._exists(upload.target, upload.meter.stop):
                     break
-                session = self._taken_up(target, session, meter) if chunked else None
+                session = self._taken_up(upload, session)
             else:
                 break
-        meter.finish(Stage.DONE)
+        self._sessions.drop(upload.key)
 
     def offer(
         self, target: UploadTarget, descriptor: Descriptor, mount_from: Sequence[str], stop: Stop
@@ -168,7 +187,8 @@ class Uploader:
         with self._exchange.send(self._to(target, "DELETE", location), stop=stop):
             pass
 
-    def _begin(self, target: UploadTarget, meter: Meter) -> _Session:
+    def _begin(self, target: UploadTarget, meter: Meter) -> tuple[UploadSession, int]:
+        """Begins an upload; returns it with the least size of chunks that the registry takes."""
         request = Request(
             method="POST",
             url=target.uploads_url,
@@ -178,49 +198,31 @@ class Uploader:
         with self._exchange.send(request, stop=meter.stop) as reply:
             if reply.status_code != _ACCEPTED:
                 raise error_of(reply, what=target.what, not_found=ManifestUnknown)
-            least = reply.headers.get("OCI-Chunk-Min-Length", "")
-            wanted = int(least) if least.isascii() and least.isdigit() and len(least) < 12 else 0  # noqa: PLR2004 - 100 GB
-            return _Session(
-                location=self._location(target, reply),
-                chunk_bytes=max(self._policy.chunk_bytes, wanted),
-            )
+            text = reply.headers.get("OCI-Chunk-Min-Length", "")
+            least = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0  # noqa: PLR2004 - 1 GB
+            return UploadSession(location=self._location(target, reply)), least
 
-    def _send(
-        self,
-        target: UploadTarget,
-        session: _Session,
-        descriptor: Descriptor,
-        source: BlobSource,
-        meter: Meter,
-        *,
-        chunked: bool,
-    ) -> None:
-        while chunked and session.offset < descriptor.size:
-            self._send_chunk(target, session, descriptor, source, meter)
-        rest = (session.offset, descriptor.size)
+    def _finish(self, upload: "_Upload", session: UploadSession) -> None:
+        """Sends what is left and closes the upload."""
+        target, meter = upload.target, upload.meter
+        meter.stage, meter.done = Stage.UPLOADING, session.offset
+        rest = (session.offset, upload.descriptor.size)
         separator = "&" if urlsplit(session.location).query else "?"
-        url = f"{session.location}{separator}{urlencode({'digest': descriptor.digest})}"
-        request = self._to(target, "PUT", url)
+        query = urlencode({"digest": upload.descriptor.digest})
         request = replace(
-            request,
+            self._to(target, "PUT", f"{session.location}{separator}{query}"),
             headers={**_OCTETS, "Content-Length": str(rest[1] - rest[0])},
-            body=lambda: _Body(source.open(), rest, meter, descriptor),
+            body=lambda: _Body(upload, rest),
             retried=False,
         )
         with self._exchange.send(request, stop=meter.stop) as reply:
             if reply.status_code not in (_CREATED, _NO_CONTENT):
                 raise self._lost_or(reply, target)
 
-    def _send_chunk(
-        self,
-        target: UploadTarget,
-        session: _Session,
-        descriptor: Descriptor,
-        source: BlobSource,
-        meter: Meter,
-    ) -> None:
-        start = session.offset
-        end = min(start + session.chunk_bytes, descriptor.size)
+    def _send_chunk(self, upload: "_Upload", session: UploadSession, size: int) -> None:
+        target, meter, start = upload.target, upload.meter, session.offset
+        end = min(start + size, upload.descriptor.size)
+        meter.stage, meter.done = Stage.UPLOADING, start
         request = replace(
             self._to(target, "PATCH", session.location),
             headers={
@@ -228,33 +230,33 @@ class Uploader:
                 "Content-Length": str(end - start),
                 "Content-Range": f"{start}-{end - 1}",
             },
-            body=lambda: _Body(source.open(), (start, end), meter, descriptor),
+            body=lambda: _Body(upload, (start, end)),
             retried=False,
         )
         with self._exchange.send(request, stop=meter.stop) as reply:
             if reply.status_code != _ACCEPTED:
-                if start == 0 and reply.status_code in (400, 404, 405, 411, 413, 416):
+                if start == 0 and reply.status_code in _CHUNKS_REFUSED:
                     raise _ChunksRefused
                 raise self._lost_or(reply, target)
             session.location = self._location(target, reply)
             session.offset = _received(reply, lowest=start + 1, highest=end)
         meter.done = session.offset
 
-    def _taken_up(
-        self, target: UploadTarget, session: _Session | None, meter: Meter
-    ) -> _Session | None:
-        """Returns the session where the registry says it is, or None if it is lost."""
+    def _taken_up(self, upload: "_Upload", session: UploadSession | None) -> UploadSession | None:
+        """Returns a session that the registry knows where we know it, or None if it is lost."""
         if session is None or session.offset == 0:
             return None
-        request = self._to(target, "GET", session.location)
-        with self._exchange.send(request, stop=meter.stop) as reply:
-            if reply.status_code != _NO_CONTENT:
-                return None
-            offset = _received(reply, lowest=0, highest=session.offset)
-            if offset != session.offset:
-                return None
-            if reply.headers.get("Location"):
-                session.location = self._location(target, reply)
+        try:
+            request = self._to(upload.target, "GET", session.location)
+            with self._exchange.send(request, stop=upload.meter.stop) as reply:
+                if reply.status_code != _NO_CONTENT:
+                    return None
+                if _received(reply, lowest=0, highest=session.offset) != session.offset:
+                    return None
+                if reply.headers.get("Location"):
+                    session.location = self._location(upload.target, reply)
+        except RegistryProtocol:
+            return None
         return session
 
     def _to(self, target: UploadTarget, method: str, url: str) -> Request:
@@ -282,27 +284,61 @@ class Uploader:
         return error
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Upload:
+    """What goes where."""
+
+    target: UploadTarget
+    descriptor: Descriptor
+    source: BlobSource
+    meter: Meter
+
+    @property
+    def key(self) -> str:
+        """What the upload is remembered by: the blob's own address."""
+        return self.target.blob_url
+
+
+class _Tries:
+    """Counts failures in a row and waits after each."""
+
+    def __init__(self, exchange: Exchange, meter: Meter) -> None:
+        self._exchange = exchange
+        self._meter = meter
+        self._failures = 0
+        self._began = exchange.now()
+
+    def progressed(self) -> None:
+        """Begins to count anew."""
+        self._failures, self._began = 0, self._exchange.now()
+
+    def failed(self, error: RegistryUnavailable) -> None:
+        """Waits before the next try; raises `error` if there is none."""
+        self._meter.stage = Stage.RETRYING
+        if not self._exchange.wait(self._failures, error, self._began, self._meter.stop):
+            raise error
+        self._failures += 1
+
+
 class _Body:
     """A part of a blob as the body of a request: counts, and stops when told to."""
 
-    def __init__(
-        self, file: BinaryIO, part: tuple[int, int], meter: Meter, descriptor: Descriptor
-    ) -> None:
-        self._file = file
+    def __init__(self, upload: _Upload, part: tuple[int, int]) -> None:
+        self._file = upload.source.open()
         self._left = part[1] - part[0]
-        self._meter = meter
-        self._descriptor = descriptor
-        file.seek(part[0])
-        meter.done = part[0]
+        self._meter = upload.meter
+        self._digest = upload.descriptor.digest
+        self._file.seek(part[0])
+        self._meter.done = part[0]
 
-    def read(self, size: int = -1) -> bytes:
+    def read(self, size: int = -1, /) -> bytes:
         self._meter.stop.check()
         wanted = min(self._left, size if size >= 0 else CHUNK_BYTES, CHUNK_BYTES)
         chunk = self._file.read(wanted)
-        if len(chunk) < wanted and not chunk:
+        if not chunk and wanted:
             raise ContentCorrupt(
-                f"blob {self._descriptor.digest.short} is shorter than its size",
-                metadata={"digest": self._descriptor.digest},
+                f"blob {self._digest.short} is shorter than its size",
+                metadata={"digest": self._digest},
             )
         self._left -= len(chunk)
         self._meter.advance(len(chunk))
