@@ -104,9 +104,10 @@ def lns_user(directory: Path, variables: Mapping[str, str] | None = None) -> Ite
 
 
 def _kill_machines(home: Path) -> None:
-    """Kills the VMMs whose command lines name the state directory: a failed test may leave some."""
-    for process in Path("/proc").glob("[0-9]*"):
-        with contextlib.suppress(OSError, ProcessLookupError):
-            command = (process / "cmdline").read_bytes()
-            if b"qemu-system" in command.split(b"\0")[0] and os.fsencode(home) in command:
-                os.kill(int(process.name), signal.SIGKILL)
+    """Kills the VMMs of a state directory's runs: a failed test may leave some."""
+    for record in home.glob("runs/*/qemu.pid"):
+        with contextlib.suppress(OSError, ValueError):
+            pid = int(record.read_text())
+            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if b"guest=lns-" + os.fsencode(record.parent.name) in command:
+                os.kill(pid, signal.SIGKILL)
