@@ -48,12 +48,11 @@ class Client:
     def vmm_processes(self) -> Sequence[int]:
         """Returns the ids of the VMMs of this state directory, oldest first."""
         found = []
-        for entry in Path("/proc").iterdir():
-            with contextlib.suppress(OSError):
-                program = (entry / "exe").readlink().name
-                folder = (entry / "cwd").readlink()
-                if program.startswith("qemu-system-") and folder.is_relative_to(self.home):
-                    found.append(int(entry.name))
+        for record in self.home.glob("runs/*/qemu.pid"):
+            with contextlib.suppress(OSError, ValueError):
+                pid = int(record.read_text())
+                if (Path("/proc") / str(pid) / "stat").exists():
+                    found.append(pid)
         return sorted(found)
 
     @property
