@@ -191,11 +191,9 @@ def _run(
 def _phases(client: Client, reference: str, *options: str) -> str:
     """Runs once and returns what the service recorded of the start."""
     client.ask("run", "--quiet", "--name", "phases", *_SIZE, *options, reference, "--", "true")
-    recorded = json.loads(client.ask("inspect", "--format", "json", "phases"))
+    recorded = json.loads(client.ask("inspect", "--type", "run", "--format", "json", "phases"))
     client.ask("rm", "phases")
-    if isinstance(recorded, list):
-        recorded = recorded[0]
-    return ", ".join(f"{name} {taken}" for name, taken in recorded["bootTimes"].items())
+    return ", ".join(f"{name} {taken}" for name, taken in recorded["boot_times"].items())
 
 
 @contextlib.contextmanager
