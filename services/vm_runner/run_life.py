@@ -6,12 +6,14 @@ takes it over through `adopt`.
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import structlog
 
+from services.chassis import context
 from services.core.errors import GuestUnreachable, Internal, LnsError
 from services.vm_runner import lifecycle
 from services.vm_runner.boot import Boot, first_error
@@ -209,10 +211,11 @@ class RunLife:
 
     # ---- the life ----
 
-    def _spawn(self, life: Awaitable[None]) -> None:
+    def _spawn(self, life: Coroutine[Any, Any, None]) -> None:
         self.log.begin()
         self._boot = Boot(self, self._around)
-        self._task = asyncio.ensure_future(life)
+        # A run outlives the call that started it, and so does what it asks of others.
+        self._task = asyncio.get_running_loop().create_task(life, context=context.detached())
 
     async def _live(self, machine: Machine | None) -> None:
         with structlog.contextvars.bound_contextvars(run_id=self.run.run_id):
