@@ -22,7 +22,7 @@ from cli.run.console import STDIN, open_console, process_terminal_size
 from cli.run.launch import Order, Services, launch
 from cli.run.request import PULL_MODES, PlanFlags, resolve_request, run_options
 from cli.run.signals import SignalSender
-from cli.run.watching import State, Watch
+from cli.run.watching import Watch
 from cli.session import Peer, Session, open_session, reach_suite
 from services.core.errors import RequestInvalid
 
@@ -161,7 +161,7 @@ async def _until_started(context: Context, watch: Watch) -> None:
         await reach_suite(context)
 
     await watch.until(lambda one: one.has_started or one.has_ended, revive=revive)
-    if watch.run.state in (State.STATE_FAILED, State.STATE_LOST):
+    if watch.has_failed:
         raise foreground.failure_of(watch.run)
 
 

@@ -37,11 +37,11 @@ async def follow_run(
     Raises:
         LnsError: why the run failed, or why it can no longer be followed.
     """
-    watching = asyncio.ensure_future(watch.until(lambda one: one.has_ended, revive=revive))
+    watching = asyncio.ensure_future(watch.until(lambda one: one.is_over, revive=revive))
     attached = asyncio.ensure_future(attachment.follow())
     try:
         await asyncio.wait({watching, attached}, return_when=asyncio.FIRST_COMPLETED)
-        if not attached.done() and _failed(watch.run):
+        if not attached.done() and watch.has_failed:
             await asyncio.wait({attached}, timeout=_SETTLE_SECONDS)
             if not attached.done():
                 raise failure_of(watch.run)
@@ -68,7 +68,7 @@ def failure_of(run: run_pb2.Run) -> LnsError:
 async def _ended_otherwise(watch: Watch, runner: Runner, error: LnsError) -> run_pb2.ExitStatus:
     """Returns how the run ended if it did although its attachment failed; raises why it failed."""
     run = watch.run
-    if not watch.has_ended:
+    if not watch.is_over:
         with contextlib.suppress(RunUnknown):
             run = (await runner.GetRun(pb.GetRunRequest(run=run.run_id))).run
     if _failed(run):

@@ -76,7 +76,9 @@ class Watch:
 
     async def _follow(self, is_enough: Callable[["Watch"], bool]) -> None:
         request = pb.WatchRunRequest(
-            run=self.run.run_id, after_sequence=self._sequence, until_ended=True
+            run=self.run.run_id,
+            after_sequence=self._sequence,
+            until_ended=not self._restarts,
         )
         async for response in self._runner.WatchRun(request):
             if self._take(response.event) or is_enough(self):
@@ -86,8 +88,23 @@ class Watch:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing of the run runs any more."""
+        """Whether nothing of the run runs now."""
         return self.run.state in ENDED
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing of the run will run again by itself."""
+        return self.has_failed or (self.run.state == State.STATE_EXITED and not self._restarts)
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether lns or the machine ended the run, not its workload."""
+        return self.run.state in (State.STATE_FAILED, State.STATE_LOST)
+
+    @property
+    def _restarts(self) -> bool:
+        policy = self.run.options.restart.mode
+        return policy in (run_pb2.RestartPolicy.MODE_ALWAYS, run_pb2.RestartPolicy.MODE_ON_FAILURE)
 
     @property
     def has_started(self) -> bool:

@@ -92,3 +92,18 @@ async def test_a_refusal_is_final() -> None:
 
     with pytest.raises(RunUnknown):
         await Watch(runner, runner.run, note=print).until(ended, revive=nothing)
+
+
+async def test_a_run_that_starts_again_by_itself_is_watched_on() -> None:
+    runner = FakeRunner()
+    policy = run_pb2.RestartPolicy(mode=run_pb2.RestartPolicy.MODE_ALWAYS)
+    options = run_pb2.RunOptions(restart=policy)
+    runner.run.options.CopyFrom(options)
+    runner.state(State.STATE_EXITED, options=options)
+    runner.state(State.STATE_STARTING, options=options)
+    runner.state(State.STATE_FAILED, options=options)
+    watch = Watch(runner, runner.run, note=print)
+
+    await watch.until(lambda one: one.is_over, revive=nothing)
+
+    assert watch.has_failed
