@@ -3,7 +3,8 @@
 A job is a JSON object with the member `job` and what that job needs; the answer is any number of
 lines `{"progress": BYTES}` and one line `{"result": …}` or `{"error": …}`. Hostile bytes are parsed
 here and nowhere else in the service, so a job can be stopped by killing its process, and what it
-allocates goes with it. The process ends with its parent.
+allocates goes with it. After a job that took much memory the last line has `"leaving": true` and
+the process ends. It ends with its parent too.
 """
 
 import contextlib
@@ -12,6 +13,7 @@ import errno
 import gc
 import json
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Mapping
@@ -21,6 +23,7 @@ from services.core.errors import CapacityExhausted, Internal, LnsError
 from services.materializer import jobs
 
 _PR_SET_PDEATHSIG = 1
+_MUCH_MEMORY_KIB = 256 << 10
 _NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT))
 
 JOBS: Mapping[str, Callable[[dict[str, Any], Callable[[int], None]], dict[str, Any]]] = {
@@ -37,12 +40,18 @@ def main(parent: int) -> int:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         return 0  # the parent died before it could be watched; it may be pid 1, in a container
-    gc.disable()  # jobs make no cycles worth a collector that walks every inode of a tree
+    gc.disable()  # a collector would walk every inode of a tree again and again
     output = os.dup(1)
     os.dup2(2, 1)  # nothing else may write between the answers
     with contextlib.suppress(KeyboardInterrupt):
         for line in sys.stdin.buffer:
-            _answer(output, _run(line, lambda done: _answer(output, {"progress": done})))
+            answer = _run(line, lambda done: _answer(output, {"progress": done}))
+            # The system keeps what a process once took, so one that took much is better replaced.
+            leaving = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > _MUCH_MEMORY_KIB
+            _answer(output, {**answer, "leaving": leaving})
+            if leaving:
+                break
+            gc.collect()
     return 0
 
 

@@ -9,7 +9,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Self
 
@@ -61,27 +61,31 @@ class Workers:
         Raises:
             LnsError: the one that the job ended with; Internal if its process died.
         """
-        async with self._worker() as worker:
-            answer = await _converse(worker, {"job": job, **request}, told)
+        async with self._free:
+            answer = await self._converse({"job": job, **request}, told)
         failure = answer.get("error")
         if failure is not None:
             raise _rebuild(failure)
         result: dict[str, Any] = answer["result"]
         return result
 
-    @contextlib.asynccontextmanager
-    async def _worker(self) -> AsyncIterator[asyncio.subprocess.Process]:
-        """Yields a worker; one whose job did not end is not used again."""
-        async with self._free:
-            worker = self._idle.pop() if self._idle else await _start()
-            if worker.returncode is not None:
-                worker = await _start()
-            try:
-                yield worker
-            except BaseException:
-                await _end(worker)
-                raise
+    async def _converse(
+        self, request: dict[str, Any], told: Callable[[int], None] | None
+    ) -> dict[str, Any]:
+        """Has a worker do a job; one whose job did not end, or that leaves, is not used again."""
+        worker = self._idle.pop() if self._idle else await _start()
+        if worker.returncode is not None:
+            worker = await _start()
+        try:
+            answer = await _converse(worker, request, told)
+        except BaseException:
+            await _end(worker)
+            raise
+        if answer["leaving"]:
+            await _end(worker)
+        else:
             self._idle.append(worker)
+        return answer
 
 
 async def _start() -> asyncio.subprocess.Process:
