@@ -24,6 +24,7 @@ from services.registry_gateway.adapters.exchange import Exchange, RetryPolicy
 from services.registry_gateway.adapters.http_client import HttpClient, Timeouts
 from services.registry_gateway.adapters.image_sources import LocalImageSources
 from services.registry_gateway.adapters.login_file import LoginFile
+from services.registry_gateway.adapters.mirrored_registry import MirroredRegistry
 from services.registry_gateway.adapters.oras_registry import OrasRegistry
 from services.registry_gateway.adapters.origin import Locator
 from services.registry_gateway.adapters.os_keyring import open_keyring
@@ -183,7 +184,7 @@ def _open_parts(stack: contextlib.ExitStack, home: Path, settings: GatewaySettin
         transfers=threads(settings.parallel_blobs, "transfers"),
     )
     return Parts(
-        registry=registry,
+        registry=MirroredRegistry(registry, settings.mirrors) if settings.mirrors else registry,
         login_check=registry,
         store=DiskStore(home / "blobs", disk, reserve_bytes=settings.reserve),
         index=index,

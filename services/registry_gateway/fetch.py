@@ -32,9 +32,20 @@ class BlobFetcher:
         self._waiting: dict[Digest, _Waiting] = {}
 
     async def fetch_all(
-        self, repository: Reference, blobs: Iterable[Descriptor], board: Board
+        self,
+        repository: Reference,
+        blobs: Iterable[Descriptor],
+        board: Board,
+        *,
+        verify: bool = False,
     ) -> None:
         """Sees to it that the store has blobs; the first failure ends the others.
+
+        Args:
+            repository: where they are.
+            blobs: which.
+            board: shows the progress.
+            verify: whether blobs that are there are read, and damaged ones fetched again.
 
         Raises:
             BlobUnknown: the repository does not have one.
@@ -42,6 +53,8 @@ class BlobFetcher:
             CapacityExhausted: the disk is full.
         """
         wanted = {blob.digest: blob for blob in blobs}
+        if verify:
+            await self.drop_damaged(wanted)
         missing = await self._store.missing(wanted)
         for digest, blob in wanted.items():
             meter = Meter(digest, blob.size)
@@ -53,6 +66,10 @@ class BlobFetcher:
             for digest, blob in wanted.items()
             if digest in missing
         )
+
+    async def drop_damaged(self, digests: Iterable[Digest]) -> None:
+        """Reads blobs of the store and removes those that are damaged."""
+        await all_of(self._store.verify(digest) for digest in digests)
 
     async def fetch(self, repository: Reference, blob: Descriptor, board: Board) -> None:
         """Sees to it that the store has one blob; raises as `fetch_all` does."""

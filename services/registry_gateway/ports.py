@@ -82,6 +82,9 @@ class BlobStore(Protocol):
             ContentCorrupt: it is damaged on the disk; it is removed.
         """
 
+    async def verify(self, digest: Digest) -> bool:
+        """Reads a blob and says whether it is there and whole; a damaged one is removed."""
+
     async def write(self, data: bytes) -> Digest:
         """Stores a small blob and returns its digest.
 

@@ -75,6 +75,7 @@ class Pull:
         platform: Platform | None,
         all_platforms: bool,
         mode: PullMode,
+        verify: bool,
         board: Board,
     ) -> Pulled:
         """Pulls what a reference names.
@@ -84,6 +85,7 @@ class Pull:
             platform: which manifest of an index; None is the gateway's own.
             all_platforms: whether all manifests of an index are pulled.
             mode: when the registry is asked.
+            verify: whether what the store has is read and checked too.
             board: shows the progress.
 
         Raises:
@@ -96,7 +98,9 @@ class Pull:
         wanted = platform or self._platform
         async with self._pins.session() as pins:
             if mode is not PullMode.ALWAYS:
-                stored = await self._from_store(reference, wanted, all_platforms, board, pins)
+                stored = await self._from_store(
+                    reference, wanted, all_platforms, verify, board, pins
+                )
                 if stored is not None:
                     return stored
                 if mode is PullMode.NEVER:
@@ -112,7 +116,7 @@ class Pull:
                 parts = await self._manifests.everything(reference, root, pins=pins)
             blobs = blobs_of(parts)
             await pins.add(blob.digest for blob in blobs)
-            await self._fetcher.fetch_all(reference, blobs, board)
+            await self._fetcher.fetch_all(reference, blobs, board, verify=verify)
             resolved = Resolved(reference=reference, root=root, shown=manifest)
             pulled = await self._pulled(resolved, manifest, board, offline=False)
             await self._record(resolved, pulled.family, blobs)
@@ -123,6 +127,7 @@ class Pull:
         reference: Reference,
         platform: Platform,
         all_platforms: bool,
+        verify: bool,
         board: Board,
         pins: PinSession,
     ) -> Pulled | None:
@@ -140,6 +145,8 @@ class Pull:
             return None
         blobs = blobs_of(parts)
         await pins.add(blob.digest for blob in blobs)
+        if verify:
+            await self._fetcher.drop_damaged(blob.digest for blob in blobs)
         if await self._store.missing(blob.digest for blob in blobs):
             return None
         await self._fetcher.fetch_all(reference, blobs, board)  # marks them as existing

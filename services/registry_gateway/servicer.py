@@ -70,6 +70,7 @@ class RegistryServicer(rpc.RegistryServiceServicer):
             platform=messages.parse_wanted(request),
             all_platforms=request.all_platforms,
             mode=messages.parse_mode(request.mode),
+            verify=request.verify,
             board=board,
         )
         async with aclosing(follow(work, board)) as events:

@@ -1,6 +1,6 @@
 """The settings of the registry gateway."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -73,6 +73,9 @@ class GatewaySettings:
     default_registry: str = "docker.io"
     """The registry of references that name none."""
 
+    mirrors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Hosts that are asked before a host, for pulls: `{docker.io: [mirror.example:5000]}`."""
+
     ca_files: tuple[Path, ...] = ()
     """PEM files of authorities that are trusted beside the system's."""
 
@@ -116,6 +119,11 @@ class GatewaySettings:
             docker_socket=_docker_socket(environment),
         )
 
+    def _hosts(self) -> Iterator[str]:
+        yield from (*self.plain_http, *self.loopback_tls, self.default_registry, *self.mirrors)
+        for mirrors in self.mirrors.values():
+            yield from mirrors
+
     def __post_init__(self) -> None:
         """Checks what the type hints cannot say.
 
@@ -123,7 +131,7 @@ class GatewaySettings:
             SettingsInvalid: a host or platform is malformed, or a number is out of range.
         """
         try:
-            for host in (*self.plain_http, *self.loopback_tls, self.default_registry):
+            for host in self._hosts():
                 registry_host(host)
             if self.platform:
                 Platform.parse(self.platform)

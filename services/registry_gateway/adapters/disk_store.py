@@ -77,6 +77,11 @@ class DiskStore:
         """See `BlobStore`."""
         return await self._blocking.run(self._read, digest, limit)
 
+    async def verify(self, digest: Digest) -> bool:
+        """See `BlobStore`."""
+        stop = threading.Event()
+        return await self._blocking.run_cancellable(stop, self._verify, digest, stop)
+
     async def write(self, data: bytes) -> Digest:
         """See `BlobStore`."""
 
@@ -163,6 +168,20 @@ class DiskStore:
                 metadata={"digest": digest},
             )
         return data
+
+    def _verify(self, digest: Digest, stop: threading.Event) -> bool:
+        hasher = hashlib.sha256()
+        try:
+            with self.path(digest).open("rb", buffering=0) as file:
+                while not stop.is_set() and (chunk := file.read(READ_BYTES)):
+                    hasher.update(chunk)
+        except FileNotFoundError:
+            return False
+        if hasher.hexdigest() == digest.hex:
+            return True
+        if not stop.is_set():
+            self.path(digest).unlink(missing_ok=True)
+        return False
 
     def _open_ingest(self, descriptor: Descriptor, *, resume: bool) -> "DiskIngest":
         suffix = "" if resume else f".{secrets.token_hex(4)}"

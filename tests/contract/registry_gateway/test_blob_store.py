@@ -211,9 +211,10 @@ async def test_a_store_without_room_says_so_before_anything_is_fetched(tmp_path:
             assert await store.list() == {}
 
 
+@pytest.mark.parametrize("how", ["read", "verify"])
 @pytest.mark.parametrize("kind", ["disk", "memory"])
 async def test_a_damaged_blob_is_found_when_it_is_read_and_removed(
-    tmp_path: Path, kind: str
+    tmp_path: Path, kind: str, how: str
 ) -> None:
     with Blocking(1) as blocking:
         disk, memory = DiskStore(tmp_path / "blobs", blocking), MemoryStore()
@@ -224,6 +225,16 @@ async def test_a_damaged_blob_is_found_when_it_is_read_and_removed(
             disk.path(DIGEST).chmod(0o600)
             disk.path(DIGEST).write_bytes(DATA[::-1])
 
-        with pytest.raises(ContentCorrupt):
-            await store.read(DIGEST, limit=100)
+        if how == "read":
+            with pytest.raises(ContentCorrupt):
+                await store.read(DIGEST, limit=100)
+        else:
+            assert await store.verify(DIGEST) is False
         assert await store.size(DIGEST) is None
+
+
+async def test_a_whole_blob_is_verified_and_an_absent_one_is_not(store: BlobStore) -> None:
+    for data in (DATA, b""):
+        assert await store.verify(Digest.of(data)) is False
+        await store.write(data)
+        assert await store.verify(Digest.of(data)) is True

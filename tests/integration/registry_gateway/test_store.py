@@ -402,6 +402,28 @@ async def test_a_blob_that_was_damaged_on_the_disk_is_fetched_again(
     assert path.read_bytes() == built.raw
 
 
+@pytest.mark.parametrize("mode", [pb.PULL_MODE_ALWAYS, pb.PULL_MODE_MISSING])
+async def test_a_pull_that_verifies_fetches_what_is_damaged_and_nothing_else(
+    gateway: RunningGateway, registry: RunningRegistry, proxy: FaultProxy, mode: int
+) -> None:
+    layer, other = fresh(2 * MIB), fresh()
+    built = build_image(layer, other)
+    reference = put(registry, built, proxy.host)
+    await gateway.pull(reference)
+    path = gateway.blob_path(Digest.of(layer))
+    path.chmod(0o600)
+    path.write_bytes(layer[:-1] + b"x")
+    proxy.forget()
+
+    await gateway.pull(reference, mode=mode)
+    assert path.read_bytes() != layer, "a pull trusts its own store"
+    result = await gateway.pull(reference, mode=mode, verify=True)
+
+    assert path.read_bytes() == layer
+    assert result.transferred_bytes == len(layer)
+    assert proxy.count(Match(method="GET", kind=Kind.BLOB)) == 1
+
+
 # Death
 
 

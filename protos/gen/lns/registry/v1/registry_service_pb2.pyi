@@ -143,12 +143,15 @@ class PullRequest(_message.Message):
     PLATFORM_FIELD_NUMBER: _builtins.int
     ALL_PLATFORMS_FIELD_NUMBER: _builtins.int
     MODE_FIELD_NUMBER: _builtins.int
+    VERIFY_FIELD_NUMBER: _builtins.int
     reference: _builtins.str
     """Reference of an image or artifact."""
     all_platforms: _builtins.bool
     """Whether an index is pulled with all its platforms."""
     mode: Global___PullMode.ValueType
     """When the registry is asked."""
+    verify: _builtins.bool
+    """Whether what the store has is read and checked too, and fetched again where it is damaged."""
     @_builtins.property
     def platform(self) -> _descriptor_pb2.Platform:
         """Platform to follow an index to; unset is the gateway's own."""
@@ -160,10 +163,11 @@ class PullRequest(_message.Message):
         platform: _descriptor_pb2.Platform | None = ...,
         all_platforms: _builtins.bool = ...,
         mode: Global___PullMode.ValueType = ...,
+        verify: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["platform", b"platform"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_platforms", b"all_platforms", "mode", b"mode", "platform", b"platform", "reference", b"reference"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_platforms", b"all_platforms", "mode", b"mode", "platform", b"platform", "reference", b"reference", "verify", b"verify"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
