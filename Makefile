@@ -83,8 +83,10 @@ e2e: setup ## Run the tests that boot microVMs
 # --- development ----------------------------------------------------------------------------------
 
 .PHONY: gen lock bench clean
-gen: venv ## Generate the Python code of the protos
+gen: venv ## Generate the Python code of the protos and the tables of the documents
 	$(python) protos/generate.py
+	$(python) docs/generate.py
+	$(python) docs/generate_cli.py
 
 lock: venv ## Pin the dependencies of pyproject.toml anew
 	scripts/lock

@@ -9,16 +9,19 @@ from cli.context import Context, command
 from cli.options import format_option
 from cli.render.messages import to_document
 from cli.render.output import columns, write_rows
+from cli.render.text import printable
 from cli.session import Peer, open_session
 from services.core.errors import RequestInvalid
 
 _MAX_SECRET_BYTES = 64 * 1024
+_DEVICE_MARGIN = 30.0
 
 
 @command("login", doing="log in to {registry}")
 @click.argument("registry", metavar="[REGISTRY]", required=False)
 @click.option("-u", "--username", default="", metavar="USER", help="User; none for a token.")
 @click.option("--password-stdin", is_flag=True, help="Read password or token from standard input.")
+@click.option("--device", is_flag=True, help="Log in with a browser, where the registry offers it.")
 @click.option("--list", "show", is_flag=True, help="List the registries with stored credentials.")
 @format_option
 async def login(
@@ -26,6 +29,7 @@ async def login(
     registry: str | None,
     username: str,
     password_stdin: bool,
+    device: bool,
     show: bool,
     form: str | None,
 ) -> None:
@@ -35,6 +39,9 @@ async def login(
         return
     if registry is None:
         raise RequestInvalid("login wants a registry", hint="`lns login -u USER HOST[:PORT]`")
+    if device:
+        await _log_in_with_device(context, registry)
+        return
     secret = _read_secret(from_stdin=password_stdin)
     request = pb.LoginRequest(registry=registry, username=username, secret=secret)
     async with open_session(context, Peer.REGISTRY_GATEWAY) as session:
@@ -53,6 +60,21 @@ async def logout(context: Context, registry: str) -> None:
         if response.removed
         else f"there were no credentials for {registry}"
     )
+
+
+async def _log_in_with_device(context: Context, registry: str) -> None:
+    async with open_session(context, Peer.REGISTRY_GATEWAY) as session:
+        begun = await session.registry.StartDeviceLogin(
+            pb.StartDeviceLoginRequest(registry=registry)
+        )
+        context.note(
+            f"open {printable(begun.verification_uri)} and enter {printable(begun.user_code)}"
+        )
+        seconds = begun.expires_in.ToTimedelta().total_seconds()
+        response = await session.registry.FinishDeviceLogin(
+            pb.FinishDeviceLoginRequest(login_id=begun.login_id), timeout=seconds + _DEVICE_MARGIN
+        )
+    context.note(f"logged in to {registry}; stored in the {response.stored_in}")
 
 
 async def _list(context: Context, form: str | None) -> None:
