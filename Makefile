@@ -17,7 +17,7 @@ help: ## Show this list
 
 # --- set-up: each step is idempotent and quick when there is nothing to do ------------------------
 
-.PHONY: setup venv guest-agent kernel registry-image rootfs
+.PHONY: setup venv guest-agent
 setup: ## Install everything that lns, its demo and its tests need
 	@scripts/setup/apt run demo test
 	@scripts/setup/venv
