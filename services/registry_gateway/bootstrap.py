@@ -36,16 +36,13 @@ from services.registry_gateway.artifact_types import ArtifactTypes
 from services.registry_gateway.blobs import Blobs
 from services.registry_gateway.device_logins import DeviceLogins
 from services.registry_gateway.fetch import BlobFetcher
+from services.registry_gateway.login_ports import DeviceIssuer, Keyring, LoginCheck, LoginStore
 from services.registry_gateway.logins import Logins
 from services.registry_gateway.manifests import Manifests
 from services.registry_gateway.pins import Pins
 from services.registry_gateway.ports import (
     BlobStore,
-    DeviceIssuer,
     ImageSources,
-    Keyring,
-    LoginCheck,
-    LoginStore,
     Registry,
     StoreIndex,
     TypeAuthority,

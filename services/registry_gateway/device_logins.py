@@ -13,8 +13,8 @@ from services.core.errors import (
     RegistryUnavailable,
     RequestInvalid,
 )
+from services.registry_gateway.login_ports import DeviceCode, DeviceIssuer
 from services.registry_gateway.logins import Logins, registry_host
-from services.registry_gateway.ports import DeviceCode, DeviceIssuer
 
 MAX_PENDING: Final = 32
 

@@ -7,7 +7,7 @@ from typing import Final
 from services.chassis.blocking import Blocking
 from services.core.errors import LnsError, RequestInvalid
 from services.core.reference import DEFAULT_REGISTRY, Reference
-from services.registry_gateway.ports import Credential, LoginCheck, LoginStore, StoredLogin
+from services.registry_gateway.login_ports import Credential, LoginCheck, LoginStore, StoredLogin
 
 MAX_SECRET_CHARACTERS: Final = 64 * 1024
 _HUB: Final = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})

@@ -16,8 +16,9 @@ from services.core.errors import RequestInvalid
 from services.core.manifest import Index
 from services.registry_gateway.artifact_types import ArtifactType
 from services.registry_gateway.blobs import Commit, Header
+from services.registry_gateway.login_ports import DeviceCode, StoredLogin
 from services.registry_gateway.manifests import Resolved
-from services.registry_gateway.ports import DeviceCode, StoredLease, StoredLogin, StoredTag
+from services.registry_gateway.ports import StoredLease, StoredTag
 from services.registry_gateway.progress import Snapshot, Stage
 from services.registry_gateway.pull import Pulled, PullMode
 from services.registry_gateway.push_image import PushedImage

@@ -14,8 +14,8 @@ from services.registry_gateway import messages
 from services.registry_gateway.artifact_types import ArtifactTypes
 from services.registry_gateway.blobs import Blobs
 from services.registry_gateway.device_logins import DeviceLogins
+from services.registry_gateway.login_ports import Credential
 from services.registry_gateway.logins import Logins
-from services.registry_gateway.ports import Credential
 from services.registry_gateway.progress import Board, Snapshot, follow
 from services.registry_gateway.pull import Pull
 from services.registry_gateway.push_artifact import PushArtifact

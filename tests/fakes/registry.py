@@ -20,13 +20,8 @@ from services.core.errors import (
 )
 from services.core.manifest import Index, parse_manifest
 from services.core.reference import Reference
-from services.registry_gateway.ports import (
-    AuthoritySchemas,
-    BlobSource,
-    Credential,
-    Ingest,
-    RawManifest,
-)
+from services.registry_gateway.login_ports import Credential
+from services.registry_gateway.ports import AuthoritySchemas, BlobSource, Ingest, RawManifest
 from services.registry_gateway.progress import Meter, Stage
 
 _STEP = 64 * 1024

@@ -10,14 +10,8 @@ from services.core.descriptor import Descriptor
 from services.core.digest import Digest
 from services.core.errors import BlobUnknown, CapacityExhausted, ContentCorrupt, LimitExceeded
 from services.core.reference import Reference
-from services.registry_gateway.ports import (
-    BlobSource,
-    Credential,
-    Ingest,
-    StoredLease,
-    StoredLogin,
-    StoredTag,
-)
+from services.registry_gateway.login_ports import Credential, StoredLogin
+from services.registry_gateway.ports import BlobSource, Ingest, StoredLease, StoredTag
 
 
 @dataclass(frozen=True, slots=True)

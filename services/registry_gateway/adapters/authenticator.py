@@ -18,7 +18,7 @@ from services.core.errors import RegistryProtocol, RegistryUnauthenticated, Regi
 from services.registry_gateway.adapters.challenge import Challenge, parse_challenges
 from services.registry_gateway.adapters.http_client import HttpClient, Reply
 from services.registry_gateway.adapters.origin import Origin, check_target
-from services.registry_gateway.ports import Credential, Credentials
+from services.registry_gateway.login_ports import Credential, Credentials
 from services.registry_gateway.progress import Stop
 
 CLIENT_ID: Final = "lns"

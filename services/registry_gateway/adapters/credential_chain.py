@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from services.registry_gateway.ports import Credential, CredentialSource
+from services.registry_gateway.login_ports import Credential, CredentialSource
 
 _KEPT_SECONDS: Final = 15.0
 

@@ -21,7 +21,7 @@ from services.registry_gateway.adapters.authenticator import CLIENT_ID
 from services.registry_gateway.adapters.challenge import parse_challenges
 from services.registry_gateway.adapters.http_client import HttpClient, Reply
 from services.registry_gateway.adapters.origin import Locator, Origin, check_target
-from services.registry_gateway.ports import Credential, DeviceCode
+from services.registry_gateway.login_ports import Credential, DeviceCode
 from services.registry_gateway.progress import Stop
 
 _DISCOVERY: Final = "/.well-known/openid-configuration"

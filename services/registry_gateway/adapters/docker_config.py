@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import structlog
 
-from services.registry_gateway.ports import Credential
+from services.registry_gateway.login_ports import Credential
 
 log = structlog.get_logger()
 

@@ -24,7 +24,7 @@ from services.core.errors import (
 from services.registry_gateway.adapters.authenticator import Authenticator, Scopes
 from services.registry_gateway.adapters.http_client import Body, HttpClient, Reply
 from services.registry_gateway.adapters.origin import Origin, check_target, resolve_url
-from services.registry_gateway.ports import Credentials
+from services.registry_gateway.login_ports import Credentials
 from services.registry_gateway.progress import Stop
 
 MAX_REDIRECTS: Final = 5

@@ -5,18 +5,15 @@ No retries, redirects, credentials, cookies or proxies: what those need is decid
 
 import contextlib
 import json
-import os
-import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Final, Protocol
+from typing import Any, Final, Protocol
 
 import urllib3
-from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, SSLError
 from urllib3.util import parse_url
 
@@ -30,6 +27,7 @@ from services.core.errors import (
 )
 from services.core.manifest import parse_json_object
 from services.registry_gateway.adapters.origin import Origin
+from services.registry_gateway.adapters.wire import PlainPool, TlsPool, Wire
 from services.registry_gateway.progress import Stop
 
 CHUNK_BYTES: Final = 1 << 20
@@ -219,7 +217,7 @@ class HttpClient:
             ssl_context=_tls_context(ca_files),
             blocksize=CHUNK_BYTES,
         )
-        self._pools.pool_classes_by_scheme = {"http": _PlainPool, "https": _TlsPool}
+        self._pools.pool_classes_by_scheme = {"http": PlainPool, "https": TlsPool}
 
     def close(self) -> None:
         """Closes idle connections."""
@@ -249,16 +247,16 @@ class HttpClient:
         stop = stop or Stop()
         stop.check()
         with contextlib.ExitStack() as stack:
-            wire = stack.enter_context(contextlib.closing(_Wire()))
+            wire = stack.enter_context(contextlib.closing(Wire()))
             stack.enter_context(stop.waking(wire.cut))
-            _Wire.current.wire = wire
+            Wire.current.wire = wire
             try:
                 response = self._open(method, url, headers, body)
             except RegistryUnavailable:
                 stop.check()  # then the broken connection is our own doing
                 raise
             finally:
-                _Wire.current.wire = None
+                Wire.current.wire = None
             return Reply(response, url, stop, stack.pop_all())
 
     def _open(
@@ -292,67 +290,6 @@ class HttpClient:
             self._latencies[origin] = min(seconds, self._latencies.get(origin, seconds))
             while len(self._latencies) > _POOLS:
                 self._latencies.pop(next(iter(self._latencies)))
-
-
-class _Wire:
-    """The socket that a thread talks through, for cutting it from another thread."""
-
-    current: ClassVar[threading.local] = threading.local()
-
-    def __init__(self) -> None:
-        self._socket: socket.socket | None = None
-        self._guard = threading.Lock()
-
-    def hold(self, wire: socket.socket) -> None:
-        with self._guard:
-            if self._socket is None:
-                # A duplicate: shutting a TLS socket's own object down from another thread would
-                # pull its session from under the reader.
-                self._socket = socket.socket(fileno=os.dup(wire.fileno()))
-
-    def cut(self) -> None:
-        with self._guard:
-            if self._socket is not None:
-                with contextlib.suppress(OSError):
-                    self._socket.shutdown(socket.SHUT_RDWR)
-
-    def close(self) -> None:
-        with self._guard:
-            if self._socket is not None:
-                self._socket.close()
-                self._socket = None
-
-
-class _PlainConnection(HTTPConnection):
-    """Shows its socket to the wire of the thread before it sends."""
-
-    def send(self, data: Any) -> None:
-        _show_socket(self)
-        super().send(data)
-
-
-class _TlsConnection(HTTPSConnection):
-    """Shows its socket to the wire of the thread before it sends."""
-
-    def send(self, data: Any) -> None:
-        _show_socket(self)
-        super().send(data)
-
-
-class _PlainPool(urllib3.HTTPConnectionPool):
-    ConnectionCls = _PlainConnection
-
-
-class _TlsPool(urllib3.HTTPSConnectionPool):
-    ConnectionCls = _TlsConnection
-
-
-def _show_socket(connection: HTTPConnection) -> None:
-    if connection.sock is None:
-        connection.connect()
-    wire: _Wire | None = getattr(_Wire.current, "wire", None)
-    if wire is not None and connection.sock is not None:
-        wire.hold(connection.sock)
 
 
 def _tls_context(ca_files: Sequence[Path]) -> ssl.SSLContext:

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from services.chassis.durable import write_bytes
 from services.core.errors import SettingsInvalid
-from services.registry_gateway.ports import Credential, Keyring, StoredLogin
+from services.registry_gateway.login_ports import Credential, Keyring, StoredLogin
 
 _MAX_BYTES: Final = 1 << 20
 _VERSION: Final = 1

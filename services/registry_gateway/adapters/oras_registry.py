@@ -39,7 +39,8 @@ from services.registry_gateway.adapters.http_client import Reply
 from services.registry_gateway.adapters.origin import Locator, resolve_url
 from services.registry_gateway.adapters.registry_errors import error_of
 from services.registry_gateway.adapters.upload import Uploader, UploadTarget
-from services.registry_gateway.ports import BlobSource, Credential, Ingest, RawManifest
+from services.registry_gateway.login_ports import Credential
+from services.registry_gateway.ports import BlobSource, Ingest, RawManifest
 from services.registry_gateway.progress import Meter, Stage, Stop
 
 P = ParamSpec("P")

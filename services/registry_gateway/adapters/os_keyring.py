@@ -5,7 +5,7 @@ from typing import Final
 
 import structlog
 
-from services.registry_gateway.ports import Credential
+from services.registry_gateway.login_ports import Credential
 
 log = structlog.get_logger()
 

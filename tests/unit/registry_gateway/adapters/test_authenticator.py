@@ -11,7 +11,7 @@ import pytest
 from services.core import errors
 from services.registry_gateway.adapters.authenticator import Authenticator
 from services.registry_gateway.adapters.origin import Origin
-from services.registry_gateway.ports import Credential
+from services.registry_gateway.login_ports import Credential
 
 REGISTRY = Origin.of_url("https://registry.example")
 OTHER = Origin.of_url("https://other.example")
