@@ -33,7 +33,6 @@ class ProblemType(StrEnum):
     UNSUPPORTED = "UNSUPPORTED"
     FLAG_INVALID = "FLAG_INVALID"
     DEPENDENCY_CYCLE = "DEPENDENCY_CYCLE"
-    NOT_LOCKED = "NOT_LOCKED"
 
 
 class Problems:
