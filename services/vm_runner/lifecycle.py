@@ -14,14 +14,15 @@ from datetime import datetime
 from services.core.errors import RunStateConflict
 from services.vm_runner.runs import ExitStatus, Failure, RestartMode, Run, RunState
 
-_ENDED = frozenset({RunState.EXITED, RunState.FAILED, RunState.LOST})
+ENDED = frozenset({RunState.EXITED, RunState.FAILED, RunState.LOST})
+"""States in which a run's workload has ended."""
 
 TRANSITIONS: Mapping[RunState, frozenset[RunState]] = {
     RunState.CREATED: frozenset({RunState.STARTING}),
-    RunState.STARTING: frozenset({RunState.RUNNING, RunState.STOPPING}) | _ENDED,
-    RunState.RUNNING: frozenset({RunState.PAUSED, RunState.STOPPING}) | _ENDED,
-    RunState.PAUSED: frozenset({RunState.RUNNING, RunState.STOPPING}) | _ENDED,
-    RunState.STOPPING: _ENDED,
+    RunState.STARTING: frozenset({RunState.RUNNING, RunState.STOPPING}) | ENDED,
+    RunState.RUNNING: frozenset({RunState.PAUSED, RunState.STOPPING}) | ENDED,
+    RunState.PAUSED: frozenset({RunState.RUNNING, RunState.STOPPING}) | ENDED,
+    RunState.STOPPING: ENDED,
     RunState.EXITED: frozenset({RunState.STARTING}),
     RunState.FAILED: frozenset({RunState.STARTING}),
     RunState.LOST: frozenset({RunState.STARTING}),
@@ -120,7 +121,7 @@ def lost(run: Run, failure: Failure, *, now: datetime) -> Run:
 
 def wants_restart(run: Run) -> bool:
     """Returns whether the restart policy starts an ended run again."""
-    if run.stop_requested or run.state not in _ENDED:
+    if run.stop_requested or run.state not in ENDED:
         return False
     policy = run.options.restart
     if policy.mode is RestartMode.ALWAYS:

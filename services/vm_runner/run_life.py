@@ -75,13 +75,14 @@ class RunLife:
     async def settle(self) -> None:
         """Waits for the microVM of an ended run, which may still be writing back."""
         if self._task is not None and self.run.state not in lifecycle.LIVE:
-            self.give_up_restart()
+            await self.give_up_restart()
             await asyncio.wait({self._task})
 
-    def give_up_restart(self) -> None:
+    async def give_up_restart(self) -> None:
         """Keeps an ended run from being started again by its policy."""
-        self.run = replace(self.run, stop_requested=True)
-        self._restart_given_up.set()
+        if lifecycle.wants_restart(self.run):
+            await self.update(replace(self.run, stop_requested=True))
+            self._restart_given_up.set()
 
     async def cut_off(self) -> None:
         """Ends the microVM by force; the run's task records the end."""
@@ -153,7 +154,7 @@ class RunLife:
     @property
     def is_over(self) -> bool:
         """Whether the run has ended and is not about to be started again by its policy."""
-        return self.run.state not in lifecycle.LIVE and not lifecycle.wants_restart(self.run)
+        return self.run.state in lifecycle.ENDED and not lifecycle.wants_restart(self.run)
 
     # ---- the guest ----
 

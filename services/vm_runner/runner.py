@@ -142,7 +142,7 @@ class Runner:
         life = self.find(text)
         run = life.run
         if run.state not in lifecycle.LIVE:
-            life.give_up_restart()
+            await life.give_up_restart()
             return life.run
         if run.state is RunState.PAUSED and life.machine is not None:
             await life.machine.resume()
@@ -228,11 +228,7 @@ class Runner:
 
     async def prune(self, *, dry_run: bool = False) -> tuple[list[str], int]:
         """Removes every ended run; returns their ids and the bytes that became free."""
-        ended = [
-            life
-            for life in self._lives.values()
-            if life.run.state in (RunState.EXITED, RunState.FAILED, RunState.LOST)
-        ]
+        ended = [life for life in self._lives.values() if life.run.state in lifecycle.ENDED]
         freed = 0
         for life in ended:
             freed += await self._around.store.size(life.run.run_id)

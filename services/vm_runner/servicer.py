@@ -11,7 +11,7 @@ from lns.vm.v1 import vm_service_pb2_grpc as rpc
 from services.chassis import run_plan_messages
 from services.chassis.streams import check_chunk
 from services.core.errors import RequestInvalid, Unimplemented
-from services.vm_runner import lifecycle, log_query, messages
+from services.vm_runner import log_query, messages
 from services.vm_runner.attachments import Attachment, attach_exec, attach_workload
 from services.vm_runner.host import Host
 from services.vm_runner.pages import page
@@ -108,8 +108,8 @@ class VmServicer(rpc.VmServiceServicer):
         life = self._runner.find(request.run)
         async for event in life.history.follow(request.after_sequence):
             yield pb.WatchRunResponse(event=messages.format_event(event))
-            ended = event.run is not None and event.run.state not in lifecycle.LIVE
-            if request.until_ended and ended and life.is_over:
+            is_last = event.sequence == life.run.sequence
+            if request.until_ended and is_last and life.is_over:
                 return
 
     async def Attach(

@@ -1,0 +1,72 @@
+"""Images, disks and a host's facts for tests of vm_runner."""
+
+import asyncio
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from services.core.errors import CapacityExhausted, ImageUnknown, LnsError
+from services.vm_runner.host import AcceleratorReport, ConfinementReport, Host
+from services.vm_runner.ports import Image
+from tests.support.runs import DIGEST
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FakeImage:
+    """An image of files that nobody opens."""
+
+    metadata_path: Path = Path("/images/a.cfs")
+    pack_paths: tuple[Path, ...] = (Path("/layers/a/objects.erofs"),)
+    read_only_paths: tuple[str, ...] = ()
+    has_acl: bool = False
+
+
+@dataclass(slots=True)
+class FakeImages:
+    """An image store with one image; remembers who leases it."""
+
+    digests: set[str] = field(default_factory=lambda: {DIGEST})
+    leased: dict[str, str] = field(default_factory=dict)
+    fail_release: LnsError | None = None
+
+    async def lease(self, run_id: str, digest: str) -> Image:
+        if digest not in self.digests:
+            raise ImageUnknown(f"there is no image {digest}")
+        self.leased[run_id] = digest
+        return FakeImage()
+
+    async def release(self, run_id: str) -> None:
+        if self.fail_release is not None:
+            raise self.fail_release
+        self.leased.pop(run_id, None)
+
+
+@dataclass(slots=True)
+class FakeDisks:
+    """Disks that are empty files."""
+
+    made: dict[Path, int] = field(default_factory=dict)
+    full: bool = False
+
+    async def ensure(self, path: Path, *, size_bytes: int) -> None:
+        if self.full:
+            raise CapacityExhausted("no room for a disk")
+        if path not in self.made:
+            await asyncio.to_thread(path.touch)
+            self.made[path] = size_bytes
+
+
+def fake_host(home: Path, *, missing: LnsError | None = None) -> Host:
+    """A host with everything, or with one thing missing."""
+
+    async def qemu() -> str:
+        if missing is not None:
+            raise missing
+        return "/usr/bin/qemu"
+
+    async def accelerator(again: bool) -> AcceleratorReport:
+        return AcceleratorReport(accelerator="tcg", is_hardware=False, detail="a test")
+
+    async def confinement() -> ConfinementReport:
+        return ConfinementReport(detail="none: a test", missing=())
+
+    return Host(needs={"qemu": qemu}, accelerator=accelerator, confinement=confinement, home=home)
