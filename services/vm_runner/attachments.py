@@ -257,10 +257,23 @@ async def attach_exec(
         stderr_stream=0 if request.tty else session.new_id(),
         terminal=terminal,
     )
-    process = session.start_process(process_id, spec)
-    attachment = ExecAttachment(session, process, spec)
+    attachment = await start_exec(session, spec, process_id=process_id)
     if not stdin and not request.tty:
         await attachment.close_input()
+    return attachment
+
+
+async def start_exec(
+    session: GuestSession, spec: ProcessSpec, *, process_id: int
+) -> ExecAttachment:
+    """Starts a process beside the workload and connects to it once it runs.
+
+    Raises:
+        GuestUnreachable: the guest does not answer.
+        VmFailed: the process could not be started.
+    """
+    process = session.start_process(process_id, spec)
+    attachment = ExecAttachment(session, process, spec)
     try:
         state = await process.wait_started()
         failure = start_failure(state, program=spec.argv[0])

@@ -77,6 +77,14 @@ class Rlimit:
     hard: int
 
 
+class Builtin(IntEnum):
+    """What the agent itself does in a process instead of executing a program."""
+
+    NONE = 0
+    PACK = 1
+    UNPACK = 2
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProcessSpec:
     """A process for the agent to start.
@@ -94,6 +102,7 @@ class ProcessSpec:
         oom_score: preference of the kernel for ending it when memory runs out.
         rlimits: resource limits.
         groups: further supplementary groups.
+        builtin: done in place of a program; `argv` is then its one operand, a path.
     """
 
     argv: tuple[str, ...]
@@ -108,6 +117,7 @@ class ProcessSpec:
     oom_score: int = 0
     rlimits: tuple[Rlimit, ...] = ()
     groups: tuple[str, ...] = ()
+    builtin: Builtin = Builtin.NONE
 
     def encode(self) -> bytes:
         """Returns the message."""
@@ -129,6 +139,8 @@ class ProcessSpec:
             values = (limit.resource, limit.soft, limit.hard)
             fields.append((Tag.RLIMIT, b"".join(v.to_bytes(8, "little") for v in values)))
         fields += [(Tag.GROUP, group) for group in self.groups]
+        if self.builtin is not Builtin.NONE:
+            fields.append((Tag.BUILTIN, int(self.builtin)))
         return encode_fields(fields)
 
 

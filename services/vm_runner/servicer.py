@@ -13,6 +13,7 @@ from services.chassis.streams import check_chunk
 from services.core.errors import RequestInvalid, Unimplemented
 from services.vm_runner import log_query, messages
 from services.vm_runner.attachments import Attachment, attach_exec, attach_workload
+from services.vm_runner.copying import copy_in, copy_out
 from services.vm_runner.host import Host
 from services.vm_runner.pages import page
 from services.vm_runner.run_log import LogStream
@@ -181,15 +182,23 @@ class VmServicer(rpc.VmServiceServicer):
     async def CopyOut(
         self, request: pb.CopyOutRequest, context: Any
     ) -> AsyncIterator[pb.CopyOutResponse]:
-        """Not there yet."""
-        raise Unimplemented("copying from a run is not implemented yet")
-        yield pb.CopyOutResponse()
+        """Streams a path of the guest out as a tar archive."""
+        pieces = copy_out(self._runner.find(request.run), request.path)
+        async with contextlib.aclosing(pieces):
+            async for piece in pieces:
+                yield pb.CopyOutResponse(data=piece)
 
     async def CopyIn(
         self, request_iterator: AsyncIterator[pb.CopyInRequest], context: Any
     ) -> pb.CopyInResponse:
-        """Not there yet."""
-        raise Unimplemented("copying into a run is not implemented yet")
+        """Unpacks a tar archive below a path of the guest."""
+        requests = aiter(request_iterator)
+        first = await anext(requests, None)
+        if first is None or first.WhichOneof("step") != "header":
+            raise RequestInvalid("the first message of CopyIn must be `header`")
+        life = self._runner.find(first.header.run)
+        count = await copy_in(life, first.header.path, _archive(requests))
+        return pb.CopyInResponse(entry_count=count)
 
     async def PublishPort(
         self, request: pb.PublishPortRequest, context: Any
@@ -296,3 +305,16 @@ async def _take_requests(attachment: Attachment, requests: AsyncIterator[pb.Atta
             case _:
                 raise RequestInvalid("a message of Attach is `start` again, or empty")
     return False
+
+
+async def _archive(requests: AsyncIterator[pb.CopyInRequest]) -> AsyncIterator[bytes]:
+    """Yields the chunks of a CopyIn up to its commit; without one the client is lost."""
+    async for request in requests:
+        step = request.WhichOneof("step")
+        if step == "commit":
+            return
+        if step != "chunk":
+            raise RequestInvalid("after `header` CopyIn takes `chunk` and `commit`")
+        check_chunk(request.chunk)
+        yield request.chunk
+    raise RequestInvalid("the archive ended without `commit`")

@@ -101,6 +101,7 @@ class Tag(IntEnum):
     UMASK = 51
     OOM_SCORE = 52
     GROUP = 53
+    BUILTIN = 54
     STATE = 60
     PID = 61
     EXIT_CODE = 62

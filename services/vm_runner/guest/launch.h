@@ -7,6 +7,7 @@
 #include <sys/resource.h>
 #include <sys/types.h>
 
+#include "archive.h"
 #include "wire.h"
 
 enum { RLIMITS_MAX = 16, EXTRA_GROUPS_MAX = 32 };
@@ -28,6 +29,7 @@ struct launch {
     unsigned group_count;
     mode_t umask;
     int oom_score;
+    enum builtin builtin; /* done instead of executing a program; its operand is argv[0] */
 
     /* set by the parent */
     int stdin_fd, stdout_fd, stderr_fd; /* -1: /dev/null */

@@ -1,0 +1,17 @@
+/* Trees as tar archives on the standard streams, for copying into and out of a run. */
+#ifndef LNS_ARCHIVE_H
+#define LNS_ARCHIVE_H
+
+/* What a process does instead of executing a program; the values of FIELD_BUILTIN. */
+enum builtin { BUILTIN_NONE = 0, BUILTIN_PACK = 1, BUILTIN_UNPACK = 2 };
+
+/* Writes the file or tree at `path` to standard output, in the pax format of POSIX, under the path's last name. Links
+   are kept as links; devices, FIFOs and sockets are left out. Returns the exit code; standard error says what failed. */
+int archive_pack(const char *path);
+
+/* Unpacks an archive from standard input below the directory at `path`, through nothing but what is below it, and prints
+   the number of entries. Files that are there give way, directories are kept. Returns the exit code; what was unpacked
+   before a failure stays, as with tar. */
+int archive_unpack(const char *path);
+
+#endif
