@@ -12,7 +12,7 @@ from cli.session import Peer, open_session
 from services.core.errors import RequestInvalid
 
 _PORT = re.compile(
-    r"(?:(?P<ip>\[[0-9a-fA-F:.]+\]|[0-9.]+):)?(?:(?P<host>\d{1,5}):)?(?P<guest>\d{1,5})(?:/tcp)?"
+    r"(?:(?P<ip>\[[0-9a-fA-F:.]+\]|\d+(?:\.\d+){3}):)?(?:(?P<host>\d{1,5}):)?(?P<guest>\d{1,5})(?:/tcp)?"
 )
 _MAX_PORT = 65535
 

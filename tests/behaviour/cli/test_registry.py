@@ -1,0 +1,370 @@
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+from lns.materializer.v1 import materializer_service_pb2 as images_pb
+from lns.registry.v1 import registry_service_pb2 as pb
+from lns.types.v1 import descriptor_pb2, usage_pb2
+from lns.vm.v1 import vm_service_pb2 as vm_pb
+
+from cli.app import dispatch
+from cli.config_keys import KEYS
+from services.core.artifacts.documents import parse_artifact
+from services.core.artifacts.families import FAMILIES, SLUGS
+from services.core.errors import ArtifactInvalid, RegistryUnauthenticated, Violation
+from tests.behaviour.cli.conftest import Client
+from tests.support.scripted_services import ScriptedServices
+
+DIGEST = "sha256:" + "1f" * 32
+MANIFEST = descriptor_pb2.Descriptor(digest=DIGEST, media_type="m", size_bytes=2)
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_file_is_pushed_as_an_artifact_with_its_content(
+    services: ScriptedServices, lns: Client, tmp_path: Path
+) -> None:
+    (tmp_path / "f.yaml").write_text("kind: FileSet")
+    (tmp_path / "content").mkdir()
+    (tmp_path / "content" / "note").write_text("x" * 2_000_000)
+    services["WriteBlob"] = pb.WriteBlobResponse()
+    services["PushArtifact"] = pb.PushArtifactResponse(
+        reference="r/filesets/f:1", descriptor=MANIFEST, family="fileset"
+    )
+
+    result = lns(
+        *("push", "f.yaml", "r/filesets/f:1", "--content", "content"),
+        *("--family", "fileset", "--annotation", "a=b=c"),
+    )
+
+    assert (result.code, result.out) == (0, f"{DIGEST}\n")
+    assert "pushed r/filesets/f:1 as fileset" in result.err
+    written = services.asked("WriteBlob")
+    steps = [step.WhichOneof("step") for step in written]
+    assert steps == ["header", *["chunk"] * (len(steps) - 2), "commit"]
+    blob = b"".join(step.chunk for step in written[1:-1])
+    request = services.asked("PushArtifact")[0]
+    assert request.layers[0].digest == f"sha256:{hashlib.sha256(blob).hexdigest()}"
+    assert request.layers[0].size_bytes == len(blob) == written[0].header.size_bytes
+    assert request.document == b"kind: FileSet"
+    assert (request.family, dict(request.annotations)) == ("fileset", {"a": "b=c"})
+
+
+def test_the_problems_of_a_document_are_listed_by_their_place(
+    services: ScriptedServices, lns: Client, tmp_path: Path
+) -> None:
+    (tmp_path / "f.yaml").write_text("x")
+    services["PushArtifact"] = ArtifactInvalid(
+        "2 problems",
+        violations=[
+            Violation(subject="$.spec.a", description="is required", type="SCHEMA"),
+            Violation(subject="$.spec.b", description="must be text", type="SCHEMA"),
+        ],
+    )
+
+    result = lns("push", "f.yaml", "r/models/m:1")
+
+    assert result.code == 1
+    assert "- $.spec.a: is required\n" in result.err
+    assert "- $.spec.b: must be text\n" in result.err
+
+
+@pytest.mark.parametrize(
+    ("source", "sent"),
+    [
+        ("oci:layout:tag", "oci:{cwd}/layout:tag"),
+        ("oci-archive:/abs.tar", "oci-archive:/abs.tar"),
+        ("docker-archive:a.tar", "docker-archive:{cwd}/a.tar"),
+        ("docker-daemon:name", "docker-daemon:name"),
+        ("r/images/stored:1", "r/images/stored:1"),
+    ],
+)
+def test_anything_else_is_pushed_as_an_image(
+    services: ScriptedServices, lns: Client, tmp_path: Path, source: str, sent: str
+) -> None:
+    progress = usage_pb2.Progress(digest=DIGEST, stage=usage_pb2.STAGE_UPLOADING, total_bytes=10**6)
+    services["PushImage"] = [
+        pb.PushImageResponse(progress=progress),
+        pb.PushImageResponse(result=pb.PushImageResult(reference="r/i:1", descriptor=MANIFEST)),
+    ]
+
+    result = lns("push", source, "r/i:1")
+
+    assert result.out == f"{DIGEST}\n"
+    assert "1f1f1f1f1f1f uploading 1MB" in result.err
+    assert services.asked("PushImage")[0].source == sent.format(cwd=tmp_path)
+
+
+def test_a_file_that_is_not_there_is_no_image_with_content(lns: Client) -> None:
+    result = lns("push", "typo.yaml", "r/models/m:1", "--family", "model")
+
+    assert result.code == 1
+    assert "typo.yaml is not a file here" in result.err
+
+
+def pulled(services: ScriptedServices, family: str = "", document: bytes = b"") -> None:
+    services["Pull"] = [
+        pb.PullResponse(
+            result=pb.PullResult(
+                reference="r/x:1",
+                root=MANIFEST,
+                descriptor=MANIFEST,
+                family=family,
+                document=document,
+            )
+        )
+    ]
+
+
+def test_an_artifact_is_pulled_to_standard_output_or_a_file(
+    services: ScriptedServices, lns: Client, tmp_path: Path
+) -> None:
+    document = b'{"kind":"Model","spec":{"model":"m"}}'
+    pulled(services, "model", document)
+
+    assert json.loads(lns("pull", "r/x:1").out) == json.loads(document)
+    lns("pull", "r/x:1", "-o", "raw.json")
+    assert (tmp_path / "raw.json").read_bytes() == document
+    lns("pull", "r/x:1", "-o", "nice.yaml")
+    assert yaml.safe_load((tmp_path / "nice.yaml").read_text()) == json.loads(document)
+    assert services.asked("Pull")[0].mode == pb.PULL_MODE_ALWAYS
+
+
+def test_an_image_is_pulled_into_the_store(services: ScriptedServices, lns: Client) -> None:
+    pulled(services)
+
+    assert lns("pull", "-q", "r/x:1").out == f"{DIGEST}\n"
+    assert lns("pull", "r/x:1", "-o", "file").code == 1
+
+
+@pytest.mark.parametrize(
+    ("tag", "sent"), [("new", "new"), ("r.example/x:new", "new")], ids=["tag", "reference"]
+)
+def test_a_tag_is_one_of_the_same_repository(
+    services: ScriptedServices, lns: Client, tag: str, sent: str
+) -> None:
+    services["TagManifest"] = pb.TagManifestResponse(reference="r/x:new", descriptor=MANIFEST)
+
+    assert lns("tag", "r.example/x:1", tag).code == 0
+    assert services.asked("TagManifest")[0].tag == sent
+    assert "lns copy" in lns("tag", "r.example/x:1", "r.example/y:new").err
+
+
+def test_a_password_comes_from_standard_input_and_goes_nowhere_else(
+    services: ScriptedServices, lns: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readable, writable = os.pipe()
+    os.write(writable, b"canary-secret\n")
+    os.close(writable)
+    with os.fdopen(readable) as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        services["Login"] = RegistryUnauthenticated("the registry refused the credentials")
+        result = lns("login", "-u", "me", "--password-stdin", "--debug", "r.example")
+
+    assert result.code == 1
+    assert services.asked("Login")[0].secret == "canary-secret"
+    assert "canary-secret" not in result.out + result.err
+
+
+def test_without_a_terminal_nobody_is_asked_for_a_password(
+    lns: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Path(os.devnull).open() as stdin:
+        monkeypatch.setattr("sys.stdin", stdin)
+        assert "--password-stdin" in lns("login", "r.example").err
+        assert lns("login", "--password-stdin", "r.example").code == 1
+        assert lns("login").code == 1
+
+
+def test_a_device_login_says_where_to_enter_which_code(
+    services: ScriptedServices, lns: Client
+) -> None:
+    services["StartDeviceLogin"] = pb.StartDeviceLoginResponse(
+        login_id="1", user_code="AB-CD\x1b", verification_uri="https://r.example/device"
+    )
+    services["FinishDeviceLogin"] = pb.FinishDeviceLoginResponse(stored_in="file")
+
+    result = lns("login", "--device", "r.example")
+
+    assert "open https://r.example/device and enter AB-CD\\x1b" in result.err
+    assert "stored in the file" in result.err
+
+
+def test_images_are_listed_without_artifacts(services: ScriptedServices, lns: Client) -> None:
+    services["ListStoredImages"] = pb.ListStoredImagesResponse(
+        images=[
+            pb.StoredImage(reference=f"r/i@{DIGEST}", descriptor=MANIFEST, total_bytes=10**6),
+            pb.StoredImage(reference="r/models/m:1", descriptor=MANIFEST, family="model"),
+        ]
+    )
+
+    assert "models" not in lns("image", "ls").out
+    assert "r/i@sha256:1f1f1f1f1f1f…" in lns("image", "ls").out
+    assert "r/models/m:1 " in lns("image", "ls", "-a").out
+    rows = [json.loads(line) for line in lns("image", "ls", "--format", "json").out.splitlines()]
+    assert [(row["reference"], row["digest"]) for row in rows] == [(f"r/i@{DIGEST}", DIGEST)]
+
+
+def made(services: ScriptedServices) -> None:
+    """Scripts an image that is pulled and materialized."""
+    pulled(services)
+    services["Materialize"] = [
+        images_pb.MaterializeResponse(
+            result=images_pb.MaterializeResult(image=images_pb.Image(composefs_digest=DIGEST))
+        )
+    ]
+
+
+def test_an_image_is_inspected_with_its_composefs_digest(
+    services: ScriptedServices, lns: Client
+) -> None:
+    made(services)
+    services["InspectManifest"] = pb.InspectManifestResponse(
+        reference="r/x:1", descriptor=MANIFEST, manifest=b'{"layers":[]}', config=b"{}"
+    )
+
+    document = json.loads(lns("image", "inspect", "r/x:1", "--format", "json").out)
+
+    assert document["composefs_digest"] == DIGEST
+    assert document["manifest"] == {"layers": []}
+    assert services.asked("Materialize")[0].manifest_digest == DIGEST
+
+
+def test_an_artifact_is_no_image(services: ScriptedServices, lns: Client) -> None:
+    pulled(services, "model", b"{}")
+
+    assert "the family model, not an image" in lns("image", "inspect", "r/x:1").err
+
+
+def test_an_image_is_exported_whole_or_not_at_all(
+    services: ScriptedServices, lns: Client, tmp_path: Path
+) -> None:
+    made(services)
+    services["ReadImageFile"] = [
+        images_pb.ReadImageFileResponse(data=b"one"),
+        images_pb.ReadImageFileResponse(data=b"two"),
+    ]
+    assert lns("image", "export", "r/x:1", "--dump", "-").out == "onetwo"
+    lns("image", "export", "r/x:1", "--image", "i.cfs")
+    assert (tmp_path / "i.cfs").read_bytes() == b"onetwo"
+
+    services["ReadImageFile"] = [
+        images_pb.ReadImageFileResponse(data=b"one"),
+        ArtifactInvalid("it broke"),
+    ]
+    assert lns("image", "export", "r/x:1", "--image", "j.cfs").code == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["i.cfs"]
+    assert lns("image", "export", "r/x:1").code == 1
+
+
+@pytest.mark.parametrize(("repaired", "code"), [(True, 0), (False, 1)])
+def test_damage_that_is_left_is_a_failure(
+    services: ScriptedServices, lns: Client, repaired: bool, code: int
+) -> None:
+    made(services)
+    services["VerifyImage"] = images_pb.VerifyImageResponse(
+        object_count=3, damages=[images_pb.Damage(path="/bin/x", repaired=repaired)]
+    )
+
+    result = lns("image", "verify", "r/x:1")
+
+    assert result.code == code
+    assert "/bin/x" in result.out
+    assert "1 damaged" in result.err
+
+
+def test_pruning_is_of_images_and_blobs(services: ScriptedServices, lns: Client) -> None:
+    services["PruneImages"] = images_pb.PruneImagesResponse(images=[DIGEST], freed_bytes=10**6)
+    services["PruneBlobs"] = pb.PruneBlobsResponse(digests=["sha256:b"], freed_bytes=2 * 10**6)
+
+    result = lns("image", "prune", "-f", "--dry-run")
+
+    assert result.out == f"{DIGEST}\nsha256:b\n"
+    assert "would free 3MB" in result.err
+    assert services.asked("PruneBlobs")[0].dry_run
+
+
+def test_families_are_listed_and_their_schemas_printed(
+    services: ScriptedServices, lns: Client
+) -> None:
+    services["ListArtifactTypes"] = pb.ListArtifactTypesResponse(
+        types=[pb.ArtifactType(slug="model", kind="Model", schema_json='{"a": 1}\n')]
+    )
+
+    assert "model    Model" in lns("types").out
+    assert json.loads(lns("types", "model").out) == {"a": 1}
+    assert ", ".join(SLUGS) in lns("types", "nonsense").err
+
+
+@pytest.mark.parametrize("slug", SLUGS)
+def test_a_starter_is_valid_and_replaces_nothing(lns: Client, tmp_path: Path, slug: str) -> None:
+    family = next(one for one in FAMILIES if one.slug == slug)
+
+    assert lns("init", slug).out == f"{slug}.yaml\n"
+    text = (tmp_path / f"{slug}.yaml").read_bytes()
+    assert parse_artifact(text, family).family is family
+    assert lns("init", slug).code == 1
+    assert lns("init", slug, "--force").code == 0
+    assert lns("init", slug, "-o", "-").out.encode() == text
+
+
+def test_a_document_is_validated_without_pushing(
+    services: ScriptedServices, lns: Client, tmp_path: Path
+) -> None:
+    (tmp_path / "m.yaml").write_text("x")
+    services["ValidateArtifact"] = pb.ValidateArtifactResponse(family="model", name="m")
+
+    assert lns("validate", "m.yaml").out == "m.yaml: model m is valid\n"
+    assert services.asked("PushArtifact") == []
+
+
+@pytest.mark.parametrize(
+    ("verdict", "code"),
+    [(vm_pb.HostCheck.VERDICT_WARNING, 0), (vm_pb.HostCheck.VERDICT_FAILED, 1)],
+)
+def test_the_doctor_says_what_to_do(
+    services: ScriptedServices,
+    lns: Client,
+    verdict: vm_pb.HostCheck.Verdict.ValueType,
+    code: int,
+) -> None:
+    check = vm_pb.HostCheck(name="kvm", verdict=verdict, detail="hangs", remedy="use another")
+    services["GetHost"] = vm_pb.GetHostResponse(checks=[check])
+    services["ListLogins"] = pb.ListLoginsResponse(logins=[pb.StoredLogin(registry="r.example")])
+
+    result = lns("doctor", NO_COLOR="1")
+
+    assert result.code == code
+    assert "kvm              hangs" in result.out
+    assert "→ use another" in result.out
+    assert "r.example" in result.out
+    assert "\x1b" not in result.out
+
+
+def test_the_doctor_says_when_no_service_answers(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    endpoints = [key for key in KEYS if key.startswith("endpoint-")]
+    variables = {
+        f"LNS_{key.upper().replace('-', '_')}": f"unix:{tmp_path}/nobody.sock" for key in endpoints
+    }
+
+    assert dispatch(["doctor"], {"HOME": str(tmp_path), **variables}) == 1
+    assert "failed   services" in capfd.readouterr().out
+
+
+def test_a_copy_is_between_references(services: ScriptedServices, lns: Client) -> None:
+    services["CopyManifest"] = [
+        pb.CopyManifestResponse(result=pb.PushImageResult(reference="b/x:1", descriptor=MANIFEST))
+    ]
+
+    result = lns("copy", "a/x:1", "b/x:1", "--platform", "linux/arm64")
+
+    assert result.out == f"{DIGEST}\n"
+    assert services.asked("CopyManifest")[0].platform.architecture == "arm64"

@@ -1,0 +1,354 @@
+import json
+import time
+from pathlib import Path
+
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from lns.types.v1 import run_plan_pb2
+from lns.vm.v1 import run_pb2
+from lns.vm.v1 import vm_service_pb2 as pb
+
+from services.chassis.status import to_status
+from services.core.errors import (
+    InUse,
+    RunStateConflict,
+    RunUnknown,
+    ServiceUnavailable,
+    Unimplemented,
+    VmFailed,
+)
+from tests.behaviour.cli.conftest import Client
+from tests.support.scripted_services import ScriptedServices
+
+State = run_pb2.Run.State
+ID = "0123456789abcdef" * 2
+
+
+def a_run(**fields: object) -> run_pb2.Run:
+    fields = {
+        "run_id": ID,
+        "name": "web",
+        "state": State.STATE_RUNNING,
+        "create_time": Timestamp(seconds=int(time.time()) - 90),
+        "start_time": Timestamp(seconds=int(time.time()) - 90),
+        "plan": run_plan_pb2.RunPlan(
+            argv=["serve"], source=run_plan_pb2.PlanSource(reference="r/images/web:1")
+        ),
+        **fields,
+    }
+    return run_pb2.Run(**fields)  # type: ignore[arg-type]  # the fields of the message
+
+
+def test_ps_is_a_table_of_every_page(services: ScriptedServices, lns: Client) -> None:
+    def page(request: pb.ListRunsRequest) -> pb.ListRunsResponse:
+        if request.page_token:
+            older = Timestamp(seconds=1)
+            return pb.ListRunsResponse(runs=[a_run(run_id="f" * 32, name="old", create_time=older)])
+        return pb.ListRunsResponse(runs=[a_run()], next_page_token="2")
+
+    services["ListRuns"] = page
+    result = lns("ps")
+
+    lines = [line.split("  ") for line in result.out.splitlines()]
+    assert [line[0] for line in lines] == ["ID", "0123456789ab", "ffffffffffff"]
+    assert "Up 1 minute" in result.out
+    assert "r/images/web:1" in result.out
+    assert [request.include_ended for request in services.asked("ListRuns")] == [False, False]
+
+
+@pytest.mark.parametrize(
+    ("flags", "out"),
+    [
+        (["-q"], "0123456789ab\n"),
+        (["-q", "--no-trunc"], f"{ID}\n"),
+        (["--format", "{{.Name}}/{{.State}}"], "web/running\n"),
+    ],
+)
+def test_ps_is_what_scripts_ask_for(
+    services: ScriptedServices, lns: Client, flags: list[str], out: str
+) -> None:
+    services["ListRuns"] = pb.ListRunsResponse(runs=[a_run()])
+
+    assert lns("ps", *flags).out == out
+
+
+def test_ps_as_json_has_whole_ids(services: ScriptedServices, lns: Client) -> None:
+    services["ListRuns"] = pb.ListRunsResponse(runs=[a_run()])
+
+    assert json.loads(lns("ps", "--format", "json").out)["id"] == ID
+
+
+def test_ps_filters_by_label_and_number(services: ScriptedServices, lns: Client) -> None:
+    services["ListRuns"] = pb.ListRunsResponse(runs=[a_run(), a_run(name="other")])
+
+    assert lns("ps", "-n", "1", "-q", "--filter", "label=a=b").out == "0123456789ab\n"
+    assert services.asked("ListRuns")[0].include_ended
+    assert dict(services.asked("ListRuns")[0].labels) == {"a": "b"}
+    assert lns("ps", "--filter", "name=x").code == 1
+
+
+def test_one_that_fails_keeps_no_other_from_being_done(
+    services: ScriptedServices, lns: Client
+) -> None:
+    def remove(request: pb.RemoveRunRequest) -> object:
+        if request.run == "gone":
+            return RunUnknown("there is no run gone")
+        return pb.RemoveRunResponse(run_id=ID)
+
+    services["RemoveRun"] = remove
+    result = lns("rm", "-f", "one", "gone", "two")
+
+    assert result.code == 1
+    assert result.out == "one\ntwo\n"
+    assert "cannot rm gone" in result.err
+    assert all(request.force for request in services.asked("RemoveRun"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "method", "request_"),
+    [
+        (["kill", "-s", "sigusr1", "web"], "KillRun", pb.KillRunRequest(run="web", signal="USR1")),
+        (["kill", "web"], "KillRun", pb.KillRunRequest(run="web", signal="KILL")),
+        (["pause", "web"], "PauseRun", pb.PauseRunRequest(run="web")),
+        (["resume", "web"], "ResumeRun", pb.ResumeRunRequest(run="web")),
+        (["start", "web"], "StartRun", pb.StartRunRequest(run="web")),
+        (["rename", "web", "net"], "RenameRun", pb.RenameRunRequest(run="web", name="net")),
+    ],
+)
+def test_a_command_is_one_call(
+    services: ScriptedServices, lns: Client, arguments: list[str], method: str, request_: object
+) -> None:
+    response = getattr(pb, f"{method}Response")()
+    services[method] = response
+
+    assert lns(*arguments).code == 0
+    assert services.asked(method) == [request_]
+
+
+def test_stop_waits_as_long_as_the_run_may_take(services: ScriptedServices, lns: Client) -> None:
+    services["GetRun"] = pb.GetRunResponse(run=a_run())
+    services["StopRun"] = pb.StopRunResponse(run=a_run(state=State.STATE_EXITED))
+
+    assert lns("stop", "web").out == "web\n"
+    assert not services.asked("StopRun")[0].HasField("timeout")
+    assert lns("stop", "-t", "0.5", "web").out == "web\n"
+    assert services.asked("StopRun")[1].timeout.ToMilliseconds() == 500
+
+
+def test_restart_starts_what_has_ended_and_stops_what_runs(
+    services: ScriptedServices, lns: Client
+) -> None:
+    services["StopRun"] = pb.StopRunResponse()
+    services["StartRun"] = pb.StartRunResponse()
+    services["GetRun"] = pb.GetRunResponse(run=a_run(state=State.STATE_EXITED))
+    lns("restart", "web")
+    assert services.asked("StopRun") == []
+
+    services["GetRun"] = pb.GetRunResponse(run=a_run())
+    lns("restart", "web")
+    assert len(services.asked("StopRun")) == 1
+    assert len(services.asked("StartRun")) == 2
+
+
+def test_wait_prints_the_exit_code_or_why_there_is_none(
+    services: ScriptedServices, lns: Client
+) -> None:
+    services["GetRun"] = pb.GetRunResponse(run=a_run())
+    ended = a_run(state=State.STATE_EXITED, exit=run_pb2.ExitStatus(code=5))
+    services["WatchRun"] = [
+        pb.WatchRunResponse(event=run_pb2.RunEvent(sequence=1, state_changed=ended))
+    ]
+    assert lns("wait", "web").out == "5\n"
+
+    failed = a_run(state=State.STATE_FAILED, error=to_status(VmFailed("QEMU ended")))
+    services["GetRun"] = pb.GetRunResponse(run=failed)
+    result = lns("wait", "web")
+    assert (result.code, result.out) == (1, "")
+    assert "QEMU ended" in result.err
+
+
+def test_logs_go_where_they_belong(services: ScriptedServices, lns: Client) -> None:
+    services["ReadLogs"] = [
+        pb.ReadLogsResponse(stream=pb.ReadLogsResponse.STREAM_STDOUT, data=b"out\n"),
+        pb.ReadLogsResponse(stream=pb.ReadLogsResponse.STREAM_STDERR, data=b"err\n"),
+    ]
+    result = lns("logs", "-f", "--tail", "5", "--since", "1h", "web")
+
+    assert (result.out, result.err) == ("out\n", "err\n")
+    request = services.asked("ReadLogs")[0]
+    assert request.follow
+    assert request.tail_lines == 5
+    assert 3500 < time.time() - request.since_time.seconds < 3700
+    assert not request.HasField("until_time")
+
+
+def test_logs_without_tail_are_all_of_them(services: ScriptedServices, lns: Client) -> None:
+    services["ReadLogs"] = []
+    lns("logs", "web")
+
+    assert not services.asked("ReadLogs")[0].HasField("tail_lines")
+
+
+def test_timestamps_begin_lines_also_across_pieces(services: ScriptedServices, lns: Client) -> None:
+    def piece(second: int, data: bytes) -> pb.ReadLogsResponse:
+        return pb.ReadLogsResponse(
+            stream=pb.ReadLogsResponse.STREAM_STDOUT, data=data, log_time=Timestamp(seconds=second)
+        )
+
+    services["ReadLogs"] = [piece(1, b"a\nb"), piece(2, b"c\n"), piece(3, b"d\n")]
+
+    assert lns("logs", "-t", "web").out == (
+        "1970-01-01T00:00:01Z a\n1970-01-01T00:00:01Z bc\n1970-01-01T00:00:03Z d\n"
+    )
+
+
+def test_stats_are_a_share_of_the_time_between_two_samples(
+    services: ScriptedServices, lns: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cli.commands.stats._INTERVAL_SECONDS", 0)
+    samples = iter([(0, 0), (10, 5)])
+
+    def sample(_: object) -> pb.GetStatsResponse:
+        wall, used = next(samples)
+        stats = run_pb2.RunStats(run_id=ID, name="web", memory_bytes=10**6, pids=3)
+        stats.sample_time.seconds = wall
+        stats.cpu_time.seconds = used
+        return pb.GetStatsResponse(stats=[stats])
+
+    services["GetStats"] = sample
+
+    assert lns("stats", "--no-stream", "--format", "{{.Cpu}} {{.Memory}}").out == "50.0% 1MB\n"
+
+
+def test_ports_are_published_and_listed(services: ScriptedServices, lns: Client) -> None:
+    services["PublishPort"] = pb.PublishPortResponse()
+    services["UnpublishPort"] = pb.UnpublishPortResponse()
+    port = run_plan_pb2.PortMapping(host_port=8080, container_port=80, protocol="tcp")
+    services["GetRun"] = pb.GetRunResponse(run=a_run(ports=[port]))
+
+    assert lns("port", "web", "-p", "8080:80", "--unpublish", "[::1]:9:9").out == (
+        "127.0.0.1:8080->80/tcp\n"
+    )
+    assert services.asked("PublishPort")[0].port == port
+    assert services.asked("UnpublishPort")[0].port.host_ip == "::1"
+    assert lns("port", "web", "-p", "70000:80").code == 1
+
+
+def test_files_are_copied_into_a_run(
+    services: ScriptedServices, lns: Client, tmp_path: Path
+) -> None:
+    services["CopyIn"] = pb.CopyInResponse(entry_count=1)
+    (tmp_path / "file").write_text("content")
+
+    assert lns("cp", str(tmp_path / "file"), "web:/srv/renamed").code == 0
+
+    steps = [request.WhichOneof("step") for request in services.asked("CopyIn")]
+    assert steps == ["header", "chunk", "commit"]
+    assert services.asked("CopyIn")[0].header.path == "/srv"
+    assert b"renamed" in services.asked("CopyIn")[1].chunk
+
+
+def test_files_that_a_run_sends_broken_are_refused(
+    services: ScriptedServices, lns: Client, tmp_path: Path
+) -> None:
+    services["CopyOut"] = [pb.CopyOutResponse(data=b"no archive" * 60)]
+
+    assert lns("cp", "web:/etc/hostname", str(tmp_path / "here")).code == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("places", [("a", "b"), ("r:/a", "r:/b"), ("r:relative", "b")])
+def test_a_copy_is_between_a_run_and_this_machine(lns: Client, places: tuple[str, str]) -> None:
+    assert lns("cp", *places).code == 1
+
+
+def test_inspect_tries_a_run_first_and_takes_a_reference_for_one(
+    services: ScriptedServices, lns: Client
+) -> None:
+    services["GetRun"] = pb.GetRunResponse(run=a_run())
+
+    assert json.loads(lns("inspect", "web").out)["run_id"] == ID
+    assert lns("inspect", "web", "--format", "{{.Plan.Source.Reference}}").out == "r/images/web:1\n"
+
+    services["GetRun"] = RunUnknown("there is no run none")
+    assert lns("inspect", "--type", "run", "none").code == 1
+    assert "not scripted" in lns("inspect", "none").err
+
+
+def test_volumes_are_made_listed_and_removed(services: ScriptedServices, lns: Client) -> None:
+    volumes = [
+        run_pb2.Volume(name="free", used_bytes=10**6),
+        run_pb2.Volume(name="used", run_ids=[ID], limit_bytes=10**9),
+        run_pb2.Volume(name="taken", used_bytes=10**6),
+    ]
+    services["CreateVolume"] = pb.CreateVolumeResponse(volume=volumes[0])
+    services["ListVolumes"] = pb.ListVolumesResponse(volumes=volumes)
+    services["RemoveVolume"] = lambda request: (
+        InUse("a run took it") if request.name == "taken" else pb.RemoveVolumeResponse()
+    )
+
+    assert lns("volume", "create", "free", "--size", "1g").out == "free\n"
+    assert services.asked("CreateVolume")[0].limit_bytes == 2**30
+    assert lns("volume", "ls", "-q").out == "free\nused\ntaken\n"
+    assert "1GB" in lns("volume", "ls").out
+    result = lns("volume", "prune", "-f")
+    assert (result.out, result.err) == ("free\n", "freed 1MB\n")
+
+
+def test_prune_says_what_went(services: ScriptedServices, lns: Client) -> None:
+    services["PruneRuns"] = pb.PruneRunsResponse(run_ids=[ID], freed_bytes=5 * 10**6)
+
+    result = lns("prune", "-f", "--volumes")
+
+    assert result.out == f"{ID}\n"
+    assert "freed 5MB" in result.err
+    assert services.asked("PruneRuns")[0].include_volumes
+
+
+def test_what_a_service_does_not_do_yet_is_said(services: ScriptedServices, lns: Client) -> None:
+    services["PauseRun"] = Unimplemented("pausing is not implemented yet")
+
+    result = lns("pause", "web")
+
+    assert result.code == 1
+    assert "pausing is not implemented yet" in result.err
+
+
+def test_a_call_that_may_be_repeated_survives_a_service_that_comes_back(
+    services: ScriptedServices, lns: Client
+) -> None:
+    answers = iter([ServiceUnavailable("restarting"), ServiceUnavailable("restarting")])
+    services["ListRuns"] = lambda _: next(answers, pb.ListRunsResponse(runs=[a_run()]))
+
+    assert lns("ps", "-q").out == "0123456789ab\n"
+
+
+def test_an_exec_carries_its_settings_and_its_exit_code(
+    services: ScriptedServices, lns: Client
+) -> None:
+    services["Attach"] = [
+        pb.AttachResponse(started=pb.Attached(run_id=ID, exec_id="1")),
+        pb.AttachResponse(stdout=b"out"),
+        pb.AttachResponse(stderr=b"err"),
+        pb.AttachResponse(exited=run_pb2.ExitStatus(code=9)),
+    ]
+
+    result = lns("exec", "-e", "A=1", "-u", "me", "-w", "/w", "web", "ls", "-l", "--debug")
+
+    assert (result.code, result.out, result.err) == (9, "out", "err")
+    start = services.asked("Attach")[0].start
+    assert start.run == "web"
+    assert list(start.exec.argv) == ["ls", "-l", "--debug"]
+    assert (start.exec.user, start.exec.workdir) == ("me", "/w")
+    assert [(one.name, one.value) for one in start.exec.env] == [("A", "1")]
+
+
+def test_an_exec_that_is_refused_is_a_failure_of_lns(
+    services: ScriptedServices, lns: Client
+) -> None:
+    services["Attach"] = lambda _: RunStateConflict("web does not run")
+
+    result = lns("exec", "web", "true")
+
+    assert result.code == 125
+    assert "web does not run" in result.err
