@@ -1,6 +1,7 @@
 """A registry gateway inside a test: its real server on a unix socket, and a stub to call it."""
 
 import contextlib
+from asyncio.subprocess import Process
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from services.chassis.settings import PeerSettings, ServerSettings
 from services.core.digest import Digest
 from services.registry_gateway.bootstrap import open_gateway
 from services.registry_gateway.settings import GatewaySettings
+from tests.support.processes import serving, started
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,3 +107,20 @@ async def run_gateway(home: Path, **settings: Any) -> AsyncIterator[RunningGatew
         )
         stub = rpc.RegistryServiceStub(channel)  # type: ignore[no-untyped-call]  # generated
         yield RunningGateway(stub=stub, home=home, settings=made)
+
+
+@contextlib.asynccontextmanager
+async def run_gateway_process(home: Path) -> AsyncIterator[tuple[Process, Any]]:
+    """A gateway process of its own, and a stub to call it."""
+    target = f"unix:{home}/gateway.sock"
+    environment = {
+        "LNS_HOME": str(home),
+        "HOME": str(home),
+        "LNS_SERVER__LISTEN": target,
+        "LNS_LOG__LEVEL": "warning",
+    }
+    peer = PeerSettings(target=target)
+    async with started("services.registry_gateway", environment=environment) as process:
+        await serving(peer)
+        async with open_channel(peer, pb.DESCRIPTOR) as channel:
+            yield process, rpc.RegistryServiceStub(channel)  # type: ignore[no-untyped-call]  # generated

@@ -11,18 +11,14 @@ from typing import Any
 
 import pytest
 from lns.registry.v1 import registry_service_pb2 as pb
-from lns.registry.v1 import registry_service_pb2_grpc as rpc
 
-from services.chassis.channel import open_channel
-from services.chassis.settings import PeerSettings
 from services.core import errors
 from services.core.digest import Digest
 from tests.support.eventually import eventually
 from tests.support.fault_proxy import FaultProxy, Kind, Match
 from tests.support.faults import Hold
-from tests.support.gateway import RunningGateway, run_gateway
+from tests.support.gateway import RunningGateway, run_gateway, run_gateway_process
 from tests.support.images import Built, build_image, build_index, random_bytes, upload
-from tests.support.processes import serving, started
 from tests.support.registry import RunningRegistry
 
 MIB = 1 << 20
@@ -427,23 +423,6 @@ async def test_a_pull_that_verifies_fetches_what_is_damaged_and_nothing_else(
 # Death
 
 
-@contextlib.asynccontextmanager
-async def gateway_process(home: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, Any]]:
-    """A gateway process of its own, and a stub to call it."""
-    target = f"unix:{home}/gateway.sock"
-    environment = {
-        "LNS_HOME": str(home),
-        "HOME": str(home),
-        "LNS_SERVER__LISTEN": target,
-        "LNS_LOG__LEVEL": "warning",
-    }
-    peer = PeerSettings(target=target)
-    async with started("services.registry_gateway", environment=environment) as process:
-        await serving(peer)
-        async with open_channel(peer, pb.DESCRIPTOR) as channel:
-            yield process, rpc.RegistryServiceStub(channel)
-
-
 async def drain(call: Any) -> list[Any]:
     return [event async for event in call]
 
@@ -459,7 +438,7 @@ async def test_a_pull_goes_on_after_the_gateway_was_killed(
     request = pb.PullRequest(reference=reference)
     part = short_directory / "blobs" / "ingest" / f"{Digest.of(big).hex}.part"
 
-    async with gateway_process(short_directory) as (process, stub):
+    async with run_gateway_process(short_directory) as (process, stub):
         pulling = asyncio.ensure_future(drain(stub.Pull(request)))
         await eventually(lambda: part.exists() and part.stat().st_size >= 4 * MIB)
         os.kill(process.pid, signal.SIGKILL)
@@ -468,7 +447,7 @@ async def test_a_pull_goes_on_after_the_gateway_was_killed(
     assert not (short_directory / "blobs" / "sha256" / Digest.of(big).hex).exists()
     there = part.stat().st_size
 
-    async with gateway_process(short_directory) as (_, stub):
+    async with run_gateway_process(short_directory) as (_, stub):
         events = await drain(stub.Pull(request))
 
     assert events[-1].result.manifest == built.raw
@@ -483,7 +462,7 @@ async def test_a_gateway_ends_on_sigterm_while_a_pull_hangs(
     hold = Hold()
     proxy.script(Match(method="GET", kind=Kind.BLOB), hold)
 
-    async with gateway_process(short_directory) as (process, stub):
+    async with run_gateway_process(short_directory) as (process, stub):
         pulling = asyncio.ensure_future(drain(stub.Pull(pb.PullRequest(reference=reference))))
         await asyncio.to_thread(hold.gate.wait_for)
         process.terminate()
