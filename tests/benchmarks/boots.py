@@ -25,8 +25,8 @@ from tests.benchmarks.harness import (
 )
 from tests.benchmarks.measure import shared_out_bytes
 from tests.benchmarks.podman import open_podman
+from tests.benchmarks.registries import run_registry
 from tests.benchmarks.workspace import new_folder
-from tests.support.registry import run_registry
 
 _CPUS = 1
 _MEMORY_MIB = 512

@@ -13,10 +13,10 @@ from tests.benchmarks import layouts, services
 from tests.benchmarks.harness import Comparison, Comparisons, Contender, Figure, Sample, Unavailable
 from tests.benchmarks.measure import measured_services, run_command
 from tests.benchmarks.podman import open_podman
+from tests.benchmarks.registries import run_registry
 from tests.benchmarks.services import Gateway, Materializer
 from tests.benchmarks.transfers import push_layout
 from tests.benchmarks.workspace import new_folder
-from tests.support.registry import run_registry
 
 MIB = 1 << 20
 _IMAGE_BYTES = 300_000_000

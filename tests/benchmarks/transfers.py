@@ -13,8 +13,9 @@ from tests.benchmarks import layouts, services
 from tests.benchmarks.harness import Comparison, Comparisons, Contender, Figure, Quantity, Sample
 from tests.benchmarks.layouts import Layout
 from tests.benchmarks.measure import measured_services, run_command
+from tests.benchmarks.registries import run_registry
 from tests.benchmarks.workspace import new_folder
-from tests.support.registry import RunningRegistry, remove_orphans, run_registry
+from tests.support.registry import RunningRegistry
 
 MIB = 1 << 20
 _ORAS = Path(__file__).with_name("peers") / "oras_transfer.py"
@@ -142,7 +143,6 @@ def _pull_with_lns(reference: str) -> Sample:
 @contextlib.contextmanager
 def _empty_registry() -> Iterator[str]:
     """Yields a reference in a registry that has nothing."""
-    remove_orphans()
     with run_registry() as registry:
         yield f"{registry.new_repository()}:v1"
 
