@@ -12,7 +12,7 @@ from tests.support.registry import RunningRegistry
 def run_registry() -> Iterator[RunningRegistry]:
     """`registry:2`, with the priority of this process.
 
-    So a run with `nice -n -15` on a busy machine favours all that takes part, not the clients alone.
+    So a run with `nice -n -15` on a busy machine favours all that takes part, not clients alone.
     """
     registries.remove_orphans()
     with registries.run_registry() as running:
