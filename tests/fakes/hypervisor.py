@@ -89,6 +89,8 @@ class FakeMachine:
         self._paused = False
         self._going = asyncio.Event()
         self._going.set()
+        # The agent writes whole frames; a quiet one leaves none half sent here.
+        self._between_frames = asyncio.Lock()
         self._tasks = {asyncio.create_task(self._from_agent())}
 
     @property
@@ -113,6 +115,13 @@ class FakeMachine:
             with contextlib.suppress(OSError):
                 self._host_side.shutdown(socket.SHUT_RDWR)
             self._host_side = None
+
+    async def forge(self, data: bytes) -> None:
+        """Sends bytes to the host as if the guest had, between two of its frames."""
+        async with self._between_frames:
+            if self._host_side is not None:
+                with contextlib.suppress(OSError):
+                    await asyncio.get_running_loop().sock_sendall(self._host_side, data)
 
     async def wait(self) -> None:
         await self._ended.wait()
@@ -153,9 +162,10 @@ class FakeMachine:
         loop = asyncio.get_running_loop()
         with contextlib.suppress(OSError):
             while data := await loop.sock_recv(self._agent_side, _CHUNK):
-                if self._host_side is not None:
-                    with contextlib.suppress(OSError):
-                        await loop.sock_sendall(self._host_side, data)
+                async with self._between_frames:
+                    if self._host_side is not None:
+                        with contextlib.suppress(OSError):
+                            await loop.sock_sendall(self._host_side, data)
         await self._end()
 
     async def _to_agent(self, relay: socket.socket) -> None:

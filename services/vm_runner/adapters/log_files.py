@@ -14,7 +14,9 @@ import contextlib
 import errno
 import os
 import struct
-from collections.abc import AsyncGenerator, Sequence
+from collections import deque
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from services.chassis.blocking import Blocking
@@ -81,16 +83,35 @@ class FileRunLog:
 
     async def append(self, chunks: Sequence[LogChunk]) -> None:
         """Appends pieces; waits for held readers before it gives up what they have not read."""
+        pieces = deque(piece for chunk in chunks for piece in self._split(chunk))
         async with self._lock:
-            end = await self._opened()
-            if end.offset >= self._segment_bytes:
-                end = LogPlace(end.segment + 1, 0)
-                await self._wait_for_readers(end.segment - _SEGMENTS + 1)
-            self._end = await self._blocking.run(self._write, end, chunks)
-            self._oldest = max(self._oldest, end.segment - _SEGMENTS + 1)
-            for chunk in chunks:
-                position = chunk.position + len(chunk.data)
-                self._progress[chunk.boot, chunk.stream] = (position, chunk.ended)
+            while pieces:
+                end = await self._opened()
+                if end.offset >= self._segment_bytes:
+                    end = LogPlace(end.segment + 1, 0)
+                    await self._wait_for_readers(end.segment - _SEGMENTS + 1)
+                batch = [pieces.popleft()]
+                size = end.offset + len(batch[0].data)
+                while pieces and size + len(pieces[0].data) <= self._segment_bytes:
+                    size += len(pieces[0].data)
+                    batch.append(pieces.popleft())
+                await self._append(end, batch)
+
+    def _split(self, chunk: LogChunk) -> Iterator[LogChunk]:
+        """Yields a piece of the log in parts of which no one exceeds a file by much."""
+        most = self._segment_bytes // 4
+        for at in range(0, max(1, len(chunk.data)), most):
+            data = chunk.data[at : at + most]
+            is_last = at + most >= len(chunk.data)
+            position = chunk.position + at
+            yield replace(chunk, data=data, position=position, ended=chunk.ended and is_last)
+
+    async def _append(self, end: LogPlace, batch: Sequence[LogChunk]) -> None:
+        self._end = await self._blocking.run(self._write, end, batch)
+        self._oldest = max(self._oldest, end.segment - _SEGMENTS + 1)
+        for chunk in batch:
+            position = chunk.position + len(chunk.data)
+            self._progress[chunk.boot, chunk.stream] = (position, chunk.ended)
         self._wake()
 
     async def progress(self, boot: int) -> dict[LogStream, tuple[int, bool]]:
