@@ -10,6 +10,7 @@ socket knows the process behind it. So a pid file that a crash left behind misle
 
 import contextlib
 import fcntl
+import json
 import os
 import select
 import signal
@@ -32,6 +33,7 @@ START_SECONDS = 60.0
 _POLL_SECONDS = 0.02
 _PEER = struct.Struct("3i")
 _LOG_LINES = 3
+_WORDS_CHARACTERS = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,10 +235,26 @@ def _wait_until_ready(
         if suite is not None and is_ready():
             return suite
         if process.poll() is not None and suite is None:
-            said = " / ".join(tail(files.log, _LOG_LINES))
+            said = _last_words(tail(files.log, _LOG_LINES))
             raise _not_started(f"their process ended with code {process.returncode}: {said}")
         time.sleep(_POLL_SECONDS)
     raise _not_started(f"they did not answer within {START_SECONDS:.0f} s")
+
+
+def _last_words(lines: Sequence[str]) -> str:
+    """Returns what a process said of its end, in one line: no stack trace reaches a user."""
+    for line in reversed(lines):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            return line[:_WORDS_CHARACTERS]
+        if isinstance(record, dict) and record.get("level") == "error":
+            if "message" in record:
+                return str(record["message"])[:_WORDS_CHARACTERS]
+            exceptions = record.get("exception")
+            kind = exceptions[0].get("exc_type") if exceptions else record.get("event")
+            return f"a defect of lns ({kind})"
+    return "it said nothing of why"
 
 
 def _not_started(why: str) -> ServiceUnavailable:
