@@ -202,9 +202,9 @@ int main(int count, char **arguments)
     if (options.user_namespace)
         map_user(pid);
     if (pid_file >= 0) {
-        char text[PID_FILE_SIZE + 1];
-        snprintf(text, sizeof text, "%-*d\n", PID_FILE_SIZE - 1, pid);
-        if (pwrite(pid_file, text, PID_FILE_SIZE, 0) != PID_FILE_SIZE)
+        char text[PID_FILE_SIZE];
+        int size = snprintf(text, sizeof text, "%d\n", pid);
+        if (pwrite(pid_file, text, (size_t)size, 0) != size || ftruncate(pid_file, size) < 0)
             fail("write %s", options.pid_file);
     }
     /* A pid belongs to one live process, and so does the user that is made from it. */
