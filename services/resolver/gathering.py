@@ -8,6 +8,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Final, TypeVar
 
 from services.core.artifacts.documents import Artifact, parse_artifact
@@ -32,6 +33,9 @@ INDEX_ROLE: Final = "index"
 
 _LARGE_DOCUMENT: Final = 16 * 1024
 """Bytes whose validation takes some ten milliseconds."""
+
+_parse_small = lru_cache(maxsize=1024)(parse_artifact)
+"""What takes most of a warm resolution is to validate documents that were valid before."""
 
 T = TypeVar("T")
 
@@ -231,7 +235,7 @@ async def read_component(
     if len(fetched.config) > _LARGE_DOCUMENT:
         artifact = await asyncio.to_thread(parse_artifact, fetched.config, family)
     else:
-        artifact = parse_artifact(fetched.config, family)
+        artifact = _parse_small(fetched.config, family)
     return Component(label=label, requested=requested, fetched=fetched, artifact=artifact)
 
 
