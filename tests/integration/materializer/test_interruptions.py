@@ -38,7 +38,8 @@ def one_layer_there(home: Path) -> bool:
 
 
 def composing(home: Path) -> bool:
-    return any((home / "materializer" / "work").glob("*/image.cfs"))
+    """The moment is short; who misses it kills right behind it."""
+    return any((home / "materializer" / "work").glob("*/image.cfs")) or image_there(home)
 
 
 def image_there(home: Path) -> bool:
