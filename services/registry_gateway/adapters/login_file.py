@@ -119,7 +119,9 @@ class LoginFile:
 
     def _read_bytes(self) -> bytes | None:
         try:
-            descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            # Without O_NONBLOCK a FIFO in its place would be waited for.
+            flags = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+            descriptor = os.open(self._path, flags)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -129,15 +131,19 @@ class LoginFile:
                     hint="name the file itself in LNS_REGISTRY_AUTH_PATH",
                 ) from error
             raise SettingsInvalid(f"{self._path} cannot be read: {error.strerror}") from error
-        with os.fdopen(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
-                raise SettingsInvalid(f"{self._path} is not a file of yours")
-            if status.st_mode & 0o077:
-                raise SettingsInvalid(
-                    f"{self._path} can be read by others", hint=f"chmod 600 {self._path}"
-                )
-            return file.read(_MAX_BYTES)
+        try:
+            self._check_owner(os.fstat(descriptor))
+            return os.read(descriptor, _MAX_BYTES)
+        finally:
+            os.close(descriptor)
+
+    def _check_owner(self, status: os.stat_result) -> None:
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
+            raise SettingsInvalid(f"{self._path} is not a file of yours")
+        if status.st_mode & 0o077:
+            raise SettingsInvalid(
+                f"{self._path} can be read by others", hint=f"chmod 600 {self._path}"
+            )
 
 
 def _is_entry(entry: object) -> bool:

@@ -1,0 +1,54 @@
+"""The first source that knows a registry answers; answers are kept for seconds."""
+
+from services.registry_gateway.adapters.credential_chain import CredentialChain
+from services.registry_gateway.login_ports import Credential
+
+
+class Source:
+    """Counts how often it is asked."""
+
+    def __init__(self, **known: str) -> None:
+        self.known = known
+        self.asked = 0
+
+    def find(self, host: str) -> Credential | None:
+        self.asked += 1
+        secret = self.known.get(host)
+        return Credential(username="me", secret=secret) if secret else None
+
+
+def secret(chain: CredentialChain, host: str) -> str | None:
+    found = chain.find(host)
+    return found and found.secret
+
+
+def test_sources_are_asked_in_order() -> None:
+    chain = CredentialChain([Source(a="1"), Source(a="2", b="3"), Source(c="4")])
+
+    assert [secret(chain, host) for host in "abcd"] == ["1", "3", "4", None]
+
+
+def test_an_answer_is_kept_for_a_moment_also_if_it_is_none() -> None:
+    now = 0.0
+    source = Source(a="1")
+    chain = CredentialChain([source], clock=lambda: now)
+
+    for host in ("a", "a", "x", "x"):
+        chain.find(host)
+    assert source.asked == 2
+    source.known["x"] = "2"
+    now = 14.9
+    assert secret(chain, "x") is None
+    now = 15.0
+    assert secret(chain, "x") == "2"
+
+
+def test_a_login_shows_at_once() -> None:
+    source = Source()
+    chain = CredentialChain([source], clock=lambda: 0.0)
+    assert secret(chain, "a") is None
+    source.known["a"] = "1"
+
+    chain.forget("a")
+
+    assert secret(chain, "a") == "1"
