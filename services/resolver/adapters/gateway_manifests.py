@@ -55,6 +55,11 @@ class GatewayManifests:
         if isinstance(manifest, Index):
             raise RegistryProtocol(f"{reference}: an index led to another index, not to a manifest")
         _verify(response, manifest, descriptor)
+        _, at, digest = reference.partition("@")
+        if at and root.digest != digest:
+            raise ContentCorrupt(
+                f"{reference} was answered with {root.digest}", metadata={"digest": root.digest}
+            )
         return FetchedManifest(
             reference=response.reference,
             repository=response.repository,

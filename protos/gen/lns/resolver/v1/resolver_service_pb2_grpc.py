@@ -60,9 +60,10 @@ class ResolverServiceServicer:
         """Resolves a reference, with what the command line says, into one plan for each agent.
 
         Fails closed and whole: every problem is one violation of one PLAN_INVALID, each naming its component.
-        Errors: PLAN_INVALID, REFERENCE_INVALID, ARTIFACT_TYPE_UNSUPPORTED (the reference itself cannot be run),
-        MANIFEST_UNKNOWN (the reference itself), REGISTRY_UNAUTHENTICATED, REGISTRY_UNAVAILABLE, SERVICE_UNAVAILABLE (with
-        RetryInfo).
+        Errors: PLAN_INVALID, REFERENCE_INVALID, ARTIFACT_TYPE_UNSUPPORTED (the reference itself cannot be run), any error
+        of the gateway's GetManifest about the reference itself, REGISTRY_UNAVAILABLE or TOO_MANY_REQUESTS (with RetryInfo:
+        nothing is wrong with the plan but that registries do not answer now), SERVICE_UNAVAILABLE (with RetryInfo: the
+        gateway is gone), REQUEST_INVALID (no target, not a lock, a lock for another platform, no command without an image).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

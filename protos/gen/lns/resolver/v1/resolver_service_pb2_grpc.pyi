@@ -20,9 +20,10 @@ class ResolverServiceStub:
     """Resolves a reference, with what the command line says, into one plan for each agent.
 
     Fails closed and whole: every problem is one violation of one PLAN_INVALID, each naming its component.
-    Errors: PLAN_INVALID, REFERENCE_INVALID, ARTIFACT_TYPE_UNSUPPORTED (the reference itself cannot be run),
-    MANIFEST_UNKNOWN (the reference itself), REGISTRY_UNAUTHENTICATED, REGISTRY_UNAVAILABLE, SERVICE_UNAVAILABLE (with
-    RetryInfo).
+    Errors: PLAN_INVALID, REFERENCE_INVALID, ARTIFACT_TYPE_UNSUPPORTED (the reference itself cannot be run), any error
+    of the gateway's GetManifest about the reference itself, REGISTRY_UNAVAILABLE or TOO_MANY_REQUESTS (with RetryInfo:
+    nothing is wrong with the plan but that registries do not answer now), SERVICE_UNAVAILABLE (with RetryInfo: the
+    gateway is gone), REQUEST_INVALID (no target, not a lock, a lock for another platform, no command without an image).
     """
     Lock: _aio.UnaryUnaryMultiCallable[_resolver_service_pb2.LockRequest, _resolver_service_pb2.LockResponse]
     """Resolves a reference and returns the pinned closure of its plans as the text of a lock file.
@@ -47,9 +48,10 @@ class ResolverServiceServicer(metaclass=_abc_1.ABCMeta):
         """Resolves a reference, with what the command line says, into one plan for each agent.
 
         Fails closed and whole: every problem is one violation of one PLAN_INVALID, each naming its component.
-        Errors: PLAN_INVALID, REFERENCE_INVALID, ARTIFACT_TYPE_UNSUPPORTED (the reference itself cannot be run),
-        MANIFEST_UNKNOWN (the reference itself), REGISTRY_UNAUTHENTICATED, REGISTRY_UNAVAILABLE, SERVICE_UNAVAILABLE (with
-        RetryInfo).
+        Errors: PLAN_INVALID, REFERENCE_INVALID, ARTIFACT_TYPE_UNSUPPORTED (the reference itself cannot be run), any error
+        of the gateway's GetManifest about the reference itself, REGISTRY_UNAVAILABLE or TOO_MANY_REQUESTS (with RetryInfo:
+        nothing is wrong with the plan but that registries do not answer now), SERVICE_UNAVAILABLE (with RetryInfo: the
+        gateway is gone), REQUEST_INVALID (no target, not a lock, a lock for another platform, no command without an image).
         """
 
     @_abc_1.abstractmethod
