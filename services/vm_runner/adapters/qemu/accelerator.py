@@ -114,8 +114,17 @@ class AcceleratorChoice:
             memory_mib=_PROBE_MEMORY_MIB,
             disks=(),
         )
-        began = time.monotonic()
-        machine = await start(spec, Accelerator.KVM)
+        try:
+            began = time.monotonic()
+            machine = await start(spec, Accelerator.KVM)
+            try:
+                return await self._answer(machine, began)
+            finally:
+                await machine.kill()
+        finally:
+            shutil.rmtree(directory, ignore_errors=True)
+
+    async def _answer(self, machine: Machine, began: float) -> Finding:
         try:
             connection = await machine.connect()
             async with open_session(connection, answer_seconds=self._probe_seconds):
@@ -127,9 +136,6 @@ class AcceleratorChoice:
         except LnsError as error:
             said = (await machine.diagnose()).splitlines() or [error.message]
             return _emulation(f"{self._device} is there, but no guest runs: {said[-1]}")
-        finally:
-            await machine.kill()
-            shutil.rmtree(directory, ignore_errors=True)
 
     def _path(self) -> Path:
         return self._directory / "accelerator.json"
