@@ -28,6 +28,7 @@ from services.vm_runner.adapters.qemu.accelerator import AcceleratorChoice
 from services.vm_runner.adapters.qemu.command_line import Accelerator, Architecture
 from services.vm_runner.adapters.qemu.hypervisor import QemuHypervisor
 from services.vm_runner.adapters.run_files import RunFiles
+from services.vm_runner.adapters.tcp_listeners import TcpListeners
 from services.vm_runner.host import AcceleratorReport, ConfinementReport, Host
 from services.vm_runner.runner import Runner
 from services.vm_runner.servicer import VmServicer
@@ -94,6 +95,7 @@ async def open_vm_runner(home: Path, own: VmSettings) -> AsyncIterator[Service]:
                 stall_seconds=own.stall_time,
             ),
             disks=Ext4Images(),
+            listeners=TcpListeners(),
             limits=own.limits(),
         )
         runner = Runner(surroundings)

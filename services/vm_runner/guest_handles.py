@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from services.core.errors import GuestUnreachable
@@ -81,7 +81,7 @@ class GuestStream:
         self._session.channel.acknowledge(self.id, size, ended=ended)
         self._session.wake()
 
-    async def read_chunks(self) -> AsyncIterator[bytes]:
+    async def read_chunks(self) -> AsyncGenerator[bytes, None]:
         """Yields what comes until the end; a chunk is acknowledged when the next one is asked for.
 
         Raises:

@@ -74,6 +74,7 @@ def starting(run: Run, *, restarted: bool = False) -> Run:
         end_time=None,
         exit=None,
         failure=None,
+        ports=(),
         stop_requested=False,
         vmm_pid=0,
         oom_kills=0,

@@ -1,5 +1,6 @@
 """What vm_runner needs from outside, as interfaces."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -30,6 +31,67 @@ class ByteChannel(Protocol):
 
     async def close(self) -> None:
         """Closes it; never raises."""
+        ...
+
+
+class ClientConnection(Protocol):
+    """A client's connection to a published port."""
+
+    async def read(self, most: int) -> bytes:
+        """Waits for bytes; empty at the end.
+
+        Raises:
+            OSError: it broke.
+        """
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """Writes everything, at the client's pace.
+
+        Raises:
+            OSError: it broke.
+        """
+        ...
+
+    def end(self) -> None:
+        """Says that nothing more follows; reading goes on."""
+        ...
+
+    def abort(self) -> None:
+        """Closes it, now; never raises."""
+        ...
+
+
+class Listener(Protocol):
+    """A port of the host that is listened at."""
+
+    @property
+    def port(self) -> int:
+        """The port's number."""
+        ...
+
+    async def close(self) -> None:
+        """Stops listening; connections that stand go on."""
+        ...
+
+
+class PortListeners(Protocol):
+    """Ports of the host."""
+
+    async def listen(
+        self, ip: str, port: int, serve: Callable[[ClientConnection], Awaitable[None]]
+    ) -> Listener:
+        """Listens at an address; each connection is served by a task of its own.
+
+        Args:
+            ip: an address of this machine.
+            port: 0 picks a free one.
+            serve: called with each connection.
+
+        Raises:
+            InUse: somebody listens there, or this user may not.
+            RequestInvalid: it is no address of this machine.
+        """
         ...
 
 

@@ -15,12 +15,14 @@ import structlog
 
 from services.chassis import context
 from services.core.errors import GuestUnreachable, Internal, LnsError
+from services.core.run_plan import PortMapping
 from services.vm_runner import lifecycle
 from services.vm_runner.boot import Boot, first_error
 from services.vm_runner.guest_handles import GuestProcess
 from services.vm_runner.guest_session import GuestSession
 from services.vm_runner.history import History
 from services.vm_runner.ports import Machine, MachineUsage
+from services.vm_runner.published_ports import PublishedPorts
 from services.vm_runner.runs import Failure, Run, RunEvent, RunState, RunUsage
 from services.vm_runner.surroundings import Surroundings
 
@@ -44,6 +46,7 @@ class RunLife:
         self.log = surroundings.logs.open(run)
         self._around = surroundings
         self._on_ended = on_ended
+        self.ports = PublishedPorts(self, surroundings.listeners)
         self._boot: Boot | None = None
         self._task: asyncio.Task[None] | None = None
         self._saving = asyncio.Lock()
@@ -58,15 +61,45 @@ class RunLife:
 
         Raises:
             RunStateConflict: it is alive.
+            InUse: a port of the host that it publishes cannot be had.
             CapacityExhausted: it cannot be recorded.
         """
         await self.settle()
-        await self.update(lifecycle.starting(self.run, restarted=restarted))
+        run = lifecycle.starting(self.run, restarted=restarted)
+        await self.ports.publish_all(run.plan.ports)
+        try:
+            await self.update(replace(run, ports=self.ports.mappings))
+        except LnsError:
+            await self.ports.close()
+            raise
         self._spawn(self._live(None))
 
-    def adopt(self, machine: Machine) -> None:
+    async def adopt(self, machine: Machine) -> None:
         """Takes a run over that an earlier process recorded as alive, with its microVM."""
+        for mapping in self.run.ports:
+            try:
+                await self.ports.publish(mapping)
+            except LnsError as error:
+                self.notice(f"{error.message}: it is published no longer")
+        self.run = replace(self.run, ports=self.ports.mappings)
         self._spawn(self._live(machine))
+
+    async def publish(self, wanted: PortMapping) -> PortMapping:
+        """Publishes a port of a live run.
+
+        Raises:
+            RunStateConflict: it is not alive.
+            InUse: the host's port cannot be had.
+        """
+        lifecycle.require(self.run, *lifecycle.LIVE, to="publish a port of")
+        mapping = await self.ports.publish(wanted)
+        await self.update(replace(self.run, ports=self.ports.mappings))
+        return mapping
+
+    async def unpublish(self, mapping: PortMapping) -> None:
+        """Takes a published port back, if it is one."""
+        await self.ports.unpublish(mapping)
+        await self.update(replace(self.run, ports=self.ports.mappings))
 
     def finish(self, machine: Machine) -> None:
         """Ends a microVM that an earlier process left behind after it had recorded the end."""
@@ -95,6 +128,7 @@ class RunLife:
             self._task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
+        await self.ports.close()
 
     # ---- the record ----
 
@@ -225,6 +259,7 @@ class RunLife:
             finally:
                 self._boot = None
                 self.log.close()
+                await self.ports.close()
         await self._on_ended(self)
 
     async def _live_through_restarts(self, machine: Machine | None) -> None:

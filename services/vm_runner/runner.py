@@ -63,7 +63,7 @@ class Runner:
             return
         if machine is not None:
             log.info("run_adopted", run_id=life.run.run_id, pid=machine.pid)
-            life.adopt(machine)
+            await life.adopt(machine)
             return
         failure = Failure.of(
             VmFailed(
@@ -123,7 +123,11 @@ class Runner:
                 raise
             life = self._add(run)
         if start:
-            await life.start()
+            try:
+                await life.start()
+            except LnsError:  # a port that is taken: what was not accepted is not recorded
+                await self._forget(life)
+                raise
         return life.run
 
     async def start(self, text: str) -> Run:
@@ -334,8 +338,6 @@ def _check(plan: RunPlan, options: RunOptions, image_digest: str) -> None:
         raise Unimplemented("runs with a workflow are not implemented: its steps would be ignored")
     if plan.volumes:
         raise Unimplemented("volumes are not implemented yet")
-    if plan.ports:
-        raise Unimplemented("published ports are not implemented yet")
 
 
 def _now() -> datetime:

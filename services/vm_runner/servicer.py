@@ -9,6 +9,7 @@ from lns.vm.v1 import vm_service_pb2 as pb
 from lns.vm.v1 import vm_service_pb2_grpc as rpc
 
 from services.chassis import run_plan_messages
+from services.chassis.messages import format_port, parse_port
 from services.chassis.streams import check_chunk
 from services.core.errors import RequestInvalid, Unimplemented
 from services.vm_runner import log_query, messages
@@ -203,14 +204,17 @@ class VmServicer(rpc.VmServiceServicer):
     async def PublishPort(
         self, request: pb.PublishPortRequest, context: Any
     ) -> pb.PublishPortResponse:
-        """Not there yet."""
-        raise Unimplemented("publishing ports of live runs is not implemented yet")
+        """Publishes a port of a live run."""
+        wanted = parse_port(request.port)
+        mapping = await self._runner.find(request.run).publish(wanted)
+        return pb.PublishPortResponse(port=format_port(mapping))
 
     async def UnpublishPort(
         self, request: pb.UnpublishPortRequest, context: Any
     ) -> pb.UnpublishPortResponse:
-        """Not there yet."""
-        raise Unimplemented("publishing ports of live runs is not implemented yet")
+        """Takes a published port back."""
+        await self._runner.find(request.run).unpublish(parse_port(request.port))
+        return pb.UnpublishPortResponse()
 
     async def CreateVolume(
         self, request: pb.CreateVolumeRequest, context: Any

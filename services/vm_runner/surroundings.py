@@ -2,7 +2,14 @@
 
 from dataclasses import dataclass
 
-from services.vm_runner.ports import DiskMaker, Hypervisor, ImageSource, LogStorage, RunStore
+from services.vm_runner.ports import (
+    DiskMaker,
+    Hypervisor,
+    ImageSource,
+    LogStorage,
+    PortListeners,
+    RunStore,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,4 +38,5 @@ class Surroundings:
     store: RunStore
     logs: LogStorage
     disks: DiskMaker
+    listeners: PortListeners
     limits: RunnerLimits

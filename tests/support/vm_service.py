@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lns.types.v1 import run_plan_pb2
 from lns.vm.v1 import run_pb2, vm_service_pb2, vm_service_pb2_grpc
 
 from services.chassis import run_plan_messages
@@ -16,6 +17,7 @@ from services.chassis.settings import PeerSettings, ServerSettings
 from services.core.errors import LnsError
 from services.vm_runner.adapters.log_files import LogFiles
 from services.vm_runner.adapters.run_files import RunFiles
+from services.vm_runner.adapters.tcp_listeners import TcpListeners
 from services.vm_runner.runner import Runner
 from services.vm_runner.servicer import VmServicer
 from services.vm_runner.surroundings import RunnerLimits, Surroundings
@@ -75,6 +77,7 @@ async def vm_service(world: VmWorld) -> AsyncIterator["VmClient"]:
                 stall_seconds=world.stall_seconds,
             ),
             disks=world.disks,
+            listeners=TcpListeners(),
             limits=world.limits,
         )
         runner = world.runner = Runner(surroundings)
@@ -110,9 +113,11 @@ class VmClient:
         request_id: str = "",
         digest: str = DIGEST,
         labels: dict[str, str] | None = None,
+        ports: Sequence[run_plan_pb2.PortMapping] = (),
     ) -> run_pb2.Run:
         plan = run_plan_messages.format_run_plan(a_plan(*argv))
         plan.labels.update(labels or {})
+        plan.ports.extend(ports)
         response = await self.stub.CreateRun(
             pb.CreateRunRequest(
                 request_id=request_id or secrets.token_hex(8),
@@ -178,7 +183,9 @@ class VmClient:
 class Terminal:
     """One call of Attach."""
 
-    def __init__(self, stub: "vm_service_pb2_grpc.VmServiceAsyncStub", start: pb.AttachStart) -> None:
+    def __init__(
+        self, stub: "vm_service_pb2_grpc.VmServiceAsyncStub", start: pb.AttachStart
+    ) -> None:
         self._call = stub.Attach()
         self._start = start
 

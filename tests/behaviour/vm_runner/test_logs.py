@@ -1,7 +1,5 @@
 """What a run wrote, from disk."""
 
-import asyncio
-
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from lns.vm.v1 import run_pb2, vm_service_pb2
@@ -74,12 +72,12 @@ async def test_a_follower_may_begin_with_the_last_lines(vm: VmClient) -> None:
     )
     async with vm.attach(pb.AttachStart(run=run.run_id, stdin=True, replay=True)) as terminal:
         await terminal.until(b"two\n")
-        following = asyncio.create_task(vm.logs(run.run_id, follow=True, tail_lines=1))
-        await asyncio.sleep(0)
+        request = pb.ReadLogsRequest(run=run.run_id, follow=True, tail_lines=1)
+        following = vm.stub.ReadLogs(request)
+        assert (await following.read()).data == b"two\n"
         await terminal.send(stdin=b"\n")
-        await terminal.rest()
 
-    assert await following == b"two\nthree\n"
+    assert [piece.data async for piece in following] == [b"three\n"]
 
 
 async def test_the_log_is_bounded_and_keeps_the_end(world: VmWorld) -> None:
