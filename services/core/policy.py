@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
+from itertools import islice
 from typing import Any, Final
 
 from services.core.errors import LimitExceeded, RequestInvalid
@@ -18,6 +19,8 @@ from services.core.route_match import RouteMatch, path_matches
 from services.core.run_plan import Policy, PolicyRoute, PolicyRule, Verdict
 
 MAX_ROUTES: Final = 4096
+_MAX_PAIRS: Final = 250_000
+"""Pairs of routes that a merge looks at; a second's work."""
 
 _STRICTNESS: Final = {Verdict.ALLOW: 0, Verdict.ASK: 1, Verdict.DENY: 2}
 
@@ -108,7 +111,8 @@ def merge_policies(policies: Sequence[Policy]) -> Policy:
     is left out, so that the merged policy is never laxer than its parts.
 
     Raises:
-        LimitExceeded: the merged policy would have more than `MAX_ROUTES` routes.
+        LimitExceeded: the merged policy would have more than `MAX_ROUTES` routes, or too many pairs
+            of routes overlap.
         RequestInvalid: the `match` of a route cannot be understood.
     """
     return reduce(_merge, policies) if policies else Policy()
@@ -137,10 +141,20 @@ def _unique(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def _merge(one: Policy, two: Policy) -> Policy:
+    routes = tuple(islice(_merge_routes(one.routes, two.routes), MAX_ROUTES + 1))
+    if len(routes) > MAX_ROUTES:
+        raise _too_large()
     return Policy(
         default_verdict=strictest(one.default_verdict, two.default_verdict),
-        routes=tuple(_merge_routes(one.routes, two.routes)),
+        routes=routes,
         integrations=_unique((*one.integrations, *two.integrations)),
+    )
+
+
+def _too_large() -> LimitExceeded:
+    return LimitExceeded(
+        f"the policies cannot be merged into at most {MAX_ROUTES} routes",
+        hint="use fewer or simpler policies",
     )
 
 
@@ -157,26 +171,23 @@ def _merge_routes(
     right = [RouteMatch.parse(route.match) for route in twos]
     index = _Index(right)
     covered: set[int] = set()
-    count = 0
+    pairs = 0
     for route, match in zip(ones, left, strict=True):
         is_covered = False
-        for position in index.candidates(match):
+        candidates = index.candidates(match)
+        pairs += len(candidates)
+        if pairs > _MAX_PAIRS:
+            raise _too_large()
+        for position in candidates:
             both = match.intersect(right[position])
             if both is None:
                 continue
             yield _combine(route, twos[position], both)
-            count += 1
             is_covered = is_covered or both == match
             if both == right[position]:
                 covered.add(position)
-            if count > MAX_ROUTES:
-                raise LimitExceeded(
-                    f"the policies merge into more than {MAX_ROUTES} routes",
-                    hint="use fewer or simpler policies",
-                )
         if not is_covered:
             yield route
-            count += 1
     yield from (route for position, route in enumerate(twos) if position not in covered)
 
 

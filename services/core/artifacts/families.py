@@ -71,9 +71,7 @@ class Family:
         return self.default_mount.replace("<name>", name)
 
 
-AGENT: Final = Family(
-    slug="agent", kind="Agent", path_segment="agents", layer=Layer.RUNTIME
-)  # fmt: skip
+AGENT: Final = Family(slug="agent", kind="Agent", path_segment="agents", layer=Layer.RUNTIME)
 BUNDLE: Final = Family(
     slug="bundle", kind="AgentSystem", path_segment="bundles", layer=Layer.RUNTIME
 )

@@ -167,6 +167,24 @@ def test_policies_that_multiply_are_refused() -> None:
         merge_policies([one, two])
 
 
+def test_policies_that_add_up_are_refused_too() -> None:
+    policies = [
+        Policy(routes=tuple(route(f"h{n}.p{p}.example", ALLOW) for n in range(3000)))
+        for p in range(2)
+    ]
+
+    with pytest.raises(LimitExceeded, match=str(MAX_ROUTES)):
+        merge_policies(policies)
+
+
+def test_policies_that_are_too_much_work_are_refused_at_once() -> None:
+    one = Policy(routes=tuple(route(f"10.0.{n // 256}.{n % 256}", ALLOW) for n in range(2000)))
+    two = Policy(routes=tuple(route(f"10.1.{n // 256}.{n % 256}", ALLOW) for n in range(2000)))
+
+    with pytest.raises(LimitExceeded):
+        merge_policies([one, two])
+
+
 def test_large_disjoint_policies_merge_in_linear_time() -> None:
     policies = [
         Policy(routes=tuple(route(f"h{n}.p{p}.example", ALLOW) for n in range(60)))
