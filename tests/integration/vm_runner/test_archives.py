@@ -55,6 +55,10 @@ def target_of(link: Path) -> Path:
     return link.readlink()
 
 
+def names_in(directory: Path) -> list[str]:
+    return sorted(path.name for path in directory.iterdir())
+
+
 async def test_a_packed_tree_reads_as_any_other_archive(tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     (tree / LONG).mkdir(parents=True)
@@ -104,7 +108,7 @@ async def test_an_archive_is_unpacked_and_counted(tmp_path: Path, form: int) -> 
 
     assert (code, printed, said) == (0, b"7\n", "")
     assert (tmp_path / "dir/file").read_bytes() == b"x" * 100_000
-    assert os.path.samefile(tmp_path / "dir/hard", tmp_path / "dir/file")
+    assert (tmp_path / "dir/hard").stat().st_ino == (tmp_path / "dir/file").stat().st_ino
     assert target_of(tmp_path / "dir/soft") == Path("/anywhere")
     assert (tmp_path / "old").read_text() == "new"
     assert (tmp_path / ("p" * 90) / ("q" * 90)).read_text() == "long"
@@ -135,5 +139,5 @@ async def test_a_hostile_archive_reaches_nothing_outside(tmp_path: Path, data: b
     assert (code, printed) == (1, b"")
     assert said.endswith("\n")
     assert said.count("\n") == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["inside", "secret"]
+    assert names_in(tmp_path) == ["inside", "secret"]
     assert (tmp_path / "secret").stat().st_nlink == 1
