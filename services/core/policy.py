@@ -22,6 +22,8 @@ MAX_ROUTES: Final = 4096
 _MAX_PAIRS: Final = 250_000
 """Pairs of routes that a merge looks at; a second's work."""
 
+_Parsed = tuple[PolicyRoute, RouteMatch]
+
 _STRICTNESS: Final = {Verdict.ALLOW: 0, Verdict.ASK: 1, Verdict.DENY: 2}
 
 
@@ -115,7 +117,16 @@ def merge_policies(policies: Sequence[Policy]) -> Policy:
             of routes overlap.
         RequestInvalid: the `match` of a route cannot be understood.
     """
-    return reduce(_merge, policies) if policies else Policy()
+    if not policies:
+        return Policy()
+    parsed = [
+        [(route, RouteMatch.parse(route.match)) for route in policy.routes] for policy in policies
+    ]
+    return Policy(
+        default_verdict=strictest(*(policy.default_verdict for policy in policies)),
+        routes=tuple(route for route, _ in reduce(_merge, parsed)),
+        integrations=_unique(name for policy in policies for name in policy.integrations),
+    )
 
 
 def strictest(*verdicts: Verdict) -> Verdict:
@@ -140,15 +151,41 @@ def _unique(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _merge(one: Policy, two: Policy) -> Policy:
-    routes = tuple(islice(_merge_routes(one.routes, two.routes), MAX_ROUTES + 1))
-    if len(routes) > MAX_ROUTES:
+def _merge(ones: list[_Parsed], twos: list[_Parsed]) -> list[_Parsed]:
+    merged = list(islice(_iter_merged(ones, twos), MAX_ROUTES + 1))
+    if len(merged) > MAX_ROUTES:
         raise _too_large()
-    return Policy(
-        default_verdict=strictest(one.default_verdict, two.default_verdict),
-        routes=routes,
-        integrations=_unique((*one.integrations, *two.integrations)),
-    )
+    return merged
+
+
+def _iter_merged(ones: list[_Parsed], twos: list[_Parsed]) -> Iterator[_Parsed]:
+    """Yields the routes of all connections that two lists match, and of those that one matches.
+
+    A connection whose first matches are `ones[i]` and `twos[j]` must meet their combination first.
+    It can only be matched by combinations of later ones besides, so any order that puts (i, j)
+    before all (i' ≥ i, j' ≥ j) will do; "no match" is the last of each list.
+    """
+    index = _Index([match for _, match in twos])
+    covered: set[int] = set()
+    pairs = 0
+    for route, match in ones:
+        is_covered = False
+        candidates = index.candidates(match)
+        pairs += len(candidates)
+        if pairs > _MAX_PAIRS:
+            raise _too_large()
+        for position in candidates:
+            other, other_match = twos[position]
+            both = match.intersect(other_match)
+            if both is None:
+                continue
+            yield _combine(route, other, both), both
+            is_covered = is_covered or both == match
+            if both == other_match:
+                covered.add(position)
+        if not is_covered:
+            yield route, match
+    yield from (entry for position, entry in enumerate(twos) if position not in covered)
 
 
 def _too_large() -> LimitExceeded:
@@ -156,39 +193,6 @@ def _too_large() -> LimitExceeded:
         f"the policies cannot be merged into at most {MAX_ROUTES} routes",
         hint="use fewer or simpler policies",
     )
-
-
-def _merge_routes(
-    ones: Sequence[PolicyRoute], twos: Sequence[PolicyRoute]
-) -> Iterator[PolicyRoute]:
-    """Yields the routes of all connections that two lists match, and of those that one matches.
-
-    A connection whose first matches are `ones[i]` and `twos[j]` must meet their combination first.
-    It can only be matched by combinations of later ones besides, so any order that puts (i, j)
-    before all (i' ≥ i, j' ≥ j) will do; "no match" is the last of each list.
-    """
-    left = [RouteMatch.parse(route.match) for route in ones]
-    right = [RouteMatch.parse(route.match) for route in twos]
-    index = _Index(right)
-    covered: set[int] = set()
-    pairs = 0
-    for route, match in zip(ones, left, strict=True):
-        is_covered = False
-        candidates = index.candidates(match)
-        pairs += len(candidates)
-        if pairs > _MAX_PAIRS:
-            raise _too_large()
-        for position in candidates:
-            both = match.intersect(right[position])
-            if both is None:
-                continue
-            yield _combine(route, twos[position], both)
-            is_covered = is_covered or both == match
-            if both == right[position]:
-                covered.add(position)
-        if not is_covered:
-            yield route
-    yield from (route for position, route in enumerate(twos) if position not in covered)
 
 
 class _Index:

@@ -188,10 +188,10 @@ def test_policies_that_are_too_much_work_are_refused_at_once() -> None:
 def test_large_disjoint_policies_merge_in_linear_time() -> None:
     policies = [
         Policy(routes=tuple(route(f"h{n}.p{p}.example", ALLOW) for n in range(60)))
-        for p in range(60)
+        for p in range(40)
     ]
 
-    assert len(merge_policies(policies).routes) == 3600
+    assert len(merge_policies(policies).routes) == 2400
 
 
 @pytest.mark.parametrize(
@@ -278,7 +278,7 @@ def without_rules(some: list[Policy]) -> list[Policy]:
 
 
 @given(policies.map(without_rules))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 def test_a_merged_policy_decides_as_the_strictest_opinion(some: list[Policy]) -> None:
     merged = merge_policies(some)
 
@@ -290,7 +290,7 @@ def test_a_merged_policy_decides_as_the_strictest_opinion(some: list[Policy]) ->
 
 
 @given(policies)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_a_merged_policy_is_never_laxer_on_requests_than_its_parts(some: list[Policy]) -> None:
     merged = merge_policies(some)
     order = {ALLOW: 0, ASK: 1, DENY: 2}
