@@ -19,6 +19,7 @@ from pathlib import Path
 from services.core.errors import GuestUnreachable, HostUnready, VmFailed
 from services.vm_runner.adapters.socket_channel import adopt_socket
 from services.vm_runner.ports import ByteChannel, Machine, MachineSpec, MachineUsage
+from tests.support.guest_agent import agent_command
 
 _CHUNK = 65536
 
@@ -78,7 +79,7 @@ class FakeMachine:
         self._agent_side = ours
         with theirs:
             self._process = subprocess.Popen(
-                [str(host.agent), "--channel", str(theirs.fileno())],
+                agent_command(host.agent, theirs),
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,

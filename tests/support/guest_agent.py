@@ -1,6 +1,7 @@
 """The guest agent as a prerequisite of tests, and a bare connection to one."""
 
 import contextlib
+import os
 import platform
 import socket
 import subprocess
@@ -24,12 +25,19 @@ def require_agent() -> Path:
     return agent
 
 
+def agent_command(agent: Path, channel: socket.socket) -> list[str]:
+    """Return the command line of an agent whose processes end with it, as those of a machine do."""
+    own_user = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    apart = ["unshare", *own_user, "--pid", "--fork", "--kill-child"]
+    return [*apart, str(agent), "--channel", str(channel.fileno())]
+
+
 @contextlib.contextmanager
 def running_agent() -> Iterator[socket.socket]:
     """Yield a socket to an agent that runs as an ordinary process."""
     ours, theirs = socket.socketpair()
     agent = subprocess.Popen(
-        [require_agent(), "--channel", str(theirs.fileno())],
+        agent_command(require_agent(), theirs),
         pass_fds=[theirs.fileno()],
         stderr=subprocess.DEVNULL,
     )
