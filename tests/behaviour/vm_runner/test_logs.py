@@ -14,7 +14,7 @@ Stream = pb.ReadLogsResponse
 @pytest.fixture
 async def run(vm: VmClient) -> str:
     """A run that wrote four lines, the last without an end."""
-    script = "echo one; sleep 0.05; echo two >&2; sleep 0.05; echo three; printf four"
+    script = "echo one; sleep 0.3; echo two >&2; sleep 0.3; echo three; printf four"
     run = await vm.shell(script)
     await vm.ended(run.run_id)
     return run.run_id
