@@ -247,7 +247,9 @@ def _last_words(lines: Sequence[str]) -> str:
         try:
             record = json.loads(line)
         except ValueError:
-            return line[:_WORDS_CHARACTERS]
+            # Before there is a log it lists what is wrong with its settings, a line each.
+            said = [line] if any(one.startswith(" ") for one in lines) else lines
+            return " / ".join(said)[:_WORDS_CHARACTERS]
         if isinstance(record, dict) and record.get("level") == "error":
             if "message" in record:
                 return str(record["message"])[:_WORDS_CHARACTERS]

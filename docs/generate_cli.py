@@ -7,7 +7,6 @@ What stands around the marks is written by hand.
 """
 
 import argparse
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -15,7 +14,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "protos" / "gen")]
-os.environ["COLUMNS"] = "100"  # click wraps at the terminal's width
 
 import click  # noqa: E402  # the path is set above
 
@@ -50,8 +48,9 @@ def _commands(path: str, command: click.Command) -> Iterator[tuple[str, click.Co
 
 
 def _help(command: click.Command, path: str) -> str:
-    settings = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
-    with click.Context(command, info_name=path, **settings) as context:  # type: ignore[arg-type]  # click's own names
+    with click.Context(
+        command, info_name=path, help_option_names=["-h", "--help"], terminal_width=100
+    ) as context:
         return command.get_help(context)
 
 

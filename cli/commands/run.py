@@ -1,8 +1,10 @@
 """`lns run`: a reference becomes a running microVM."""
 
+import dataclasses
 import sys
 import time
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 import click
@@ -64,24 +66,15 @@ from services.core.errors import RequestInvalid
     "--format", "form", metavar="FORMAT", help="With --dry-run: table, json, yaml or a template."
 )
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no phase line.")
-async def run(  # noqa: PLR0917 - one parameter a flag
+async def run(
     context: Context,
     reference: str | None,
-    interactive: bool,
-    tty: bool,
     detach: bool,
-    remove: bool,
     detach_keys: str | None,
-    pull: str,
-    cold: bool,
-    restart: str,
-    stop_signal: str | None,
-    stop_timeout: float | None,
-    pids_limit: int | None,
     dry_run: bool,
     form: str | None,
     quiet: bool,
-    **plan_flags: Any,
+    **flags: Any,
 ) -> int:
     """Run REF, an agent, a bundle or an image, in a microVM of its own.
 
@@ -91,32 +84,13 @@ async def run(  # noqa: PLR0917 - one parameter a flag
     if it was not found, 128+n if signal n ended it.
     """
     config = load_config(context)
-    flags = PlanFlags(**plan_flags)
     keys = terminal.parse_detach_keys(
         detach_keys or config.get("detach-keys") or terminal.DEFAULT_DETACH_KEYS
     )
-    if tty and not detach and terminal.terminal_size(STDIN) is None and interactive:
+    order = make_order(context, config, reference, **flags)
+    options = order.options
+    if options.tty and options.stdin and not detach and terminal.terminal_size(STDIN) is None:
         raise RequestInvalid("-t -i needs a terminal as standard input", hint="leave -t out")
-    order = Order(
-        resolve=resolve_request(
-            flags, reference=reference, argv=context.workload, context=context, config=config
-        ),
-        options=run_options(
-            name=flags.name,
-            tty=tty,
-            stdin=interactive,
-            remove=remove,
-            cold=cold,
-            restart=restart,
-            terminal=process_terminal_size() if tty else None,
-            stop_signal=stop_signal,
-            stop_timeout=stop_timeout,
-            pids_limit=pids_limit,
-        ),
-        pull=PULL_MODES[pull],
-        request_id=uuid.uuid4().hex,
-        subject=reference or str(flags.locked or "a machine without an image"),
-    )
     context.doing = f"run {order.subject}"
     if dry_run:
         async with open_session(context, Peer.RESOLVER) as session:
@@ -125,6 +99,41 @@ async def run(  # noqa: PLR0917 - one parameter a flag
         return 0
     async with open_session(context, *Peer) as session:
         return await _run(context, session, order, detach=detach, keys=keys, quiet=quiet)
+
+
+def make_order(
+    context: Context,
+    config: Mapping[str, str],
+    reference: str | None,
+    *,
+    pull: str,
+    interactive: bool,
+    tty: bool,
+    **flags: Any,
+) -> Order:
+    """Returns what the flags of the command line ask to be run.
+
+    Raises:
+        RequestInvalid: a flag cannot be read, or two contradict each other.
+        OSError: a file that a flag names cannot be read.
+    """
+    names = [field.name for field in dataclasses.fields(PlanFlags)]
+    plan = PlanFlags(**{name: flags.pop(name) for name in names})
+    return Order(
+        resolve=resolve_request(
+            plan, reference=reference, argv=context.workload, context=context, config=config
+        ),
+        options=run_options(
+            name=plan.name,
+            tty=tty,
+            stdin=interactive,
+            terminal=process_terminal_size() if tty else None,
+            **flags,
+        ),
+        pull=PULL_MODES[pull],
+        request_id=uuid.uuid4().hex,
+        subject=reference or str(plan.locked or "a machine without an image"),
+    )
 
 
 async def _run(
