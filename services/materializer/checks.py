@@ -1,17 +1,21 @@
 """Checks what the store holds of a layer, object by object."""
 
+import hashlib
 import mmap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from services.core.errors import ContentCorrupt
+from services.materializer.composefs.erofs import SUPERBLOCK, SUPERBLOCK_AT
 from services.materializer.composefs.verity import digest_of_leaves, leaf_hashes, verity_digest
-from services.materializer.layers.entries import Put, parse_entries
+from services.materializer.layers.entries import END_BYTES_MAX, Put, parse_end, parse_entries
 from services.materializer.layers.ingest import ENTRIES, OBJECTS
+from services.materializer.layers.pack_metadata import PackEnd
 from services.materializer.layers.pack_reader import PackDamaged, PackReader
 
 _PIECE_BYTES = 4 << 20
+_SHOWN_MAX = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,14 +59,15 @@ def check_image(path: Path, digest: str) -> Check:
 
 
 def check_layer(directory: Path, paths: Mapping[str, str]) -> Check:
-    """Hashes every object of a layer again.
+    """Hashes every object of a layer again, and the structure that holds them.
 
     Args:
         directory: the layer in the store.
         paths: path in the image by object digest (hexadecimal), where the image has the object.
     """
     try:
-        entries = list(parse_entries((directory / ENTRIES).read_bytes()))
+        data = (directory / ENTRIES).read_bytes()
+        entries = list(parse_entries(data))
     except (ContentCorrupt, OSError) as error:
         reason = error.message if isinstance(error, ContentCorrupt) else str(error.strerror)
         damage = Damage(path=ENTRIES, object_digest="", description=reason)
@@ -72,17 +77,37 @@ def check_layer(directory: Path, paths: Mapping[str, str]) -> Check:
         for entry in entries
         if isinstance(entry, Put) and entry.inode.digest is not None
     }
+    end = parse_end(data[-END_BYTES_MAX:])
     damages: list[Damage] = []
     checked = 0
-    with _Mapped(directory / OBJECTS if own_paths else None) as data:
-        pack = _Pack(data)
+    with _Mapped(directory / OBJECTS if own_paths else None) as mapped:
+        pack = _Pack(mapped)
         for digest, (own_path, size) in own_paths.items():
             problem = pack.check(digest, size)
             checked += size
             if problem:
                 path = paths.get(digest, own_path)
                 damages.append(Damage(path=path, object_digest=digest, description=problem))
-    return Check(object_count=len(own_paths), checked_bytes=checked, damages=tuple(damages))
+        if not damages and end is not None and not _is_structure_sound(mapped, end.pack):
+            description = "the structure of the object pack is damaged"
+            damages.append(Damage(path=OBJECTS, object_digest="", description=description))
+    return Check(object_count=len(own_paths), checked_bytes=checked, damages=_shown(damages))
+
+
+def _is_structure_sound(pack: memoryview, end: PackEnd) -> bool:
+    if not end.size:
+        return True
+    digest = hashlib.sha256(pack[SUPERBLOCK_AT : SUPERBLOCK_AT + SUPERBLOCK.size])
+    digest.update(pack[end.metadata_at :])
+    return len(pack) == end.size and digest.hexdigest() == end.metadata_digest
+
+
+def _shown(damages: list[Damage]) -> tuple[Damage, ...]:
+    """The damages, or the first of very many with their number: an answer has an end."""
+    if len(damages) <= _SHOWN_MAX:
+        return tuple(damages)
+    more = f"and {len(damages) - _SHOWN_MAX} more files"
+    return (*damages[:_SHOWN_MAX], Damage(path=OBJECTS, object_digest="", description=more))
 
 
 class _Pack:

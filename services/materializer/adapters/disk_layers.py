@@ -101,7 +101,7 @@ class DiskLayers:
         return ImageLayer(
             diff_id=diff_id,
             blob_digest=None,
-            objects_bytes=found.objects_bytes,
+            objects_bytes=found.pack.size,
             entry_count=found.entry_count,
         )
 

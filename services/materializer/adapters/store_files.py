@@ -102,8 +102,8 @@ class StoreFiles:
             if end is None or not _is_sealed(directory / ENTRIES, diff_id):
                 return None
             pack = directory / OBJECTS
-            if not end.objects_bytes or (
-                pack.stat().st_size == end.objects_bytes and _is_sealed(pack, diff_id)
+            if not end.pack.size or (
+                pack.stat().st_size == end.pack.size and _is_sealed(pack, diff_id)
             ):
                 return end
         return None

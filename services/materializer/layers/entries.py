@@ -6,8 +6,9 @@ A text file, versioned and closed by its own digest:
     hide /etc/motd                      a whiteout
     opaque /var/cache                   an opaque directory
     /usr 0 40755 1 0 0 0 0.0 - - -      anything else, as a line of a composefs dump
-    end 3 4096 sha256:…                 number of lines between, bytes of the layer's object pack,
-                                        digest of everything before it
+    end 3 4096 2048 … sha256:…          number of lines between; of the object pack the size,
+                                        where its metadata begins, and that metadata's SHA-256
+                                        (`0 0 -` for no pack); digest of everything before it
 
 Hard links stand as the dump has them, with the target's path as payload; link counts mean nothing
 here. Paths are canonical; the root itself is `/`.
@@ -24,11 +25,12 @@ from services.materializer.composefs.dump_lines import LineInvalid, LineReader, 
 from services.materializer.composefs.dump_text import escape, format_inode, format_link
 from services.materializer.composefs.tree import Inode
 from services.materializer.layers.names import Hide, Opaque
+from services.materializer.layers.pack_metadata import PackEnd
 
 _MAGIC = b"lns-entries 1\n"
 _HIDE = b"hide "
 _OPAQUE = b"opaque "
-_END = re.compile(rb"end ([0-9]+) ([0-9]+) sha256:([0-9a-f]{64})\n")
+_END = re.compile(rb"end ([0-9]+) ([0-9]+) ([0-9]+) (-|[0-9a-f]{64}) sha256:([0-9a-f]{64})\n")
 _LINK_STUB = Inode(stat.S_IFREG)
 
 
@@ -72,9 +74,12 @@ class EntryWriter:
         self._write(line + b"\n")
         self.count += 1
 
-    def finish(self, objects_bytes: int) -> None:
-        """Writes the closing line; `objects_bytes` is the size of the object pack, or 0."""
-        self._write(b"end %d %d " % (self.count, objects_bytes))
+    def finish(self, pack: PackEnd) -> None:
+        """Writes the closing line, with what is to be said of the object pack."""
+        self._write(
+            b"end %d %d %d %b "
+            % (self.count, pack.size, pack.metadata_at, pack.metadata_digest.encode())
+        )
         self._write(b"sha256:%b\n" % self._digest.hexdigest().encode())
 
     def _write(self, line: bytes) -> None:
@@ -87,17 +92,20 @@ class EntryListEnd(NamedTuple):
     """What the closing line of a list says."""
 
     entry_count: int
-    objects_bytes: int
+    pack: PackEnd
 
 
-END_BYTES_MAX = 160
+END_BYTES_MAX = 256
 """The closing line is among so many last bytes of a list."""
 
 
 def parse_end(tail: bytes) -> EntryListEnd | None:
     """What the closing line of a list says, from its last bytes; None if there is none."""
     closing = _END.fullmatch(tail, tail.rfind(b"\n", 0, -1) + 1)
-    return EntryListEnd(int(closing[1]), int(closing[2])) if closing else None
+    if closing is None:
+        return None
+    pack = PackEnd(int(closing[2]), int(closing[3]), closing[4].decode())
+    return EntryListEnd(int(closing[1]), pack)
 
 
 def parse_entries(data: bytes) -> Iterator[Entry]:
@@ -110,8 +118,8 @@ def parse_entries(data: bytes) -> Iterator[Entry]:
     closing = _END.fullmatch(data, end)
     if not data.startswith(_MAGIC) or closing is None:
         raise ContentCorrupt("the entry list of a layer is cut off or of an unknown version")
-    hashed = memoryview(data)[: closing.start(3) - len(b"sha256:")]
-    if hashlib.sha256(hashed).hexdigest().encode() != closing[3]:
+    hashed = memoryview(data)[: closing.start(5) - len(b"sha256:")]
+    if hashlib.sha256(hashed).hexdigest().encode() != closing[5]:
         raise ContentCorrupt("the entry list of a layer does not match its digest")
     lines = data[len(_MAGIC) : end].split(b"\n")[:-1]
     if len(lines) != int(closing[1]):

@@ -152,10 +152,10 @@ class LayerBuilder:
 
     def finish(self) -> LayerFacts:
         """Completes both files; returns what is known of the layer."""
-        objects_bytes = self._pack.finish()
-        self._writer.finish(objects_bytes)
+        pack = self._pack.finish()
+        self._writer.finish(pack)
         return LayerFacts(
-            objects_bytes=objects_bytes,
+            objects_bytes=pack.size,
             object_count=self._pack.object_count,
             entries_bytes=self._writer.size,
             entry_count=self._writer.count,

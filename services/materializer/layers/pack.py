@@ -17,7 +17,13 @@ from typing import BinaryIO
 
 from services.materializer.composefs.erofs import BLOCK_BYTES
 from services.materializer.composefs.verity import digest_of_leaves, leaf_hashes
-from services.materializer.layers.pack_metadata import TAIL_MAX, PackMetadata, StoredObject
+from services.materializer.layers.pack_metadata import (
+    NO_PACK,
+    TAIL_MAX,
+    PackEnd,
+    PackMetadata,
+    StoredObject,
+)
 from services.materializer.layers.tar import Hole
 
 _ZEROS = bytes(BLOCK_BYTES)
@@ -65,11 +71,11 @@ class PackWriter:
         self._tails_end += len(tail)
         return digest
 
-    def finish(self) -> int:
-        """Writes inodes and directories; returns the size of the pack, 0 if it holds nothing."""
+    def finish(self) -> PackEnd:
+        """Writes inodes and directories; an empty pack is an empty file."""
         if not self._objects:
             self._file.truncate(0)
-            return 0
+            return NO_PACK
         return PackMetadata(self._objects, self._next_block).write(self._file, self._tails)
 
 

@@ -1,8 +1,9 @@
 """The inodes and directories of an object pack: laid out behind the contents, and written."""
 
+import hashlib
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import BinaryIO, NamedTuple
 
 from services.materializer.composefs import erofs
@@ -21,6 +22,24 @@ def object_path(digest: bytes) -> bytes:
     """The path of an object below the root of its pack."""
     name = digest.hex()
     return f"{name[:_PREFIX_DIGITS]}/{name[_PREFIX_DIGITS:]}".encode()
+
+
+class PackEnd(NamedTuple):
+    """What can be said of a pack that is written.
+
+    Attributes:
+        size: bytes of the pack; 0 where there is none.
+        metadata_at: where the contents end and the metadata begins.
+        metadata_digest: SHA-256 of the superblock and of everything from there on, hexadecimal.
+    """
+
+    size: int
+    metadata_at: int
+    metadata_digest: str
+
+
+NO_PACK = PackEnd(0, 0, "-")
+"""The end of a layer without objects."""
 
 
 class StoredObject(NamedTuple):
@@ -68,23 +87,18 @@ class PackMetadata:
         self._root.links = 2 + len(self._files)
         self._directories = {name: self._directory(files) for name, files in self._files.items()}
 
-    def write(self, file: BinaryIO, tails: BinaryIO) -> int:
-        """Writes everything behind the contents, and the superblock; returns the size of all."""
+    def write(self, file: BinaryIO, tails: BinaryIO) -> PackEnd:
+        """Writes everything behind the contents, and the superblock."""
         nodes = [self._root, *self._directories.values()]
         block = self._first_block
         for node in nodes:
             node.block = block
             block += (node.size - node.tail_bytes) // BLOCK_BYTES
-        inodes_block = block
+        directories = tuple(nodes)
         nodes += [node for files in self._files.values() for node in files.values()]
-        placed, block_count = _pack_into_blocks(nodes)
+        placed = _pack_into_blocks(nodes)
         self._fill_directories()
-        file.seek(self._first_block * BLOCK_BYTES)
-        for node in nodes[: 1 + len(self._directories)]:
-            file.write(node.data[: node.size - node.tail_bytes])
-        _write_inodes(file, tails, placed)
-        end = (inodes_block + block_count) * BLOCK_BYTES
-        file.truncate(end)
+        end = (block + len(placed)) * BLOCK_BYTES
         superblock = erofs.SUPERBLOCK.pack(
             erofs.MAGIC,
             0,
@@ -96,12 +110,18 @@ class PackMetadata:
             0,
             0,
             end // BLOCK_BYTES,
-            inodes_block,
+            block,
             0,
         )
         file.seek(erofs.SUPERBLOCK_AT)
         file.write(superblock)
-        return end
+        digest = hashlib.sha256(superblock)
+        file.seek(self._first_block * BLOCK_BYTES)
+        for data in _iter_blocks(directories, tails, placed):
+            file.write(data)
+            digest.update(data)
+        file.truncate(end)
+        return PackEnd(end, self._first_block * BLOCK_BYTES, digest.hexdigest())
 
     def _directory(self, names: Iterable[bytes]) -> _Node:
         """A directory with these names, of the right size; it is filled when all have numbers."""
@@ -134,7 +154,7 @@ def _fill(directory: _Node, parent: _Node, children: list[tuple[bytes, _Node]]) 
     directory.data = (b"".join(padded) + blocks[-1]).ljust(directory.size, b"\0")
 
 
-def _pack_into_blocks(nodes: list[_Node]) -> tuple[list[list[_Node]], int]:
+def _pack_into_blocks(nodes: list[_Node]) -> list[list[_Node]]:
     """Gives every inode a place with its tail inside one block; the first stays first.
 
     Large ones are placed first and the rest of their block filled with small ones.
@@ -155,7 +175,7 @@ def _pack_into_blocks(nodes: list[_Node]) -> tuple[list[list[_Node]], int]:
             used = _place(rest[high], len(blocks), used)
         blocks.append(block)
         pending = None
-    return blocks, len(blocks)
+    return blocks
 
 
 def _footprint(node: _Node) -> int:
@@ -167,7 +187,12 @@ def _place(node: _Node, block: int, used: int) -> int:
     return used + _footprint(node)
 
 
-def _write_inodes(file: BinaryIO, tails: BinaryIO, blocks: list[list[_Node]]) -> None:
+def _iter_blocks(
+    directories: Iterable[_Node], tails: BinaryIO, blocks: Iterable[list[_Node]]
+) -> Iterator[bytes]:
+    """What lies behind the contents: whole blocks of directories, then blocks of inodes."""
+    for node in directories:
+        yield node.data[: node.size - node.tail_bytes]
     tails.flush()
     number = 0
     for nodes in blocks:
@@ -180,7 +205,7 @@ def _write_inodes(file: BinaryIO, tails: BinaryIO, blocks: list[list[_Node]]) ->
                 image += os.pread(tails.fileno(), node.tail_bytes, node.tail_at)
             image += bytes(-len(image) % SLOT_BYTES)
             number += 1
-        file.write(image.ljust(BLOCK_BYTES, b"\0"))
+        yield bytes(image.ljust(BLOCK_BYTES, b"\0"))
 
 
 def _inode(node: _Node, number: int) -> bytes:

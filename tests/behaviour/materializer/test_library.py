@@ -264,7 +264,9 @@ async def test_damage_is_named_by_path_and_repaired(client: Client) -> None:
     assert not (await client.stub.VerifyImage(request)).damages
 
 
-@pytest.mark.parametrize("what", ["lost pack", "cut pack", "superblock", "inode", "entries"])
+@pytest.mark.parametrize(
+    "what", ["lost pack", "cut pack", "superblock", "inode", "mode", "entries"]
+)
 async def test_every_damage_of_a_layer_is_found_and_repaired(client: Client, what: str) -> None:
     image = await make(client, ONE)
     directory = client.home / "layers" / image.layers[0].diff_id[7:]
@@ -276,6 +278,8 @@ async def test_every_damage_of_a_layer_is_found_and_repaired(client: Client, wha
         pack.write_bytes(pack.read_bytes()[:-4096])
     elif what == "superblock":
         damage(pack, b"\xe2\xe1\xf5\xe0")
+    elif what == "mode":
+        damage(pack, (0o100444).to_bytes(2, "little"))
     elif what == "inode":
         damage(pack, verity_digest(b"1" * 5000).hex()[2:].encode())
     else:
@@ -290,6 +294,17 @@ async def test_every_damage_of_a_layer_is_found_and_repaired(client: Client, wha
     repaired = await client.stub.VerifyImage(request)
     assert all(one.repaired for one in repaired.damages)
     assert not (await client.stub.VerifyImage(request)).damages
+
+
+async def test_very_many_damages_are_counted(client: Client) -> None:
+    many = archive(*(entry(b"%d" % number, b"%d" % number * 70) for number in range(1500)))
+    image = await make(client, many)
+    (client.home / image.layers[0].objects_path).unlink()
+
+    found = await client.stub.VerifyImage(pb.VerifyImageRequest(image=image.composefs_digest))
+
+    assert len(found.damages) == 1001
+    assert found.damages[-1].description == "and 500 more files"
 
 
 async def test_damaged_metadata_is_found_and_repaired(client: Client) -> None:

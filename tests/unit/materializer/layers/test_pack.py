@@ -33,9 +33,9 @@ def packed(contents: Sequence[Sequence[bytes | Hole]]) -> tuple[bytes, list[byte
                 writer.add(one if isinstance(one, Hole) else memoryview(one) for one in pieces)
                 for pieces in contents
             ]
-            size = writer.finish()
+            end = writer.finish()
         data = (path / "pack").read_bytes()
-        assert len(data) == size
+        assert len(data) == end.size
         return data, digests
 
 
