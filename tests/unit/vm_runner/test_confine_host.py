@@ -30,7 +30,6 @@ PROGRAM = Path("/usr/bin/qemu")
 FILES = ProgramFiles(code=(Code(PROGRAM, PROGRAM),), data=())
 
 
-
 def refuses(switch: str, said: str) -> str:
     return f'case " $* " in *" {switch} "*) echo "lns-confine: {said}" >&2; exit 125;; esac'
 

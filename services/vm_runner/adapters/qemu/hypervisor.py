@@ -94,8 +94,7 @@ class QemuMachine:
         """Returns when QEMU has ended and nothing of it is left."""
         await self._process.wait()
         self._messages.close()
-        for name in _LEFT_BEHIND:
-            (self._directory / name).unlink(missing_ok=True)
+        _clear(self._directory)
         self._on_end()
 
     async def kill(self) -> None:
@@ -202,8 +201,7 @@ class QemuHypervisor:
             device=KVM_DEVICE if accelerator is Accelerator.KVM else None,
             command=command,
         )
-        for name in _LEFT_BEHIND:
-            (spec.directory / name).unlink(missing_ok=True)
+        _clear(spec.directory)
         messages = MessagePipe(spec.directory)
         try:
             line = await self._confinement.launch_line(ground, start)
@@ -211,6 +209,7 @@ class QemuHypervisor:
         except LnsError as error:
             error.metadata.setdefault("details", messages.read())
             messages.close()
+            _clear(spec.directory)
             self._confinement.release(spec.run_id)
             raise
         return self._machine(process, spec.run_id, spec.directory, accelerator, messages)
@@ -258,3 +257,9 @@ class QemuHypervisor:
         messages = MessagePipe(directory)
         messages.open()
         return self._machine(process, run_id, directory, accelerator, messages)
+
+
+def _clear(directory: Path) -> None:
+    """Removes what a VMM leaves in the run's directory."""
+    for name in _LEFT_BEHIND:
+        (directory / name).unlink(missing_ok=True)
