@@ -9,6 +9,7 @@ from services.core.descriptor import Descriptor
 from services.core.digest import Digest
 from services.core.errors import ContentCorrupt, LnsError
 from services.core.reference import Reference
+from services.registry_gateway.metrics import BLOBS, TRANSFERRED_BYTES
 from services.registry_gateway.ports import BlobStore, Registry
 from services.registry_gateway.progress import Board, Meter, Stage
 
@@ -60,6 +61,7 @@ class BlobFetcher:
             meter = Meter(digest, blob.size)
             if digest not in missing:
                 meter.finish(Stage.EXISTS)
+                BLOBS.labels("in", "exists").inc()
             board.add(meter)
         await all_of(
             self.fetch(repository, blob, board)
@@ -113,9 +115,11 @@ class BlobFetcher:
         ingest = await self._store.ingest(blob, resume=True)
         try:
             await self._registry.fetch_blob(repository, ingest, meter)
+            meter.finish(Stage.DONE)
         finally:
             ingest.close()
-        meter.finish(Stage.DONE)
+            TRANSFERRED_BYTES.labels("in").inc(meter.moved)
+            BLOBS.labels("in", "moved" if meter.stage is Stage.DONE else "failed").inc()
 
 
 async def all_of(works: Iterable[object]) -> None:

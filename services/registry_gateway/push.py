@@ -10,12 +10,14 @@ from services.core.errors import BlobsMissing, LimitExceeded, ManifestUnknown, R
 from services.core.manifest import MAX_INDEX_ENTRIES, Index, Manifest, parse_manifest
 from services.core.reference import Reference
 from services.registry_gateway.fetch import all_of
+from services.registry_gateway.metrics import BLOBS, TRANSFERRED_BYTES
 from services.registry_gateway.ports import BlobSource, Registry, StoreIndex
-from services.registry_gateway.progress import Board, Meter
+from services.registry_gateway.progress import Board, Meter, Stage
 from services.registry_gateway.pull import blobs_of
 
 SourceOf = Callable[[Descriptor], BlobSource]
 _TRIES: Final = 2
+_OUTCOMES: Final = {Stage.EXISTS: "exists", Stage.MOUNTED: "mounted", Stage.DONE: "moved"}
 
 
 class Pusher:
@@ -72,13 +74,17 @@ class Pusher:
         meter = Meter(blob.digest, blob.size)
         board.add(meter)
         origins = await self._index.origins(blob.digest, target.host)
-        await self._registry.push_blob(
-            target,
-            blob,
-            source_of(blob),
-            meter,
-            mount_from=[path for path in origins if path != target.path],
-        )
+        try:
+            await self._registry.push_blob(
+                target,
+                blob,
+                source_of(blob),
+                meter,
+                mount_from=[path for path in origins if path != target.path],
+            )
+        finally:
+            TRANSFERRED_BYTES.labels("out").inc(meter.moved)
+            BLOBS.labels("out", _OUTCOMES.get(meter.stage, "failed")).inc()
 
     async def _push_manifests(self, target: Reference, parts: Sequence[Manifest | Index]) -> None:
         for part in parts:

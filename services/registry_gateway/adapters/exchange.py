@@ -25,6 +25,7 @@ from services.registry_gateway.adapters.authenticator import Authenticator, Scop
 from services.registry_gateway.adapters.http_client import Body, HttpClient, Reply
 from services.registry_gateway.adapters.origin import Origin, check_target, resolve_url
 from services.registry_gateway.login_ports import Credentials
+from services.registry_gateway.metrics import RETRIES
 from services.registry_gateway.progress import Stop
 
 MAX_REDIRECTS: Final = 5
@@ -159,6 +160,7 @@ class Exchange:
             return False
         if self._clock() - began + pause > self.policy.total or pause >= context.remaining():
             return False
+        RETRIES.inc()
         stop.wait(pause)
         stop.check()
         return True

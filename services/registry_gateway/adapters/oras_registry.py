@@ -333,7 +333,7 @@ class OrasRegistry:
         at = self._open(repository, "pull", stop)
         try:
             tags = at.get_tags(at.container)
-        except TypeError:  # oras expects a list where the registry sent something else
+        except (TypeError, ValueError):  # oras expects a list, and links that are addresses
             tags = [None]
         if not all(isinstance(tag, str) for tag in tags):
             raise RegistryProtocol(f"{repository.repository}: the list of tags is not one")
