@@ -107,6 +107,8 @@ async def open_vm_runner(home: Path, own: VmSettings) -> AsyncIterator[Service]:
 def _confinement(own: VmSettings) -> Confinement:
     is_root = os.geteuid() == 0
     launcher = own.launcher or default_launcher(Path(__file__).parent)
+    cgroups = Cgroups(find_place(own.cgroup, is_root=is_root))
+    cgroups.sweep()
     return Confinement(
         launcher=launcher,
         support=HostSupport(
@@ -114,7 +116,7 @@ def _confinement(own: VmSettings) -> Confinement:
             mode=own.confinement,
             users=own.vmm_users() if is_root else None,
         ),
-        cgroups=Cgroups(find_place(own.cgroup, is_root=is_root)),
+        cgroups=cgroups,
     )
 
 

@@ -1,5 +1,6 @@
 """Cgroups of VMMs, in folders that play the kernel's."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -237,3 +238,18 @@ def test_a_group_that_is_still_in_use_is_logged_and_left(
     Cgroups(CgroupPlace(version=2, folders={"memory": tmp_path})).remove("r1")
 
     assert [entry["event"] for entry in log_entries] == ["cgroup_not_removed"]
+
+
+def test_groups_that_nobody_removed_go_when_they_are_old(kernel: Kernel) -> None:
+    """A new one may be another service's, whose VMM is about to join."""
+    top = kernel.unified("/")
+    cgroups = Cgroups(kernel.place())
+    for name in ("old", "new"):
+        cgroups.make(name, LIMITS)
+    (top / "other-old").mkdir()
+    for path in (top / "lns-old", top / "other-old"):
+        os.utime(path, (1, 1))
+
+    cgroups.sweep()
+
+    assert {path.name for path in top.iterdir() if path.is_dir()} == {"lns-new", "other-old"}

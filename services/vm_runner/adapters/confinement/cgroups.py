@@ -11,6 +11,7 @@ The formats are those of cgroups(7) and of the kernel's `admin-guide/cgroup-v2`.
 import contextlib
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ _PERIOD_MICROSECONDS = 100_000
 _MICROSECONDS_OF_MILLI = _PERIOD_MICROSECONDS // 1000
 _DELEGATION_MARKS = ("trusted.delegate", "user.delegate")  # systemd.resource-control(5)
 _SERVICE_GROUP = "service"
+_SWEEP_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +115,18 @@ class Cgroups:
                 pass
             except OSError as error:
                 log.warning("cgroup_not_removed", group=str(group), error=error.strerror)
+
+    def sweep(self) -> None:
+        """Removes groups whose VMMs ended while no service was there to notice.
+
+        They may be another service's, whose VMM is about to join: only old ones go, and the kernel
+        keeps those with processes.
+        """
+        for folder in set(self._place.folders.values()) if self._place else ():
+            for group in folder.glob(_name("*")):
+                with contextlib.suppress(OSError):
+                    if time.time() - group.stat().st_mtime > _SWEEP_SECONDS:
+                        group.rmdir()
 
     def _groups(self, run_id: str) -> tuple[Path, ...]:
         folders = self._place.folders.values() if self._place else ()
