@@ -8,7 +8,7 @@ from enum import Enum, auto
 from services.core.artifacts.families import family_of_manifest
 from services.core.descriptor import Descriptor, Platform
 from services.core.digest import Digest
-from services.core.errors import ManifestUnknown
+from services.core.errors import ManifestUnknown, PlatformUnsupported
 from services.core.manifest import Index, Manifest
 from services.core.reference import Reference
 from services.registry_gateway.artifact_types import ArtifactTypes
@@ -25,6 +25,25 @@ class PullMode(Enum):
     ALWAYS = auto()
     MISSING = auto()
     NEVER = auto()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullWish:
+    """What is to be pulled.
+
+    Attributes:
+        reference: its name.
+        platform: which manifest of an index; None is the gateway's own.
+        all_platforms: whether all manifests of an index are pulled.
+        mode: when the registry is asked.
+        verify: whether what the store has is read and checked too.
+    """
+
+    reference: Reference
+    platform: Platform | None = None
+    all_platforms: bool = False
+    mode: PullMode = PullMode.ALWAYS
+    verify: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,102 +87,78 @@ class Pull:
         self._types = types
         self._platform = platform
 
-    async def run(
-        self,
-        reference: Reference,
-        *,
-        platform: Platform | None,
-        all_platforms: bool,
-        mode: PullMode,
-        verify: bool,
-        board: Board,
-    ) -> Pulled:
-        """Pulls what a reference names.
-
-        Args:
-            reference: what to pull.
-            platform: which manifest of an index; None is the gateway's own.
-            all_platforms: whether all manifests of an index are pulled.
-            mode: when the registry is asked.
-            verify: whether what the store has is read and checked too.
-            board: shows the progress.
+    async def run(self, wanted: PullWish, board: Board) -> Pulled:
+        """Pulls what a reference names; the board shows the progress.
 
         Raises:
-            ManifestUnknown: there is none, or the store lacks it and `mode` is NEVER.
+            ManifestUnknown: there is none, or the store lacks it and the mode is NEVER.
             PlatformUnsupported: the index has none for the platform.
             ArtifactInvalid: it is an artifact whose document is not valid.
             BlobUnknown: the registry lacks a blob that the manifest names.
             CapacityExhausted: the disk is full.
         """
-        wanted = platform or self._platform
         async with self._pins.session() as pins:
-            if mode is not PullMode.ALWAYS:
-                stored = await self._from_store(
-                    reference, wanted, all_platforms, verify, board, pins
-                )
+            if wanted.mode is not PullMode.ALWAYS:
+                stored = await self._from_store(wanted, board, pins)
                 if stored is not None:
                     return stored
-                if mode is PullMode.NEVER:
+                if wanted.mode is PullMode.NEVER:
                     raise ManifestUnknown(
-                        f"the store does not have all of {reference}",
+                        f"the store does not have all of {wanted.reference}",
                         hint="pull it while the registry can be reached",
-                        metadata={"reference": str(reference)},
+                        metadata={"reference": str(wanted.reference)},
                     )
-            root = await self._manifests.root(reference, pins=pins)
-            manifest = await self._manifests.select(reference, root, wanted, pins=pins)
-            parts: Sequence[Manifest | Index] = (root, manifest)
-            if all_platforms:
-                parts = await self._manifests.everything(reference, root, pins=pins)
-            blobs = blobs_of(parts)
-            await pins.add(blob.digest for blob in blobs)
-            await self._fetcher.fetch_all(reference, blobs, board, verify=verify)
-            resolved = Resolved(reference=reference, root=root, shown=manifest)
-            pulled = await self._pulled(resolved, manifest, board, offline=False)
+            resolved, blobs = await self._resolve(wanted, pins, offline=False)
+            await self._fetcher.fetch_all(wanted.reference, blobs, board, verify=wanted.verify)
+            pulled = await self._pulled(resolved, board, offline=False)
             await self._record(resolved, pulled.family, blobs)
             return pulled
 
-    async def _from_store(
-        self,
-        reference: Reference,
-        platform: Platform,
-        all_platforms: bool,
-        verify: bool,
-        board: Board,
-        pins: PinSession,
-    ) -> Pulled | None:
-        """Returns what the store has, if it has all of it and the reference was pulled before."""
-        if await self._index.get_tag(store_key(reference)) is None:
-            return None
-        find = self._manifests
+    async def _resolve(
+        self, wanted: PullWish, pins: PinSession, *, offline: bool
+    ) -> tuple[Resolved, Sequence[Descriptor]]:
+        """Returns what is pulled and its blobs, all of it pinned."""
+        find, reference = self._manifests, wanted.reference
+        root = shown = await find.root(reference, offline=offline, pins=pins)
         try:
-            root = await find.root(reference, offline=True, pins=pins)
-            manifest = await find.select(reference, root, platform, offline=True, pins=pins)
-            parts: Sequence[Manifest | Index] = (root, manifest)
-            if all_platforms:
-                parts = await find.everything(reference, root, offline=True, pins=pins)
-        except ManifestUnknown:
-            return None
+            platform = wanted.platform or self._platform
+            shown = await find.select(reference, root, platform, offline=offline, pins=pins)
+        except PlatformUnsupported:
+            # Who wants all platforms and none in particular wants them on any machine.
+            if wanted.platform is not None or not wanted.all_platforms:
+                raise
+        parts: Sequence[Manifest | Index] = (root, shown)
+        if wanted.all_platforms:
+            parts = await find.everything(reference, root, offline=offline, pins=pins)
         blobs = blobs_of(parts)
         await pins.add(blob.digest for blob in blobs)
-        if verify:
+        return Resolved(reference=reference, root=root, shown=shown), blobs
+
+    async def _from_store(self, wanted: PullWish, board: Board, pins: PinSession) -> Pulled | None:
+        """Returns what the store has, if it has all of it and the reference was pulled before."""
+        if await self._index.get_tag(store_key(wanted.reference)) is None:
+            return None
+        try:
+            resolved, blobs = await self._resolve(wanted, pins, offline=True)
+        except ManifestUnknown:
+            return None
+        if wanted.verify:
             await self._fetcher.drop_damaged(blob.digest for blob in blobs)
         if await self._store.missing(blob.digest for blob in blobs):
             return None
-        await self._fetcher.fetch_all(reference, blobs, board)  # marks them as existing
-        resolved = Resolved(reference=reference, root=root, shown=manifest)
-        return await self._pulled(resolved, manifest, board, offline=True)
+        await self._fetcher.fetch_all(wanted.reference, blobs, board)  # marks them as existing
+        return await self._pulled(resolved, board, offline=True)
 
-    async def _pulled(
-        self, resolved: Resolved, manifest: Manifest, board: Board, *, offline: bool
-    ) -> Pulled:
-        family = family_of_manifest(manifest)
-        document = b""
-        if family is not None:
+    async def _pulled(self, resolved: Resolved, board: Board, *, offline: bool) -> Pulled:
+        manifest, document, slug = resolved.shown, b"", ""
+        family = family_of_manifest(manifest) if isinstance(manifest, Manifest) else None
+        if family is not None and isinstance(manifest, Manifest):
+            slug = family.slug
             document = await self._manifests.config(resolved.reference, manifest, offline=True)
             await self._types.check(resolved.reference, family, document, offline=offline)
         return Pulled(
             resolved=resolved,
-            family=family.slug if family else "",
+            family=slug,
             document=document,
             transferred_bytes=board.moved,
             existing_blobs=board.existing,

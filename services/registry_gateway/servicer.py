@@ -17,7 +17,7 @@ from services.registry_gateway.device_logins import DeviceLogins
 from services.registry_gateway.login_ports import Credential
 from services.registry_gateway.logins import Logins
 from services.registry_gateway.progress import Board, Snapshot, follow
-from services.registry_gateway.pull import Pull
+from services.registry_gateway.pull import Pull, PullWish
 from services.registry_gateway.push_artifact import PushArtifact
 from services.registry_gateway.push_image import PushImage
 from services.registry_gateway.repositories import Repositories
@@ -65,14 +65,14 @@ class RegistryServicer(rpc.RegistryServiceServicer):
     async def Pull(self, request: pb.PullRequest, context: Any) -> AsyncIterator[pb.PullResponse]:
         """See the proto."""
         board = Board()
-        work = self._use.pull.run(
-            self._reference(request.reference),
+        wanted = PullWish(
+            reference=self._reference(request.reference),
             platform=messages.parse_wanted(request),
             all_platforms=request.all_platforms,
             mode=messages.parse_mode(request.mode),
             verify=request.verify,
-            board=board,
         )
+        work = self._use.pull.run(wanted, board)
         async with aclosing(follow(work, board)) as events:
             async for event in events:
                 if isinstance(event, Snapshot):

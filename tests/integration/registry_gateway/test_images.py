@@ -202,6 +202,23 @@ async def test_all_platforms_are_pulled_where_that_is_asked_for(
     assert gateway.stored() == {index.digest, *children, *index.all_blobs}
 
 
+async def test_all_platforms_are_pulled_also_where_ours_is_not_among_them(
+    gateway: RunningGateway, registry: RunningRegistry
+) -> None:
+    index = build_index(("riscv64", build_image(fresh(), architecture="riscv64")))
+    reference = f"{registry.host}/{upload(registry.url, new_path(registry), index, 'v1')}"
+    with pytest.raises(errors.PlatformUnsupported):
+        await gateway.pull(reference)
+
+    for mode in (pb.PULL_MODE_ALWAYS, pb.PULL_MODE_NEVER):
+        result = await gateway.pull(reference, all_platforms=True, mode=mode)
+        assert (result.root, result.manifest) == (result.descriptor, index.raw)
+
+    assert gateway.stored() == {index.digest, index.children[0].digest, *index.all_blobs}
+    with pytest.raises(errors.PlatformUnsupported):
+        await gateway.pull(reference, all_platforms=True, platform=AMD)
+
+
 async def test_a_platform_that_is_not_offered_is_refused_and_the_offers_named(
     gateway: RunningGateway, multi: tuple[Built, str]
 ) -> None:

@@ -222,7 +222,7 @@ class PullResult(_message.Message):
     reference: _builtins.str
     """Normalised reference."""
     manifest: _builtins.bytes
-    """The manifest's raw bytes."""
+    """The raw bytes of `descriptor`."""
     family: _builtins.str
     """Slug of the artifact's family; empty for an image."""
     document: _builtins.bytes
@@ -237,7 +237,9 @@ class PullResult(_message.Message):
 
     @_builtins.property
     def descriptor(self) -> _descriptor_pb2.Descriptor:
-        """Descriptor of the platform's manifest."""
+        """Descriptor of the platform's manifest; of the index where all platforms were wanted and the
+        gateway's own is not among them.
+        """
 
     def __init__(
         self,
