@@ -9,6 +9,7 @@ import socket
 import stat
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -256,11 +257,20 @@ def end(launcher: Launcher) -> int:
     return pid
 
 
+def wait_until_executed(pid: int) -> None:
+    """Wait until the process has become its program: the launcher ends a little earlier."""
+    deadline = time.monotonic() + 10
+    while Path(f"/proc/{pid}/comm").read_text() != "busybox\n":
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
 def test_the_program_is_the_caller_s_child_under_the_recorded_pid(launcher: Launcher) -> None:
     switches = (USER, Isolate(by_user_namespace=False), launcher.shell, NULL, OomScore(500))
     line = launcher.line("busybox sleep 60", *switches, PidFile(Path("pid")))
     done = subprocess.run(line, cwd=launcher.directory, check=True, timeout=20)
     pid = int((launcher.directory / "pid").read_text())
+    wait_until_executed(pid)
 
     try:
         status = dict(
