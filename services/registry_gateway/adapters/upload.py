@@ -199,7 +199,7 @@ class Uploader:
             if reply.status_code != _ACCEPTED:
                 raise error_of(reply, what=target.what, not_found=ManifestUnknown)
             text = reply.headers.get("OCI-Chunk-Min-Length", "")
-            least = int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0  # noqa: PLR2004 - 1 GB
+            least = int(text) if re.fullmatch(r"[0-9]{1,9}", text) else 0
             return UploadSession(location=self._location(target, reply)), least
 
     def _finish(self, upload: "_Upload", session: UploadSession) -> None:
