@@ -45,7 +45,7 @@ async def image_ls(context: Context, everything: bool, form: str | None, quiet: 
     now = time.time()
     async with open_session(context, Peer.REGISTRY_GATEWAY) as session:
         rows = [
-            _row(one, now=now, whole=form == "json")
+            _row(one, now=now, whole=form not in (None, "table"))
             async for one in _stored(session)
             if everything or not one.family
         ]

@@ -61,7 +61,10 @@ async def ps(
             )
         ]
     shown = newest_first(runs)[:last]
-    rows = [run_row(run, now=time.time(), whole=no_trunc or form == "json") for run in shown]
+    rows = [
+        run_row(run, now=time.time(), whole=no_trunc or form not in (None, "table"))
+        for run in shown
+    ]
     write_rows(rows, _COLUMNS, form=form, write=context.write, quiet_field="id" if quiet else None)
 
 
