@@ -161,7 +161,8 @@ async def _run(
     if watch.started_after is not None:
         phases.add("started", watch.started_after)
     if not quiet:
-        context.note(phases.line())
+        emulated = " (emulated: see lns doctor)" if watch.run.accelerator == "tcg" else ""
+        context.note(phases.line() + emulated)
     return code
 
 
