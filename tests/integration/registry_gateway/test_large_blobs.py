@@ -316,7 +316,9 @@ async def test_a_pull_in_ranges_goes_on_where_it_was_cancelled(
 
     assert gateway.blob_path(Digest.of(data)).read_bytes() == data
     first = min(int(one.headers["range"][6:].partition("-")[0]) for one in proxy.select(get(data)))
-    assert first == there
+    # A segment that had arrived may still have been written after the look at the part.
+    assert first >= there
+    assert first % CHUNK == 0
 
 
 async def _drain(call: AsyncIterator[pb.PullResponse]) -> None:
