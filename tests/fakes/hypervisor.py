@@ -108,7 +108,12 @@ class FakeMachine:
         task = asyncio.create_task(self._to_agent(relay))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        return await adopt_socket(client)
+        task.add_done_callback(lambda _: relay.close())  # also where it never began
+        try:
+            return await adopt_socket(client)
+        except BaseException:
+            client.close()
+            raise
 
     def disconnect(self) -> None:
         """Cuts the connection, as the end of a service does."""
