@@ -1,0 +1,143 @@
+"""What every hypervisor promises: QEMU, and the fake that the other tests stand on."""
+
+import asyncio
+import contextlib
+import os
+import platform
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+
+import pytest
+
+from services.chassis.blocking import Blocking
+from services.core.errors import GuestUnreachable
+from services.vm_runner import bootstrap
+from services.vm_runner.adapters.guest_files import GuestFileCache
+from services.vm_runner.adapters.qemu.accelerator import AcceleratorChoice, AcceleratorMode
+from services.vm_runner.adapters.qemu.command_line import Architecture
+from services.vm_runner.adapters.qemu.hypervisor import QemuHypervisor
+from services.vm_runner.guest_session import open_session
+from services.vm_runner.ports import Hypervisor, MachineSpec
+from services.vm_runner.settings import VmSettings, kernel_cache
+from tests.fakes.hypervisor import FakeHost, FakeHypervisor
+from tests.support.guest_agent import require_agent
+from tests.support.microvm import require_microvms
+
+ANSWER_SECONDS = 200.0
+"""Under emulation, on a machine that is busy with other tests."""
+
+Make = Callable[[], Hypervisor]
+"""Returns a hypervisor, a new one at each call, of the same host."""
+
+
+@contextlib.asynccontextmanager
+async def fake(home: Path) -> AsyncIterator[Make]:
+    host = FakeHost(require_agent())
+    yield lambda: FakeHypervisor(host)
+    await host.close()
+
+
+@contextlib.asynccontextmanager
+async def qemu(home: Path) -> AsyncIterator[Make]:
+    require_microvms()
+    settings = VmSettings(kernels=kernel_cache(os.environ))
+    with Blocking(2) as blocking:
+        files = GuestFileCache(
+            directory=home / "guest",
+            kernels=settings.kernels,
+            kernel=None,
+            agent=require_agent(),
+            blocking=blocking,
+        )
+        choice = AcceleratorChoice(
+            mode=AcceleratorMode.TCG, directory=home / "guest", probe_seconds=5
+        )
+        yield lambda: QemuHypervisor(
+            binary=f"qemu-system-{platform.machine()}",
+            files=files,
+            choice=choice,
+            confinement=bootstrap._confinement(settings),
+            architecture=Architecture(platform.machine()),
+        )
+
+
+@pytest.fixture(
+    params=[fake, pytest.param(qemu, marks=[pytest.mark.e2e, pytest.mark.timeout(300)])]
+)
+async def make(request: pytest.FixtureRequest, short_directory: Path) -> AsyncIterator[Make]:
+    of_host: Callable[[Path], AbstractAsyncContextManager[Make]] = request.param
+    async with of_host(short_directory) as make:
+        yield make
+
+
+def a_spec(home: Path) -> MachineSpec:
+    directory = home / "machine"
+    directory.mkdir(mode=0o700)
+    return MachineSpec(
+        run_id=secrets.token_hex(16), directory=directory, vcpus=1, memory_mib=128, disks=()
+    )
+
+
+async def test_a_machine_s_life(make: Make, short_directory: Path) -> None:
+    """Start, hello, pause, a new host, adoption, the end: one boot serves for all."""
+    spec = a_spec(short_directory)
+    machine = await make().start(spec)
+    try:
+        assert machine.pid > 0
+        assert machine.accelerator == "tcg"
+        async with open_session(await machine.connect(), answer_seconds=ANSWER_SECONDS) as session:
+            assert session.welcome is not None
+            assert not session.is_configured
+        async with open_session(await machine.connect(), answer_seconds=ANSWER_SECONDS):
+            pass
+
+        await machine.pause()
+        assert await machine.is_paused()
+        with pytest.raises(GuestUnreachable):
+            async with open_session(await machine.connect(), answer_seconds=0.3):
+                pass
+        await machine.resume()
+        assert not await machine.is_paused()
+
+        adopted = await make().adopt(spec.run_id, spec.directory)
+        assert adopted is not None
+        assert (adopted.pid, adopted.accelerator) == (machine.pid, machine.accelerator)
+        async with open_session(await adopted.connect(), answer_seconds=ANSWER_SECONDS) as session:
+            await session.shut_down()
+        async with asyncio.timeout(60):
+            await adopted.wait()
+            await machine.wait()
+        assert await make().adopt(spec.run_id, spec.directory) is None
+        assert machine.usage().memory_bytes == 0
+        with pytest.raises(GuestUnreachable):
+            await machine.connect()
+    finally:
+        await machine.kill()
+
+
+async def test_a_machine_that_is_killed_is_gone(make: Make, short_directory: Path) -> None:
+    spec = a_spec(short_directory)
+    machine = await make().start(spec)
+    assert machine.usage().memory_bytes > 0
+    connection = await machine.connect()
+    await machine.kill()
+    await machine.kill()
+
+    with contextlib.suppress(OSError):
+        while await connection.read(4096):
+            pass
+    await connection.close()
+    assert isinstance(await machine.diagnose(), str)
+    assert await make().adopt(spec.run_id, spec.directory) is None
+
+
+async def test_a_stranger_is_not_adopted(make: Make, short_directory: Path) -> None:
+    spec = a_spec(short_directory)
+    machine = await make().start(spec)
+    try:
+        assert await make().adopt(secrets.token_hex(16), spec.directory) is None
+        assert await make().adopt(secrets.token_hex(16), short_directory) is None
+    finally:
+        await machine.kill()
