@@ -186,19 +186,21 @@ class FakeMachine:
             return
         self._ended.set()
         self._host.machines.pop(self._run_id, None)
-        for pid in _descendants(self.pid):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self._process.kill()
-        await asyncio.to_thread(self._process.wait)
-        self.disconnect()
-        current = asyncio.current_task()
-        for task in list(self._tasks):
-            if task is not current:
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
-        self._agent_side.close()
+        try:
+            for pid in _descendants(self.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self._process.kill()
+            await asyncio.to_thread(self._process.wait)
+            self.disconnect()
+            current = asyncio.current_task()
+            for task in list(self._tasks):
+                if task is not current:
+                    task.cancel()
+                    with contextlib.suppress(asyncio.CancelledError):
+                        await task
+        finally:  # also where the test ends meanwhile
+            self._agent_side.close()
 
 
 def _descendants(pid: int) -> Iterator[int]:
