@@ -45,12 +45,17 @@ demo-clean: ## Remove the demo's registry and stop the services that it started
 
 # --- tests ----------------------------------------------------------------------------------------
 
-.PHONY: test check all-tests unit contract behaviour integration e2e
+.PHONY: test check all-tests failed-tests unit contract behaviour integration e2e
 test: setup check all-tests ## Run every check and every test; set everything up first
 
 # One run of pytest for all tiers, with every prerequisite promised: what is missing fails.
 all-tests: setup
 	LNS_REQUIRE=registry,qemu $(pytest) --ignore=tests/benchmarks tests
+
+# Those that the last run left behind, and only those; none is a failure, too.
+failed-tests:
+	LNS_REQUIRE=registry,qemu $(pytest) --last-failed --last-failed-no-failures=none \
+	  --ignore=tests/benchmarks tests
 
 check: venv ## Check format, style, types, imports, protos and scripts
 	.venv/bin/ruff format --check
