@@ -131,7 +131,7 @@ class Boot:
         writable = directory / "writable.img"
         size = run.plan.resources.disk_mib * _MIB or around.limits.disk_bytes
         await around.disks.ensure(writable, size_bytes=size)
-        disks = image_disks(image) if image else ()
+        disks = (image_disks(image) if image else ()) + around.volumes.disks(run)
         machine = await around.hypervisor.start(
             MachineSpec(
                 run_id=run.run_id,

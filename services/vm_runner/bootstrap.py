@@ -29,11 +29,13 @@ from services.vm_runner.adapters.qemu.command_line import Accelerator, Architect
 from services.vm_runner.adapters.qemu.hypervisor import QemuHypervisor
 from services.vm_runner.adapters.run_files import RunFiles
 from services.vm_runner.adapters.tcp_listeners import TcpListeners
+from services.vm_runner.adapters.volume_files import VolumeFiles
 from services.vm_runner.host import AcceleratorReport, ConfinementReport, Host
 from services.vm_runner.runner import Runner
 from services.vm_runner.servicer import VmServicer
 from services.vm_runner.settings import VmProcess, VmSettings
 from services.vm_runner.surroundings import Surroundings
+from services.vm_runner.volumes import Volumes
 
 _THREADS = 16
 _ARCHITECTURES = {
@@ -84,6 +86,10 @@ async def open_vm_runner(home: Path, own: VmSettings) -> AsyncIterator[Service]:
             confinement=confinement,
             architecture=architecture,
         )
+        disks = Ext4Images()
+        volumes = Volumes(
+            VolumeFiles(home / "volumes", blocking=blocking), disks, default_bytes=own.disk
+        )
         surroundings = Surroundings(
             hypervisor=hypervisor,
             images=MaterializerImages(images_rpc.MaterializerServiceStub(channel), root=home),
@@ -94,14 +100,16 @@ async def open_vm_runner(home: Path, own: VmSettings) -> AsyncIterator[Service]:
                 default_limit=own.log,
                 stall_seconds=own.stall_time,
             ),
-            disks=Ext4Images(),
+            disks=disks,
             listeners=TcpListeners(),
+            volumes=volumes,
             limits=own.limits(),
         )
         runner = Runner(surroundings)
         stack.push_async_callback(runner.close)
         await runner.recover()
-        yield _service(VmServicer(runner, _host(hypervisor, choice, confinement, files, home)))
+        host = _host(hypervisor, choice, confinement, files, home)
+        yield _service(VmServicer(runner, volumes, host))
 
 
 def _confinement(own: VmSettings) -> Confinement:

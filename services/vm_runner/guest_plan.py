@@ -7,6 +7,7 @@ from services.vm_runner.guest_messages import GuestConfig, ProcessSpec, Rlimit
 from services.vm_runner.ports import Disk, Image
 from services.vm_runner.run_log import LogStream
 from services.vm_runner.runs import ExecRequest, Run, TerminalSize
+from services.vm_runner.volumes import guest_volumes
 
 MAIN_PROCESS = 1
 METADATA_SERIAL = "meta"
@@ -47,6 +48,7 @@ def guest_config(run: Run, image: Image | None, *, pids_limit: int) -> GuestConf
             # Nothing answers there until the policy engine does: the guest has no way out.
             ("/etc/resolv.conf", b"nameserver 127.0.0.1\n"),
         ),
+        volumes=guest_volumes(run),
         pids_max=run.options.pids_limit or pids_limit,
     )
 

@@ -25,6 +25,7 @@ from services.vm_runner.runs import (
     RunState,
     RunUsage,
     TerminalSize,
+    Volume,
 )
 
 _STATES: Mapping[RunState, pb.Run.State.ValueType] = {
@@ -227,6 +228,18 @@ def format_check(check: HostCheck) -> vm_service_pb2.HostCheck:
         verdict=_VERDICTS[check.verdict],
         detail=check.detail,
         remedy=check.remedy,
+    )
+
+
+def format_volume(volume: Volume) -> pb.Volume:
+    """Returns the message of a volume."""
+    return pb.Volume(
+        name=volume.name,
+        limit_bytes=volume.limit_bytes,
+        used_bytes=volume.used_bytes,
+        create_time=format_time(volume.create_time),
+        run_ids=volume.run_ids,
+        labels=volume.labels,
     )
 
 

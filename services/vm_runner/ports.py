@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from services.vm_runner.run_log import RunLog
-from services.vm_runner.runs import Run
+from services.vm_runner.runs import Run, Volume
 
 
 class ByteChannel(Protocol):
@@ -322,6 +322,34 @@ class DiskMaker(Protocol):
             HostUnready: the tool that formats it is missing.
             CapacityExhausted: the disk of the host is full.
         """
+        ...
+
+
+class VolumeStore(Protocol):
+    """Where named volumes are recorded; a directory each."""
+
+    async def load(self) -> tuple[Volume, ...]:
+        """Returns every recorded volume; what cannot be read is logged and left alone."""
+        ...
+
+    async def save(self, volume: Volume) -> None:
+        """Records a volume, durably.
+
+        Raises:
+            CapacityExhausted: the disk is full.
+        """
+        ...
+
+    async def remove(self, name: str) -> None:
+        """Removes a volume and what it holds."""
+        ...
+
+    async def used_bytes(self, name: str) -> int:
+        """Returns what a volume takes on the disk."""
+        ...
+
+    def disk(self, name: str) -> Path:
+        """Returns a volume's disk image."""
         ...
 
 

@@ -61,16 +61,17 @@ class RunLife:
 
         Raises:
             RunStateConflict: it is alive.
-            InUse: a port of the host that it publishes cannot be had.
+            InUse: a port of the host or a volume cannot be had.
             CapacityExhausted: it cannot be recorded.
         """
         await self.settle()
         run = lifecycle.starting(self.run, restarted=restarted)
-        await self.ports.publish_all(run.plan.ports)
         try:
+            await self._around.volumes.hold(run)
+            await self.ports.publish_all(run.plan.ports)
             await self.update(replace(run, ports=self.ports.mappings))
         except LnsError:
-            await self.ports.close()
+            await self._let_go()
             raise
         self._spawn(self._live(None))
 
@@ -82,7 +83,13 @@ class RunLife:
             except LnsError as error:
                 self.notice(f"{error.message}: it is published no longer")
         self.run = replace(self.run, ports=self.ports.mappings)
+        await self._around.volumes.hold(self.run)
         self._spawn(self._live(machine))
+
+    async def _let_go(self) -> None:
+        """Gives up what only a live run has."""
+        await self.ports.close()
+        self._around.volumes.let_go(self.run.run_id)
 
     async def publish(self, wanted: PortMapping) -> PortMapping:
         """Publishes a port of a live run.
@@ -259,7 +266,7 @@ class RunLife:
             finally:
                 self._boot = None
                 self.log.close()
-                await self.ports.close()
+                await self._let_go()
         await self._on_ended(self)
 
     async def _live_through_restarts(self, machine: Machine | None) -> None:

@@ -19,13 +19,14 @@ from services.core.errors import (
     Unimplemented,
     VmFailed,
 )
-from services.core.run_plan import RunPlan
+from services.core.run_plan import RunPlan, VolumeKind
 from services.vm_runner import lifecycle, names
 from services.vm_runner.exit_status import signal_number
 from services.vm_runner.ports import Machine
 from services.vm_runner.run_life import RunLife
 from services.vm_runner.runs import Failure, Run, RunOptions, RunState, RunUsage
 from services.vm_runner.surroundings import Surroundings
+from services.vm_runner.volumes import named_mounts
 
 log = structlog.get_logger()
 
@@ -48,6 +49,7 @@ class Runner:
 
     async def recover(self) -> None:
         """Takes up every recorded run: adopts live microVMs, records dead ones as lost."""
+        await self._around.volumes.load()
         for run in await self._around.store.load():
             life = self._add(run)
             machine = await self._around.hypervisor.adopt(
@@ -230,6 +232,18 @@ class Runner:
         await self._forget(life)
         return life.run.run_id
 
+    async def prune_volumes(self, *, dry_run: bool = False) -> tuple[list[str], int]:
+        """Removes the volumes that no recorded run names; returns names and freed bytes."""
+        volumes = self._around.volumes
+        needed = frozenset(
+            mount.source for life in self._lives.values() for mount in named_mounts(life.run)
+        )
+        unused = volumes.unused(needed)
+        freed = 0
+        for name in unused:
+            freed += (await volumes.get(name)).used_bytes if dry_run else await volumes.remove(name)
+        return unused, freed
+
     async def prune(self, *, dry_run: bool = False) -> tuple[list[str], int]:
         """Removes every ended run; returns their ids and the bytes that became free."""
         ended = [life for life in self._lives.values() if life.run.state in lifecycle.ENDED]
@@ -336,8 +350,19 @@ def _check(plan: RunPlan, options: RunOptions, image_digest: str) -> None:
     signal_number(options.stop_signal)
     if plan.has_workflow:
         raise Unimplemented("runs with a workflow are not implemented: its steps would be ignored")
-    if plan.volumes:
-        raise Unimplemented("volumes are not implemented yet")
+    _check_volumes(plan)
+
+
+def _check_volumes(plan: RunPlan) -> None:
+    modes: dict[str, bool] = {}
+    for mount in plan.volumes:
+        if mount.kind is VolumeKind.BIND:
+            raise Unimplemented("binds of host paths are not implemented yet")
+        names.check(mount.source)
+        if modes.setdefault(mount.source, mount.read_only) != mount.read_only:
+            raise RequestInvalid(
+                f"volume {mount.source} is mounted twice, once to be written to and once read-only"
+            )
 
 
 def _now() -> datetime:

@@ -1,9 +1,10 @@
 """Runs as values: what was asked for, how it stands, how it ended."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
+from types import MappingProxyType
 
 from services.core.errors import LEAVES, Internal, LnsError
 from services.core.run_plan import PortMapping, RunPlan
@@ -199,3 +200,24 @@ class ExecRequest:
     user: str = ""
     workdir: str = ""
     tty: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Volume:
+    """A named volume.
+
+    Attributes:
+        name: by which runs mount it.
+        limit_bytes: size of its disk.
+        create_time: when it was made.
+        labels: for people.
+        used_bytes: what it takes on the host's disk.
+        run_ids: runs that hold it.
+    """
+
+    name: str
+    limit_bytes: int
+    create_time: datetime
+    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    used_bytes: int = 0
+    run_ids: tuple[str, ...] = ()

@@ -9,9 +9,9 @@ from lns.vm.v1 import vm_service_pb2 as pb
 from lns.vm.v1 import vm_service_pb2_grpc as rpc
 
 from services.chassis import run_plan_messages
-from services.chassis.messages import format_port, parse_port
+from services.chassis.messages import format_port, invalid, parse_port
 from services.chassis.streams import check_chunk
-from services.core.errors import RequestInvalid, Unimplemented
+from services.core.errors import RequestInvalid
 from services.vm_runner import log_query, messages
 from services.vm_runner.attachments import Attachment, attach_exec, attach_workload
 from services.vm_runner.copying import copy_in, copy_out
@@ -20,6 +20,7 @@ from services.vm_runner.pages import page
 from services.vm_runner.run_log import LogStream
 from services.vm_runner.runner import Runner
 from services.vm_runner.runs import ExecRequest
+from services.vm_runner.volumes import Volumes
 
 _CHUNK = 512 * 1024
 
@@ -27,8 +28,9 @@ _CHUNK = 512 * 1024
 class VmServicer(rpc.VmServiceServicer):
     """Serves the runs of a node."""
 
-    def __init__(self, runner: Runner, host: Host) -> None:
+    def __init__(self, runner: Runner, volumes: Volumes, host: Host) -> None:
         self._runner = runner
+        self._volumes = volumes
         self._host = host
 
     async def CreateRun(self, request: pb.CreateRunRequest, context: Any) -> pb.CreateRunResponse:
@@ -84,10 +86,13 @@ class VmServicer(rpc.VmServiceServicer):
 
     async def PruneRuns(self, request: pb.PruneRunsRequest, context: Any) -> pb.PruneRunsResponse:
         """Removes every run that has ended."""
-        if request.include_volumes:
-            raise Unimplemented("volumes are not implemented yet")
         run_ids, freed = await self._runner.prune(dry_run=request.dry_run)
-        return pb.PruneRunsResponse(run_ids=sorted(run_ids), freed_bytes=freed)
+        response = pb.PruneRunsResponse(run_ids=sorted(run_ids), freed_bytes=freed)
+        if request.include_volumes:
+            names, freed = await self._runner.prune_volumes(dry_run=request.dry_run)
+            response.volumes.extend(names)
+            response.freed_bytes += freed
+        return response
 
     async def GetRun(self, request: pb.GetRunRequest, context: Any) -> pb.GetRunResponse:
         """Describes a run."""
@@ -219,24 +224,38 @@ class VmServicer(rpc.VmServiceServicer):
     async def CreateVolume(
         self, request: pb.CreateVolumeRequest, context: Any
     ) -> pb.CreateVolumeResponse:
-        """Not there yet."""
-        raise Unimplemented("volumes are not implemented yet")
+        """Makes a named volume."""
+        if request.limit_bytes < 0:
+            raise invalid("limit_bytes", "must not be negative")
+        volume = await self._volumes.create(
+            request.name, limit_bytes=request.limit_bytes, labels=dict(request.labels)
+        )
+        return pb.CreateVolumeResponse(volume=messages.format_volume(volume))
 
     async def GetVolume(self, request: pb.GetVolumeRequest, context: Any) -> pb.GetVolumeResponse:
-        """Not there yet."""
-        raise Unimplemented("volumes are not implemented yet")
+        """Describes a named volume."""
+        volume = await self._volumes.get(request.name)
+        return pb.GetVolumeResponse(volume=messages.format_volume(volume))
 
     async def ListVolumes(
         self, request: pb.ListVolumesRequest, context: Any
     ) -> pb.ListVolumesResponse:
-        """Not there yet."""
-        raise Unimplemented("volumes are not implemented yet")
+        """Lists named volumes, sorted by name, by pages."""
+        chosen, token = page(
+            await self._volumes.all(),
+            key=lambda volume: volume.name,
+            size=request.page_size,
+            token=request.page_token,
+        )
+        volumes = [messages.format_volume(volume) for volume in chosen]
+        return pb.ListVolumesResponse(volumes=volumes, next_page_token=token)
 
     async def RemoveVolume(
         self, request: pb.RemoveVolumeRequest, context: Any
     ) -> pb.RemoveVolumeResponse:
-        """Not there yet."""
-        raise Unimplemented("volumes are not implemented yet")
+        """Removes a named volume and what it holds."""
+        await self._volumes.remove(request.name)
+        return pb.RemoveVolumeResponse()
 
 
 _LOG_STREAMS = {

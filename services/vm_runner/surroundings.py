@@ -10,6 +10,7 @@ from services.vm_runner.ports import (
     PortListeners,
     RunStore,
 )
+from services.vm_runner.volumes import Volumes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,4 +40,5 @@ class Surroundings:
     logs: LogStorage
     disks: DiskMaker
     listeners: PortListeners
+    volumes: Volumes
     limits: RunnerLimits

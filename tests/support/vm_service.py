@@ -18,9 +18,11 @@ from services.core.errors import LnsError
 from services.vm_runner.adapters.log_files import LogFiles
 from services.vm_runner.adapters.run_files import RunFiles
 from services.vm_runner.adapters.tcp_listeners import TcpListeners
+from services.vm_runner.adapters.volume_files import VolumeFiles
 from services.vm_runner.runner import Runner
 from services.vm_runner.servicer import VmServicer
 from services.vm_runner.surroundings import RunnerLimits, Surroundings
+from services.vm_runner.volumes import Volumes
 from tests.fakes.hypervisor import FakeHost, FakeHypervisor
 from tests.fakes.vm_outside import FakeDisks, FakeImages, fake_host
 from tests.support.guest_agent import require_agent
@@ -66,6 +68,11 @@ async def vm_service(world: VmWorld) -> AsyncIterator["VmClient"]:
     runs = world.home / "runs"
     runs.mkdir(exist_ok=True)
     with Blocking(8) as blocking:
+        volumes = Volumes(
+            VolumeFiles(world.home / "volumes", blocking=blocking),
+            world.disks,
+            default_bytes=1 << 30,
+        )
         surroundings = Surroundings(
             hypervisor=world.hypervisor,
             images=world.images,
@@ -78,13 +85,14 @@ async def vm_service(world: VmWorld) -> AsyncIterator["VmClient"]:
             ),
             disks=world.disks,
             listeners=TcpListeners(),
+            volumes=volumes,
             limits=world.limits,
         )
         runner = world.runner = Runner(surroundings)
         await runner.recover()
         service = Service(
             add_to_server=vm_service_pb2_grpc.add_VmServiceServicer_to_server,
-            servicer=VmServicer(runner, fake_host(world.home, missing=world.missing)),
+            servicer=VmServicer(runner, volumes, fake_host(world.home, missing=world.missing)),
             full_name="lns.vm.v1.VmService",
         )
         address = f"unix:{world.home}/vm.sock"
@@ -114,10 +122,12 @@ class VmClient:
         digest: str = DIGEST,
         labels: dict[str, str] | None = None,
         ports: Sequence[run_plan_pb2.PortMapping] = (),
+        volumes: Sequence[run_plan_pb2.VolumeMount] = (),
     ) -> run_pb2.Run:
         plan = run_plan_messages.format_run_plan(a_plan(*argv))
         plan.labels.update(labels or {})
         plan.ports.extend(ports)
+        plan.volumes.extend(volumes)
         response = await self.stub.CreateRun(
             pb.CreateRunRequest(
                 request_id=request_id or secrets.token_hex(8),
@@ -140,6 +150,11 @@ class VmClient:
     ) -> list[run_pb2.RunEvent]:
         request = pb.WatchRunRequest(run=run, after_sequence=after, until_ended=until_ended)
         return [response.event async for response in self.stub.WatchRun(request)]
+
+    async def watch(self, run: str) -> AsyncIterator[run_pb2.RunEvent]:
+        """Yields the events of a run from the first on; the run's removal is the last."""
+        async for response in self.stub.WatchRun(pb.WatchRunRequest(run=run)):
+            yield response.event
 
     async def ended(self, run: str) -> run_pb2.Run:
         """Waits until a run has ended for good."""

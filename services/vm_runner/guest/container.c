@@ -17,6 +17,7 @@
 
 #include "agent.h"
 #include "machine.h"
+#include "seed.h"
 
 /* Of <linux/mount.h>, which cannot be included beside the C library's. */
 #define OPEN_TREE_CLONE 1
@@ -178,8 +179,15 @@ static bool mount_volumes(const struct container *container, struct failure *fai
 {
     for (unsigned i = 0; i < container->volume_count; i++) {
         const struct volume *volume = &container->volumes[i];
-        char name[16];
+        char place[32], name[16];
+        snprintf(place, sizeof place, "volumes/%u", i);
+        if (!volume->read_only && !seed_volume(machine_root, place, volume->target, failure))
+            return false;
+        /* One that was never written to has nothing yet, and nothing can be made in it here. */
         snprintf(name, sizeof name, "%u/data", i);
+        snprintf(place, sizeof place, "volumes/%u/data", i);
+        if (faccessat(machine_root, place, F_OK, AT_SYMLINK_NOFOLLOW) < 0)
+            snprintf(name, sizeof name, "%u", i);
         if (!make_directory(volume->target, failure) || !bind("volumes", name, volume->target, failure))
             return false;
     }

@@ -197,7 +197,7 @@ static bool mount_volumes(struct failure *failure)
     mkdir("/volumes", 0700);
     for (unsigned i = 0; i < container.volume_count; i++) {
         const struct volume *volume = &container.volumes[i];
-        char device[32], where[32], data[40];
+        char device[32], where[32];
         if (!disk_find(volume->disk, device, failure))
             return false;
         snprintf(where, sizeof where, "/volumes/%u", i);
@@ -205,8 +205,6 @@ static bool mount_volumes(struct failure *failure)
         if (mount(device, where, "ext4", MS_NOSUID | MS_NODEV | (volume->read_only ? MS_RDONLY : 0),
                   volume->read_only ? "noload" : "discard,noinit_itable") < 0)
             return failed_at(failure, "volume on %.60s", volume->target);
-        snprintf(data, sizeof data, "%s/data", where);
-        mkdir(data, 0755);
     }
     return true;
 }

@@ -70,7 +70,6 @@ enum field_tag {
     FIELD_SHM_BYTES = 28,
     FIELD_PIDS_MAX = 29,
     FIELD_MEMORY_MAX = 30,
-    FIELD_WORKLOAD_IS_INIT = 31,
 
     FIELD_ARG = 40,
     FIELD_ENV = 41,

@@ -241,10 +241,11 @@ async def test_a_start_after_the_end_keeps_the_log_and_counts_anew(vm: VmClient)
 async def test_a_run_that_is_removed_leaves_nothing(vm: VmClient, world: VmWorld) -> None:
     run = await vm.shell("true")
     await vm.ended(run.run_id)
-    watching = asyncio.create_task(vm.events(run.run_id, until_ended=False))
+    watched = vm.watch(run.run_id)
+    await anext(watched)
     await vm.stub.RemoveRun(pb.RemoveRunRequest(run=run.run_id))
 
-    assert (await watching)[-1].HasField("removed")
+    assert [event async for event in watched][-1].HasField("removed")
     assert not list((world.home / "runs").iterdir())
     assert world.images.leased == {}
     with pytest.raises(RunUnknown):

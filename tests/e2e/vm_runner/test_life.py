@@ -8,8 +8,10 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from lns.types.v1 import run_plan_pb2
 from lns.vm.v1 import run_pb2, vm_service_pb2, vm_service_pb2_grpc
 
 from services.chassis.channel import open_channel
@@ -24,6 +26,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 ROOT = Path(__file__).parents[3]
 pb = vm_service_pb2
 Run = run_pb2.Run
+Mount = run_plan_pb2.VolumeMount
 Options = run_pb2.RunOptions
 Restart = run_pb2.RestartPolicy
 
@@ -60,6 +63,43 @@ async def test_the_writable_layer_is_kept_from_a_stop_to_the_next_start(
     assert second.splitlines()[0] == written
     assert b"plain" not in second
     assert (fresh, b"No such file" in err) == (b"/opt/plain\n", True)
+
+
+async def test_a_volume_is_seeded_from_the_image_and_kept_across_runs(
+    short_directory: Path,
+) -> None:
+    """One writer at a time; what a run wrote is there for the next, and for readers."""
+    require_microvms()
+
+    def mounted(script: str, *, read_only: bool = False) -> dict[str, Any]:
+        return {
+            "argv": ("sh", "-c", script),
+            "volumes": [
+                Mount(
+                    kind=Mount.KIND_NAMED,
+                    source="kept",
+                    target="/opt",
+                    read_only=read_only,
+                )
+            ],
+        }
+
+    async def output(**run: Any) -> bytes:
+        made = await vm.create(*run["argv"], volumes=run["volumes"], digest=image)
+        out, err, _ = await vm.output(made.run_id)
+        await vm.stub.RemoveRun(pb.RemoveRunRequest(run=made.run_id))
+        return out + err
+
+    async with microvms(short_directory) as (vm, images):
+        image = (await busybox_image(images)).composefs_digest
+        first = await output(**mounted("ls /opt; stat -c %u:%a /opt/joes; echo new > /opt/new"))
+        second = await output(**mounted("rm /opt/plain; cat /opt/new; ls /opt"))
+        third = await output(**mounted("ls /opt; echo x > /opt/x", read_only=True))
+
+    assert first == b"big\njoes\nplain\n1000:600\n"
+    assert second == b"new\nbig\njoes\nnew\n"
+    assert third.startswith(b"big\njoes\nnew\n")
+    assert b"Read-only file system" in third
 
 
 async def test_a_workload_that_takes_too_much_memory_says_so(short_directory: Path) -> None:

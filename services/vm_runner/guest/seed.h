@@ -1,0 +1,15 @@
+/* The first content of a volume: what the image has at the path where it is mounted. */
+#ifndef LNS_SEED_H
+#define LNS_SEED_H
+
+#include <stdbool.h>
+
+#include "rootfs.h"
+
+/*
+ * Makes `data` below the volume's root `place`, a path below `base`, unless it is there: a copy of the directory
+ * `target` with owners and modes, or an empty one where there is none.
+ */
+bool seed_volume(int base, const char *place, const char *target, struct failure *failure);
+
+#endif

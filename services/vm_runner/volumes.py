@@ -1,0 +1,179 @@
+"""Named volumes: disks with a life of their own, for one writing run or several reading ones.
+
+A volume is an ext4 file system on a disk image, which two machines cannot both have mounted while
+one of them writes.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from types import MappingProxyType
+
+from services.core.errors import InUse, NameTaken, RequestInvalid, VolumeUnknown
+from services.core.run_plan import VolumeKind, VolumeMount
+from services.vm_runner import names
+from services.vm_runner.guest_messages import GuestVolume
+from services.vm_runner.ports import Disk, DiskMaker, VolumeStore
+from services.vm_runner.runs import Run, Volume
+
+_SIZE_LEAST = 1 << 20
+
+
+class Volumes:
+    """The named volumes of a node, and who holds them."""
+
+    def __init__(self, store: VolumeStore, disks: DiskMaker, *, default_bytes: int) -> None:
+        self._store = store
+        self._disks = disks
+        self._default_bytes = default_bytes
+        self._known: dict[str, Volume] = {}
+        self._holders: dict[str, dict[str, bool]] = {}
+
+    async def load(self) -> None:
+        """Reads what is recorded."""
+        self._known = {volume.name: volume for volume in await self._store.load()}
+
+    # ---- volumes ----
+
+    async def create(
+        self, name: str, *, limit_bytes: int = 0, labels: Mapping[str, str] | None = None
+    ) -> Volume:
+        """Makes a volume.
+
+        Raises:
+            NameTaken: there is one of that name.
+            RequestInvalid: the name or the size cannot be.
+            CapacityExhausted: the disk of the host is full.
+        """
+        names.check(name)
+        if limit_bytes and limit_bytes < _SIZE_LEAST:
+            raise RequestInvalid(f"a volume has at least {_SIZE_LEAST >> 20} MiB")
+        if name in self._known:
+            raise NameTaken(
+                f"there is a volume {name}", hint="choose another name", metadata={"volume": name}
+            )
+        volume = Volume(
+            name=name,
+            limit_bytes=limit_bytes or self._default_bytes,
+            create_time=datetime.now(UTC),
+            labels=MappingProxyType(dict(labels or {})),
+        )
+        self._known[name] = volume
+        try:
+            await self._store.save(volume)
+            await self._disks.ensure(self._store.disk(name), size_bytes=volume.limit_bytes)
+        except BaseException:
+            del self._known[name]
+            await self._store.remove(name)
+            raise
+        return volume
+
+    async def get(self, name: str) -> Volume:
+        """Describes a volume.
+
+        Raises:
+            VolumeUnknown: there is none of that name.
+        """
+        if name not in self._known:
+            raise VolumeUnknown(
+                f"there is no volume {name!r}", hint="lns volume ls", metadata={"volume": name}
+            )
+        return replace(
+            self._known[name],
+            used_bytes=await self._store.used_bytes(name),
+            run_ids=tuple(sorted(self._holders.get(name, {}))),
+        )
+
+    async def all(self) -> list[Volume]:
+        """Describes every volume, sorted by name."""
+        return [await self.get(name) for name in sorted(self._known)]
+
+    async def remove(self, name: str) -> int:
+        """Removes a volume; returns the bytes that became free.
+
+        Raises:
+            VolumeUnknown: there is none of that name.
+            InUse: a run holds it.
+        """
+        volume = await self.get(name)
+        if volume.run_ids:
+            raise _in_use(name, volume.run_ids)
+        del self._known[name]
+        await self._store.remove(name)
+        return volume.used_bytes
+
+    def unused(self, needed: frozenset[str]) -> list[str]:
+        """Returns the names of volumes that no run holds, other than those needed."""
+        held = {name for name, holders in self._holders.items() if holders}
+        return sorted(self._known.keys() - held - needed)
+
+    # ---- runs ----
+
+    async def hold(self, run: Run) -> None:
+        """Holds the volumes of a run, made where they are missing, until `let_go`.
+
+        Raises:
+            InUse: another run writes to one of them, or reads what this one would write to.
+            CapacityExhausted: the disk of the host is full.
+        """
+        mounts = named_mounts(run)
+        for mount in mounts:
+            self._check_free(run.run_id, mount)
+        for mount in mounts:
+            holders = self._holders.setdefault(mount.source, {})
+            holders[run.run_id] = holders.get(run.run_id, False) or not mount.read_only
+        try:
+            for mount in mounts:
+                if mount.source not in self._known:
+                    await self.create(mount.source)
+        except BaseException:
+            self.let_go(run.run_id)
+            raise
+
+    def let_go(self, run_id: str) -> None:
+        """Gives up what a run holds."""
+        for holders in self._holders.values():
+            holders.pop(run_id, None)
+
+    def _check_free(self, run_id: str, mount: VolumeMount) -> None:
+        holders = self._holders.get(mount.source, {})
+        others = [holder for holder in holders if holder != run_id]
+        if others and (not mount.read_only or any(holders[other] for other in others)):
+            raise _in_use(mount.source, others)
+
+    def disks(self, run: Run) -> tuple[Disk, ...]:
+        """Returns the disks of a run's volumes."""
+        return tuple(
+            Disk(serial=serial, path=self._store.disk(name), read_only=not writes)
+            for serial, name, writes in _placed(run)
+        )
+
+
+def named_mounts(run: Run) -> tuple[VolumeMount, ...]:
+    """Returns the mounts of named volumes of a run."""
+    return tuple(mount for mount in run.plan.volumes if mount.kind is VolumeKind.NAMED)
+
+
+def _placed(run: Run) -> list[tuple[str, str, bool]]:
+    """Returns serial, name, and whether it is written to, of each volume of a run."""
+    writes: dict[str, bool] = {}
+    for mount in named_mounts(run):
+        writes[mount.source] = writes.get(mount.source, False) or not mount.read_only
+    return [(f"vol{number}", name, writes[name]) for number, name in enumerate(writes)]
+
+
+def guest_volumes(run: Run) -> tuple[GuestVolume, ...]:
+    """Returns the volumes of a run as its agent mounts them."""
+    serials = {name: serial for serial, name, _ in _placed(run)}
+    return tuple(
+        GuestVolume(disk=serials[mount.source], target=mount.target, read_only=mount.read_only)
+        for mount in named_mounts(run)
+    )
+
+
+def _in_use(name: str, holders: list[str] | tuple[str, ...]) -> InUse:
+    return InUse(
+        f"volume {name} is in use by {len(holders)} run(s)",
+        hint="a volume has one writer, or readers (`:ro`) only; stop the other run first",
+        metadata={"volume": name, "run_id": holders[0]},
+    )
