@@ -31,8 +31,13 @@ class Credential:
 class CredentialSource(Protocol):
     """Finds what a registry is shown; used in threads."""
 
-    def find(self, host: str) -> Credential | None:
-        """Returns the credential for a registry's host, with port where it has one, or None."""
+    def find(self, host: str, repository: str = "") -> Credential | None:
+        """Returns what a registry is shown for a repository, or None.
+
+        Args:
+            host: the registry, with its port where it has one.
+            repository: the path in it; empty for the registry as a whole.
+        """
 
 
 class Credentials(CredentialSource, Protocol):
@@ -54,8 +59,8 @@ class StoredLogin:
 class Keyring(Protocol):
     """The OS keyring; used in threads."""
 
-    def find(self, host: str) -> Credential | None:
-        """Returns the credential for a host, or None."""
+    def find(self, host: str, repository: str = "") -> Credential | None:
+        """Returns the credential for a host, whatever the repository, or None."""
 
     def put(self, host: str, credential: Credential) -> None:
         """Stores the credential for a host."""

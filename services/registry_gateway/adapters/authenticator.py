@@ -1,7 +1,7 @@
 """What a registry is shown: Basic credentials or bearer tokens, each to its own origin only.
 
 The first request to an origin goes without; its challenge is remembered, so that later ones carry
-what is wanted at once. Bearer tokens are kept by (origin, service, scopes) until they expire; an
+what is wanted at once. Bearer tokens are kept by (origin, service, access) until they expire; an
 origin that refuses one gets a fresh one once. Specification: the distribution project's token
 authentication, with its OAuth2 variant for identity tokens.
 """
@@ -10,8 +10,8 @@ import base64
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Final
+from dataclasses import dataclass, field, replace
+from typing import Final, Self
 from urllib.parse import urlencode, urlsplit
 
 from services.core.errors import RegistryProtocol, RegistryUnauthenticated, RegistryUnavailable
@@ -29,15 +29,35 @@ _MARGIN_SECONDS: Final = 10.0
 _TOKENS_KEPT: Final = 1024
 _FORM: Final = {"Content-Type": "application/x-www-form-urlencoded"}
 
-Scopes = frozenset[str]
-"""Scopes of the token specification: `repository:path:pull,push`."""
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a request is about.
+
+    Attributes:
+        repository: the path whose credential is shown; empty for the registry as a whole.
+        scopes: what a token must permit, as the token specification writes it
+            (`repository:path:pull,push`); empty for what the registry asks for by itself.
+    """
+
+    repository: str = ""
+    scopes: frozenset[str] = frozenset()
+
+    @classmethod
+    def to(cls, repository: str, actions: str) -> Self:
+        """Returns the access to one repository, for actions such as `pull,push`."""
+        return cls(repository, frozenset({f"repository:{repository}:{actions}"}))
+
+    def and_pull(self, repository: str) -> "Access":
+        """Returns this access and that to read another repository of the same registry."""
+        return replace(self, scopes=self.scopes | {f"repository:{repository}:pull"})
 
 
 @dataclass(frozen=True, slots=True)
 class _TokenKey:
     origin: Origin
     service: str
-    scopes: Scopes
+    access: Access
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +109,7 @@ class Authenticator:
         """Whether an origin ever asked for a login."""
         return self._state(origin).challenge is not None
 
-    def header(self, origin: Origin, scopes: Scopes, *, stop: Stop | None = None) -> str:
+    def header(self, origin: Origin, access: Access, *, stop: Stop | None = None) -> str:
         """Returns the `Authorization` header for a request, or the empty string.
 
         Raises:
@@ -100,16 +120,16 @@ class Authenticator:
         if challenge is None:
             return ""
         if challenge.scheme == "basic":
-            credential = self._credentials.find(self._host_of(origin))
+            credential = self._credentials.find(self._host_of(origin), access.repository)
             return _basic(credential) if credential and credential.username else ""
-        return f"Bearer {self._token(origin, challenge, scopes, stop=stop).text}"
+        return f"Bearer {self._token(origin, challenge, access, stop=stop).text}"
 
-    def refused(self, origin: Origin, scopes: Scopes, reply: Reply, sent: str) -> None:
+    def refused(self, origin: Origin, access: Access, reply: Reply, sent: str) -> None:
         """Learns from a 401 what the origin wants; what `header` says next may be accepted.
 
         Args:
             origin: who refused.
-            scopes: the scopes of the request.
+            access: what the request is about.
             reply: the refusal.
             sent: the header that was sent, or the empty string.
 
@@ -125,13 +145,13 @@ class Authenticator:
         state = self._state(origin)
         state.challenge = challenge
         if challenge.scheme == "basic":
-            credential = self._credentials.find(host)
+            credential = self._credentials.find(host, access.repository)
             if credential is None or not credential.username:
                 raise _login_wanted(host)
             if sent == _basic(credential):
                 raise _refused_credential(host, credential)
             return
-        key = self._key(origin, challenge, scopes)
+        key = self._key(origin, challenge, access)
         with self._guard:
             held = self._tokens.get(key)
             if held is not None and sent == f"Bearer {held.text}":
@@ -150,15 +170,15 @@ class Authenticator:
         with self._guard:
             return self._origins.setdefault(origin, _OriginState())
 
-    def _key(self, origin: Origin, challenge: Challenge, scopes: Scopes) -> _TokenKey:
+    def _key(self, origin: Origin, challenge: Challenge, access: Access) -> _TokenKey:
         # What the registry asked for by itself counts where we did not know what to ask for.
-        wanted = scopes or frozenset(challenge.get("scope").split())
-        return _TokenKey(origin, challenge.get("service"), wanted)
+        wanted = access.scopes or frozenset(challenge.get("scope").split())
+        return _TokenKey(origin, challenge.get("service"), replace(access, scopes=wanted))
 
     def _token(
-        self, origin: Origin, challenge: Challenge, scopes: Scopes, *, stop: Stop | None
+        self, origin: Origin, challenge: Challenge, access: Access, *, stop: Stop | None
     ) -> _Token:
-        key = self._key(origin, challenge, scopes)
+        key = self._key(origin, challenge, access)
         with self._state(origin).guard:
             with self._guard:
                 held = self._tokens.get(key)
@@ -174,7 +194,8 @@ class Authenticator:
     def _fetch(self, key: _TokenKey, challenge: Challenge, stop: Stop | None) -> _Token:
         realm = check_target(key.origin, challenge.get("realm")).partition("#")[0]
         host = self._host_of(key.origin)
-        credential = self._credentials.find(host)
+        credential = self._credentials.find(host, key.access.repository)
+        scopes = sorted(key.access.scopes)
         parameters = [("service", key.service)] if key.service else []
         asked_at = self._clock()
         if credential is not None and credential.is_identity_token:
@@ -182,12 +203,12 @@ class Authenticator:
                 ("grant_type", "refresh_token"),
                 ("refresh_token", credential.secret),
                 ("client_id", CLIENT_ID),
-                ("scope", " ".join(sorted(key.scopes))),
+                ("scope", " ".join(scopes)),
             ]
             body = urlencode(parameters).encode("ascii")
             reply = self._http.send("POST", realm, headers=_FORM, body=body, stop=stop)
         else:
-            parameters += [("scope", scope) for scope in sorted(key.scopes)]
+            parameters += [("scope", scope) for scope in scopes]
             if credential is not None:
                 parameters += [("account", credential.username), ("client_id", CLIENT_ID)]
             headers = {"Authorization": _basic(credential)} if credential else {}

@@ -1,8 +1,10 @@
 """Logins that other tools keep: Docker's `config.json` and the `auth.json` of podman and skopeo.
 
 Both name registries in `auths` (values `auth`, `username`/`password` or `identitytoken`), and
-programs that keep secrets in `credHelpers` and `credsStore`. Files are read when asked for, since
-other tools change them; what is wrong with one is logged and never stops a pull.
+programs that keep secrets in `credHelpers` and `credsStore`. A key of `auths` with a path stands
+for what lies below it: the longest first (containers-auth.json(5)), and before anything that is
+said of its host. Files are read when asked for, since other tools change them; what is wrong with
+one is logged and never stops a pull.
 """
 
 import base64
@@ -10,7 +12,7 @@ import binascii
 import json
 import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -40,9 +42,14 @@ class DockerConfig:
         self._path = path
         self._name = name
 
-    def find(self, host: str) -> Credential | None:
+    def find(self, host: str, repository: str = "") -> Credential | None:
         """See `CredentialSource`."""
         document = self._read()
+        auths = _mapping(document, "auths")
+        for namespace in _namespaces(host, repository):
+            found = self._of_entry(auths.get(namespace))
+            if found is not None:
+                return found
         keys = _HUB_KEYS if host == "docker.io" else (host,)
         helper = next(
             (h for h in (_mapping(document, "credHelpers").get(key) for key in keys) if h),
@@ -52,7 +59,7 @@ class DockerConfig:
             found = self._ask(helper, keys[0])
             if found is not None:
                 return found
-        for key, entry in _mapping(document, "auths").items():
+        for key, entry in auths.items():
             if key in keys or _host_of(key) in keys:
                 found = self._of_entry(entry)
                 if found is not None:
@@ -123,6 +130,13 @@ class DockerConfig:
 def _mapping(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = document.get(key)
     return value if isinstance(value, dict) else {}
+
+
+def _namespaces(host: str, repository: str) -> Iterator[str]:
+    """Yields the keys with a path that stand for a repository, the most specific first."""
+    while repository:
+        yield f"{host}/{repository}"
+        repository = repository.rpartition("/")[0]
 
 
 def _host_of(key: str) -> str:

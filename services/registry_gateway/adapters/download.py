@@ -205,7 +205,7 @@ class Downloader:
         if ranged:
             headers["Range"] = f"bytes={start}-{(end or size) - 1}"
         asked = Request(
-            method="GET", url=request.url, scopes=request.scopes, headers=headers, retried=False
+            method="GET", url=request.url, access=request.access, headers=headers, retried=False
         )
         reply = self._exchange.send(asked, stop=stop)
         try:

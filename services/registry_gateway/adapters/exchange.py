@@ -21,7 +21,7 @@ from services.core.errors import (
     RegistryUnavailable,
     TooManyRequests,
 )
-from services.registry_gateway.adapters.authenticator import Authenticator, Scopes
+from services.registry_gateway.adapters.authenticator import Access, Authenticator
 from services.registry_gateway.adapters.http_client import Body, HttpClient, Reply
 from services.registry_gateway.adapters.origin import Origin, check_target, resolve_url
 from services.registry_gateway.login_ports import Credentials
@@ -67,7 +67,7 @@ class Request:
     Attributes:
         method: GET, HEAD, POST, PATCH, PUT or DELETE.
         url: absolute.
-        scopes: what a bearer token must permit.
+        access: what it is about: decides what is shown to the registry.
         headers: without credentials.
         body: opens the body anew for each try, or None.
         retried: whether it may be tried again after a failure whose effect is unknown.
@@ -77,7 +77,7 @@ class Request:
 
     method: str
     url: str
-    scopes: Scopes
+    access: Access
     headers: Mapping[str, str]
     body: Callable[[], bytes | Body] | None = None
     retried: bool = True
@@ -175,12 +175,12 @@ class Exchange:
         if request.home not in (None, origin):
             return self._redirected(request, origin, "", stop)
         for _ in range(_MAX_REFUSALS):
-            header = self.authenticator.header(origin, request.scopes, stop=stop)
+            header = self.authenticator.header(origin, request.access, stop=stop)
             reply = self._redirected(request, origin, header, stop)
             if reply.status_code != _UNAUTHORIZED or Origin.of_url(reply.url) != origin:
                 return reply
             with reply:
-                self.authenticator.refused(origin, request.scopes, reply, header)
+                self.authenticator.refused(origin, request.access, reply, header)
         raise RegistryUnauthenticated(
             f"{origin.authority} refuses the tokens of its own token server",
             hint="does this account have access to the repository?",

@@ -39,8 +39,8 @@ class LoginFile:
         self._keyring = keyring
         self._prefer_keyring = prefer_keyring and keyring is not None
 
-    def find(self, host: str) -> Credential | None:
-        """See `CredentialSource`.
+    def find(self, host: str, repository: str = "") -> Credential | None:
+        """See `CredentialSource`; a login is for all repositories of its host.
 
         Raises:
             SettingsInvalid: the file cannot be trusted or read.

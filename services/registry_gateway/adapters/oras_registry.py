@@ -33,6 +33,7 @@ from services.core.errors import (
 )
 from services.core.manifest import MAX_MANIFEST_BYTES, Index, parse_manifest
 from services.core.reference import Reference
+from services.registry_gateway.adapters.authenticator import Access
 from services.registry_gateway.adapters.download import Downloader
 from services.registry_gateway.adapters.exchange import Exchange, Request
 from services.registry_gateway.adapters.http_client import Reply
@@ -65,7 +66,7 @@ class _Repository(oras.provider.Registry):
         super().__init__(hostname=origin.authority, insecure=origin.scheme == "http")
         self.what = str(reference)
         self.not_found: type[LnsError] = ManifestUnknown
-        self.scopes = frozenset({f"repository:{reference.path}:{actions}"})
+        self.access = Access.to(reference.path, actions)
         self.container = oras.container.Container(
             f"{origin.authority}/{reference.path}", registry=origin.authority
         )
@@ -90,7 +91,7 @@ class _Repository(oras.provider.Registry):
         request = Request(
             method=method,
             url=url,
-            scopes=self.scopes,
+            access=self.access,
             headers=headers,
             body=None if body is None else lambda: body,
             home=self._origin,
@@ -138,7 +139,7 @@ class _One:
 
     credential: Credential
 
-    def find(self, host: str) -> Credential | None:
+    def find(self, host: str, repository: str = "") -> Credential | None:
         return self.credential
 
     def forget(self, host: str) -> None:
@@ -192,7 +193,7 @@ class OrasRegistry:
             request = Request(
                 method="GET",
                 url=at.url(at.container.get_blob_url(digest)),
-                scopes=at.scopes,
+                access=at.access,
                 headers={},
             )
             self._downloader.fetch(request, repository.repository, sink, meter)
@@ -249,7 +250,7 @@ class OrasRegistry:
         alone = self._exchange.with_credentials(_One(credential))
 
         def verify(stop: Stop) -> None:
-            request = Request(method="GET", url=f"{origin}/v2/", scopes=frozenset(), headers={})
+            request = Request(method="GET", url=f"{origin}/v2/", access=Access(), headers={})
             with alone.send(request, stop=stop) as reply:
                 if reply.status_code not in _GOOD:
                     raise error_of(reply, what=host, not_found=RegistryProtocol)
@@ -283,7 +284,7 @@ class OrasRegistry:
             what=repository.repository,
             blob_url=at.url(at.container.get_blob_url(descriptor.digest)),
             uploads_url=at.url(at.container.upload_blob_url()),
-            scopes=at.scopes,
+            access=at.access,
         )
 
     def _resolve(self, stop: Stop, reference: Reference) -> Digest | None:

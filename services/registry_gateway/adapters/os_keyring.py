@@ -18,7 +18,7 @@ class OsKeyring:
     def __init__(self, module: ModuleType) -> None:
         self._keyring = module
 
-    def find(self, host: str) -> Credential | None:
+    def find(self, host: str, repository: str = "") -> Credential | None:
         """See `Keyring`."""
         try:
             text: str | None = self._keyring.get_password(_SERVICE, host)

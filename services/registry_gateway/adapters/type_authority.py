@@ -17,6 +17,7 @@ from services.chassis.blocking import Blocking
 from services.core.artifacts.bounded_validator import SchemaValidator
 from services.core.artifacts.families import BY_SLUG
 from services.core.errors import LnsError, RegistryProtocol
+from services.registry_gateway.adapters.authenticator import Access
 from services.registry_gateway.adapters.exchange import Exchange, Request
 from services.registry_gateway.adapters.origin import Locator
 from services.registry_gateway.ports import AuthoritySchemas
@@ -75,7 +76,7 @@ class HttpTypeAuthority:
         request = Request(
             method="GET",
             url=f"{self._locator.origin(host)}/ext/v1/types",
-            scopes=frozenset(),
+            access=Access(),
             headers={"Accept": "application/json"}
             | ({"If-None-Match": kept.etag} if kept and kept.etag else {}),
             retried=False,

@@ -22,6 +22,7 @@ from services.core.errors import (
     RegistryProtocol,
     RegistryUnavailable,
 )
+from services.registry_gateway.adapters.authenticator import Access
 from services.registry_gateway.adapters.exchange import Exchange, Request
 from services.registry_gateway.adapters.http_client import CHUNK_BYTES, Reply
 from services.registry_gateway.adapters.origin import Origin, check_target, resolve_url
@@ -60,13 +61,13 @@ class UploadTarget:
         what: the repository, for messages.
         blob_url: the blob's own URL.
         uploads_url: where upload sessions begin.
-        scopes: what a token must permit.
+        access: what is asked for there.
     """
 
     what: str
     blob_url: str
     uploads_url: str
-    scopes: frozenset[str]
+    access: Access
 
 
 class _ChunksRefused(Exception):
@@ -162,7 +163,7 @@ class Uploader:
         return None
 
     def _exists(self, target: UploadTarget, stop: Stop) -> bool:
-        request = Request(method="HEAD", url=target.blob_url, scopes=target.scopes, headers={})
+        request = Request(method="HEAD", url=target.blob_url, access=target.access, headers={})
         with self._exchange.send(request, stop=stop) as reply:
             return reply.status_code == _OK
 
@@ -171,7 +172,7 @@ class Uploader:
         request = Request(
             method="POST",
             url=f"{target.uploads_url}?{query}",
-            scopes=target.scopes | {f"repository:{path}:pull"},
+            access=target.access.and_pull(path),
             headers={"Content-Length": "0"},
         )
         try:
@@ -192,7 +193,7 @@ class Uploader:
         request = Request(
             method="POST",
             url=target.uploads_url,
-            scopes=target.scopes,
+            access=target.access,
             headers={"Content-Length": "0"},
         )
         with self._exchange.send(request, stop=meter.stop) as reply:
@@ -263,7 +264,7 @@ class Uploader:
         return Request(
             method=method,
             url=url,
-            scopes=target.scopes,
+            access=target.access,
             headers={},
             home=Origin.of_url(target.uploads_url),
         )

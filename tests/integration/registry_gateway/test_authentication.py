@@ -205,6 +205,22 @@ async def test_logins_of_docker_and_podman_are_found(
     await exchange(gateway, host, new_path(basic_registry))
 
 
+@pytest.mark.parametrize("kind", ["basic", "token"])
+async def test_a_login_for_a_namespace_opens_it_and_nothing_else(
+    gateway: RunningGateway, request: pytest.FixtureRequest, kind: str
+) -> None:
+    registry: RunningRegistry = request.getfixturevalue(f"{kind}_registry")
+    entry = {"auth": basic(registry.username or "", registry.password or "")}
+    wrong = {"auth": basic("lns", "wrong")}
+    path = new_path(registry)
+    auths = {f"{registry.host}/{path}": entry, registry.host: wrong}
+    write_json(gateway.settings.auth_file, {"auths": auths})
+
+    await exchange(gateway, registry.host, f"{path}/app")
+    with pytest.raises(errors.RegistryUnauthenticated, match="refused the login"):
+        await gateway.pull(f"{registry.host}/{new_path(registry)}:v")
+
+
 @pytest.mark.parametrize("kind", ["credHelpers", "credsStore"])
 async def test_credential_helpers_of_docker_are_asked(
     gateway: RunningGateway, basic_registry: RunningRegistry, helpers: Path, kind: str

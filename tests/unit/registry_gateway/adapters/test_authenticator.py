@@ -1,4 +1,4 @@
-"""Tokens are kept by origin, service and scopes, and no longer than they live."""
+"""Tokens are kept by origin, service and access, and no longer than they live."""
 
 import base64
 import json
@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from services.core import errors
-from services.registry_gateway.adapters.authenticator import Authenticator
+from services.registry_gateway.adapters.authenticator import Access, Authenticator
 from services.registry_gateway.adapters.origin import Origin
 from services.registry_gateway.login_ports import Credential
 
 REGISTRY = Origin.of_url("https://registry.example")
 OTHER = Origin.of_url("https://other.example")
 REALM = "https://auth.example/token"
-PULL = frozenset({"repository:a:pull"})
-PUSH = frozenset({"repository:a:pull,push"})
+PULL = Access.to("a", "pull")
+PUSH = Access.to("a", "pull,push")
 
 
 @dataclass
@@ -68,14 +68,16 @@ class Tokens:
 
 
 class Known:
-    """Credentials by host."""
+    """Credentials by host, and by repository."""
 
     def __init__(self, **by_host: Credential) -> None:
         self.by_host = by_host
+        self.by_repository: dict[tuple[str, str], Credential] = {}
         self.forgotten: list[str] = []
 
-    def find(self, host: str) -> Credential | None:
-        return self.by_host.get(host.replace(".", "_"))
+    def find(self, host: str, repository: str = "") -> Credential | None:
+        by_host = self.by_host.get(host.replace(".", "_"))
+        return self.by_repository.get((host, repository), by_host)
 
     def forget(self, host: str) -> None:
         self.forgotten.append(host)
@@ -98,12 +100,12 @@ class World:
         )
 
     def refuse(
-        self, *challenges: str, sent: str = "", scopes: frozenset[str] = PULL, at: Origin = REGISTRY
+        self, *challenges: str, sent: str = "", access: Access = PULL, at: Origin = REGISTRY
     ) -> None:
-        self.authenticator.refused(at, scopes, Answer(challenges=list(challenges)), sent)  # type: ignore[arg-type]  # see above
+        self.authenticator.refused(at, access, Answer(challenges=list(challenges)), sent)  # type: ignore[arg-type]  # see above
 
-    def header(self, scopes: frozenset[str] = PULL, at: Origin = REGISTRY) -> str:
-        return self.authenticator.header(at, scopes)
+    def header(self, access: Access = PULL, at: Origin = REGISTRY) -> str:
+        return self.authenticator.header(at, access)
 
 
 BEARER = f'Bearer realm="{REALM}",service="registry.example"'
@@ -157,7 +159,7 @@ def test_bearer_is_taken_before_basic(world: World) -> None:
 
 def test_a_token_is_asked_for_with_service_scope_and_account(world: World) -> None:
     world.refuse(BEARER)
-    world.header(frozenset({"repository:b:pull", "repository:a:pull,push"}))
+    world.header(PUSH.and_pull("b"))
 
     ((method, url, headers, _),) = world.tokens.asked
     assert method == "GET"
@@ -199,6 +201,33 @@ def test_a_token_is_fetched_once_for_each_set_of_scopes(world: World) -> None:
         "Bearer t2",
         "Bearer t1",
     ]
+
+
+def test_a_repository_with_a_login_of_its_own_is_shown_that(world: World) -> None:
+    world.known.by_repository["registry.example", "b"] = Credential(username="b", secret="x")
+    world.refuse('Basic realm="x"')
+
+    shown = [world.header(Access.to(path, "pull")) for path in ("a", "b")]
+
+    assert [base64.b64decode(one.split()[1]).decode() for one in shown] == ["me:pässword", "b:x"]
+
+
+def test_a_token_for_a_repository_with_a_login_of_its_own_is_asked_for_with_that(
+    world: World,
+) -> None:
+    world.known.by_repository["registry.example", "b"] = Credential(username="b", secret="x")
+    world.refuse(BEARER)
+
+    for path in ("a", "b"):
+        world.header(Access.to(path, "pull"))
+
+    assert ["account=b&" in url for _, url, _, _ in world.tokens.asked] == [False, True]
+
+
+def test_a_token_of_one_login_is_not_shown_for_another(world: World) -> None:
+    world.refuse(BEARER + ',scope="everything"')
+
+    assert world.header(Access("a")) != world.header(Access("b"))
 
 
 def test_a_token_is_not_shown_to_another_origin(world: World) -> None:
@@ -316,8 +345,8 @@ def test_a_realm_that_must_not_see_a_login_does_not(world: World, realm: str) ->
 
 
 def test_what_the_registry_asks_for_counts_where_nothing_is_asked_for(world: World) -> None:
-    world.refuse(BEARER + ',scope="registry:catalog:*"', scopes=frozenset())
-    world.header(frozenset())
+    world.refuse(BEARER + ',scope="registry:catalog:*"', access=Access())
+    world.header(Access())
 
     assert "scope=registry%3Acatalog%3A%2A" in world.tokens.asked[0][1]
 

@@ -11,9 +11,9 @@ class Source:
         self.known = known
         self.asked = 0
 
-    def find(self, host: str) -> Credential | None:
+    def find(self, host: str, repository: str = "") -> Credential | None:
         self.asked += 1
-        secret = self.known.get(host)
+        secret = self.known.get(f"{host}/{repository}" if repository else host)
         return Credential(username="me", secret=secret) if secret else None
 
 
@@ -52,3 +52,39 @@ def test_a_login_shows_at_once() -> None:
     chain.forget("a")
 
     assert secret(chain, "a") == "1"
+
+
+def test_each_repository_has_its_own_answer() -> None:
+    source = Source(**{"a": "1", "a/team": "2"})
+    chain = CredentialChain([source], clock=lambda: 0.0)
+
+    found = [chain.find("a", path) for path in ("", "team", "other", "team")]
+
+    assert [one and one.secret for one in found] == ["1", "2", None, "2"]
+    assert source.asked == 3
+
+
+def test_a_logout_forgets_the_answers_for_every_repository_of_a_host() -> None:
+    source = Source(**{"a/team": "1", "b/team": "1"})
+    chain = CredentialChain([source], clock=lambda: 0.0)
+    for host in ("a", "b"):
+        chain.find(host, "team")
+    source.known = {}
+
+    chain.forget("a")
+
+    assert chain.find("a", "team") is None
+    assert chain.find("b", "team") is not None
+
+
+def test_no_more_answers_are_kept_than_some() -> None:
+    source = Source()
+    chain = CredentialChain([source], clock=lambda: 0.0)
+    for number in range(2000):
+        chain.find("a", str(number))
+    asked = source.asked
+
+    chain.find("a", "0")
+    chain.find("a", "1999")
+
+    assert source.asked == asked + 1

@@ -81,6 +81,61 @@ def test_a_key_names_a_registry(path: Path, key: str, host: str, *, expected: bo
     assert (logins.find(host) is not None) is expected
 
 
+@pytest.mark.parametrize(
+    ("repository", "expected"),
+    [
+        ("", "host"),
+        ("other", "host"),
+        ("other/team", "host"),
+        ("team", "team"),
+        ("team/app", "team"),
+        ("team/app/part", "team"),
+        ("team/repo", "repo"),
+        ("team/repo/part", "repo"),
+        ("teams", "host"),
+        ("tea", "host"),
+    ],
+)
+def test_the_longest_key_with_a_path_stands_for_a_repository(
+    path: Path, repository: str, expected: str
+) -> None:
+    auths = {
+        HOST: {"auth": encoded("me:host")},
+        f"{HOST}/team": {"auth": encoded("me:team")},
+        f"{HOST}/team/repo": {"auth": encoded("me:repo")},
+        "elsewhere.example/other": {"auth": encoded("me:elsewhere")},
+    }
+
+    found = config(path, {"auths": auths}).find(HOST, repository)
+
+    assert found is not None
+    assert found.secret == expected
+
+
+def test_a_key_with_a_path_opens_nothing_beside_it(path: Path) -> None:
+    logins = config(path, {"auths": {f"{HOST}/team": {"auth": encoded("me:x")}}})
+
+    assert logins.find(HOST) is None
+    assert logins.find(HOST, "team2") is None
+    assert logins.find("other.example", "team") is None
+
+
+def test_a_key_with_a_path_that_has_no_login_leaves_it_to_the_shorter_one(path: Path) -> None:
+    auths = {f"{HOST}/team/repo": {}, f"{HOST}/team": {"auth": encoded("me:team")}}
+
+    found = config(path, {"auths": auths}).find(HOST, "team/repo")
+
+    assert found is not None
+    assert found.secret == "team"
+
+
+def test_a_path_on_the_hub_is_that_of_its_reference(path: Path) -> None:
+    auths = {"docker.io/library": {"auth": encoded("me:library")}}
+
+    assert config(path, {"auths": auths}).find("docker.io", "library/debian") is not None
+    assert config(path, {"auths": auths}).find("docker.io", "me/debian") is None
+
+
 @pytest.fixture
 def helpers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A directory on PATH for helpers."""
@@ -107,6 +162,16 @@ def test_a_helper_of_a_host_comes_before_the_store_of_all(path: Path, helpers: P
     assert (first.username, first.secret) == ("one", "1")
     assert (second.username, second.secret) == ("all", "3")
     assert second.stored_in == "docker-credential-all"
+
+
+def test_a_key_with_a_path_comes_before_the_helper_of_its_host(path: Path, helpers: Path) -> None:
+    write_helper(helpers, "one", logins={HOST: login("one", "1")})
+    auths = {f"{HOST}/team": {"auth": encoded("me:team")}}
+    logins = config(path, {"credHelpers": {HOST: "one"}, "auths": auths})
+
+    found = [logins.find(HOST, repository) for repository in ("team/app", "app")]
+
+    assert [one and one.username for one in found] == ["me", "one"]
 
 
 def test_a_helper_that_says_token_gives_an_identity_token(path: Path, helpers: Path) -> None:

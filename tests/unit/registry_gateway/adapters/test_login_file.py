@@ -23,7 +23,7 @@ class MemoryKeyring:
     def __init__(self) -> None:
         self.kept: dict[str, Credential] = {}
 
-    def find(self, host: str) -> Credential | None:
+    def find(self, host: str, repository: str = "") -> Credential | None:
         return self.kept.get(host)
 
     def put(self, host: str, credential: Credential) -> None:
