@@ -28,6 +28,7 @@ from services.registry_gateway.adapters.mirrored_registry import MirroredRegistr
 from services.registry_gateway.adapters.oras_registry import OrasRegistry
 from services.registry_gateway.adapters.origin import Locator
 from services.registry_gateway.adapters.os_keyring import open_keyring
+from services.registry_gateway.adapters.spool import Spool
 from services.registry_gateway.adapters.sqlite_index import SqliteIndex
 from services.registry_gateway.adapters.type_authority import HttpTypeAuthority
 from services.registry_gateway.adapters.upload import ChunkPolicy, Uploader
@@ -187,7 +188,7 @@ def _open_parts(stack: contextlib.ExitStack, home: Path, settings: GatewaySettin
         index=index,
         sources=LocalImageSources(
             threads(_PACKING, "packing"),
-            temporary=temporary,
+            spool=Spool(temporary, reserve_bytes=settings.reserve),
             docker_socket=settings.docker_socket,
         ),
         authority=HttpTypeAuthority(exchange=exchange, locator=locator, blocking=calls),

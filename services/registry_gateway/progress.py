@@ -8,7 +8,7 @@ transfers no messages.
 import asyncio
 import contextlib
 import threading
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, TypeVar
@@ -67,6 +67,12 @@ class Stop(threading.Event):
         """Raises DeadlineExceeded once the stop was set; nobody waits for the answer then."""
         if self.is_set():
             raise DeadlineExceeded("the transfer was cancelled")
+
+    def watched(self, pieces: Iterable[T]) -> Iterator[T]:
+        """The same pieces, until the stop; raises as `check` does."""
+        for piece in pieces:
+            self.check()
+            yield piece
 
 
 class Meter:

@@ -2,37 +2,38 @@
 
 Such an archive has no manifest as registries know it, and its layers are not compressed. So one
 is made: the config as it is, each layer gzipped, every layer checked against the `diff_ids` of the
-config. The same archive gives the same digest.
+config. The same archive gives the same digest, compressed as a whole or not.
 """
 
 import contextlib
 import hashlib
 import json
-import posixpath
-import tarfile
-import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final, cast
+from typing import Any, Final
 
-from isal import igzip, isal_zlib
+from isal import isal_zlib
 
 from services.core.descriptor import OCI_IMAGE_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Descriptor
 from services.core.digest import Digest
 from services.core.errors import ContentCorrupt, ImageUnknown, RegistryProtocol, RequestInvalid
 from services.core.manifest import MAX_LAYERS, parse_json_object
-from services.registry_gateway.adapters.image_layout import FilePart, index_archive, read_small
+from services.registry_gateway.adapters.archives import FilePart, opened_archive, read_small
+from services.registry_gateway.adapters.spool import Spool
+from services.registry_gateway.adapters.uncompressed import (
+    Compression,
+    compression_of,
+    pieces,
+    uncompressed,
+)
 from services.registry_gateway.ports import BlobSource, OpenedSource
 from services.registry_gateway.progress import Stop
 
 _MANIFEST: Final = "manifest.json"
 _MAX_DOCUMENT_BYTES: Final = 4 * 1024 * 1024
-_CHUNK: Final = 1 << 20
-_GZIP_MAGIC: Final = b"\x1f\x8b"
 _LEVEL: Final = 1
-_GZIP_ERROR = cast("type[Exception]", isal_zlib.error)  # its stub calls the class an instance
-_open_gzip = cast("Callable[[BinaryIO, str], BinaryIO]", igzip.open)  # it has no stub
+_GZIP_WINDOW: Final = 31
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,39 +47,40 @@ class _Entry:
 
 @contextlib.contextmanager
 def open_docker_archive(
-    path: Path, name: str, *, temporary: Path, stop: Stop
+    path: Path, name: str, *, spool: Spool, stop: Stop
 ) -> Iterator[OpenedSource]:
     """Opens an image of an archive; blocks while its layers are compressed.
 
     Args:
-        path: the tar file, not compressed.
+        path: the tar file, compressed or not.
         name: `name:tag` of the image; empty where the archive has one only.
-        temporary: a directory with room for the compressed layers.
+        spool: takes the compressed layers.
         stop: ends the work.
 
     Raises:
         RequestInvalid: it is no such archive, or cannot be read.
         ImageUnknown: it has no image of that name.
-        ContentCorrupt: a layer is not the one that the config names.
+        ContentCorrupt: it is damaged, or a layer is not the one that the config names.
+        CapacityExhausted: the disk has no room for what is unpacked.
     """
-    members = _members(path)
-    entry = _choose(path, _entries(path, members), name)
-    config = read_small(_member(path, members, entry.config), _MAX_DOCUMENT_BYTES, entry.config)
-    diff_ids = _diff_ids(config, entry.config)
-    if len(diff_ids) != len(entry.layers):
-        raise RequestInvalid(
-            f"{path}: the config names {len(diff_ids)} layers, the archive has {len(entry.layers)}"
-        )
-    with tempfile.TemporaryDirectory(dir=temporary, prefix="archive-") as spool:
+    with opened_archive(path, spool, stop) as members, spool.folder() as folder:
+        entry = _choose(path, _entries(path, members), name)
+        config = read_small(_member(path, members, entry.config), _MAX_DOCUMENT_BYTES, entry.config)
+        diff_ids = _diff_ids(config, entry.config)
+        if len(diff_ids) != len(entry.layers):
+            raise RequestInvalid(
+                f"{path}: the config names {len(diff_ids)} layers,"
+                f" the archive has {len(entry.layers)}"
+            )
         blobs: dict[Digest, BlobSource] = {}
         layers = []
         for number, (member, diff_id) in enumerate(zip(entry.layers, diff_ids, strict=True)):
             source = _member(path, members, member)
-            target = Path(spool) / str(number)
-            digest, size, made = _compressed(source, target, diff_id, stop)
+            target = folder / str(number)
+            digest, size, made = _gzipped(source, target, diff_id, spool, stop)
             blobs[digest] = made
             layers.append({"mediaType": OCI_LAYER_GZIP, "digest": digest, "size": size})
-        config_path = Path(spool) / "config"
+        config_path = folder / "config"
         config_path.write_bytes(config)
         blobs[Digest.of(config)] = FilePart(path=config_path)
         raw = _manifest(config, layers)
@@ -98,20 +100,6 @@ def _manifest(config: bytes, layers: Sequence[Mapping[str, Any]]) -> bytes:
         "layers": layers,
     }
     return json.dumps(document, separators=(",", ":")).encode("ascii")
-
-
-def _members(path: Path) -> Mapping[str, BlobSource]:
-    """Returns the files of the archive, links between them followed once."""
-    found = dict(index_archive(path))
-    with tarfile.open(path, mode="r:") as archive:
-        for member in archive:
-            if member.issym() or member.islnk():
-                name = member.name.removeprefix("./")
-                base = posixpath.dirname(name) if member.issym() else ""
-                target = posixpath.normpath(posixpath.join(base, member.linkname))
-                if target in found:
-                    found.setdefault(name, found[target])
-    return found
 
 
 def _member(path: Path, members: Mapping[str, BlobSource], name: str) -> BlobSource:
@@ -184,51 +172,40 @@ def _diff_ids(config: bytes, what: str) -> list[Digest]:
     return [Digest(one) for one in ids]
 
 
-def _compressed(
-    source: BlobSource, target: Path, diff_id: Digest, stop: Stop
+def _gzipped(
+    source: BlobSource, target: Path, diff_id: Digest, spool: Spool, stop: Stop
 ) -> tuple[Digest, int, BlobSource]:
     """Returns digest, size and source of a layer as gzip; checks its content on the way."""
+    plain, packed = hashlib.sha256(), hashlib.sha256()
     with source.open() as file:
-        compressed = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
-    if compressed:
-        return (*_check_compressed(source, diff_id, stop), source)
-    plain, packed, size = hashlib.sha256(), hashlib.sha256(), 0
-    packer = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, 31)
-    with source.open() as file, target.open("wb") as output:
-        while chunk := file.read(_CHUNK):
-            stop.check()
-            plain.update(chunk)
-            data = packer.compress(chunk)
-            packed.update(data)
-            size += output.write(data)
-        data = packer.flush()
-        packed.update(data)
-        size += output.write(data)
-    _check(plain.hexdigest(), diff_id)
-    return Digest.from_hex(packed.hexdigest()), size, FilePart(path=target)
-
-
-def _check_compressed(source: BlobSource, diff_id: Digest, stop: Stop) -> tuple[Digest, int]:
-    packed, size = hashlib.sha256(), 0
-    with source.open() as file:
-        while chunk := file.read(_CHUNK):
-            packed.update(chunk)
-            size += len(chunk)
-    plain = hashlib.sha256()
-    try:
-        with source.open() as file, _open_gzip(file, "rb") as unpacked:
-            while chunk := unpacked.read(_CHUNK):
-                stop.check()
-                plain.update(chunk)
-    except (OSError, EOFError, _GZIP_ERROR) as error:
-        raise ContentCorrupt(f"layer {diff_id.short} is not gzip: {error}") from error
-    _check(plain.hexdigest(), diff_id)
-    return Digest.from_hex(packed.hexdigest()), size
-
-
-def _check(found: str, diff_id: Digest) -> None:
-    if found != diff_id.hex:
+        kept = compression_of(file) is Compression.GZIP
+        chunks = _through(plain, stop.watched(uncompressed(file, what=f"layer {diff_id.short}")))
+        if kept:
+            for _ in chunks:
+                pass
+        else:
+            spool.write(target, _through(packed, _gzip(chunks)))
+    if plain.hexdigest() != diff_id.hex:
         raise ContentCorrupt(
-            f"a layer has the content sha256:{found}, the config says {diff_id}",
+            f"a layer has the content sha256:{plain.hexdigest()}, the config says {diff_id}",
             metadata={"digest": diff_id},
         )
+    if not kept:
+        return Digest.from_hex(packed.hexdigest()), target.stat().st_size, FilePart(path=target)
+    with source.open() as file:
+        size = sum(map(len, _through(packed, stop.watched(pieces(file)))))
+    return Digest.from_hex(packed.hexdigest()), size, source
+
+
+def _through(digest: "hashlib._Hash", chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """The same chunks, each into a digest."""
+    for chunk in chunks:
+        digest.update(chunk)
+        yield chunk
+
+
+def _gzip(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    packer = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, _GZIP_WINDOW)
+    for chunk in chunks:
+        yield packer.compress(chunk)
+    yield packer.flush()

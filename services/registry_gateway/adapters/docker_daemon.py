@@ -3,7 +3,6 @@
 import contextlib
 import http.client
 import socket
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -11,6 +10,7 @@ from urllib.parse import quote
 
 from services.core.errors import ImageUnknown, RequestInvalid
 from services.registry_gateway.adapters.docker_archive import open_docker_archive
+from services.registry_gateway.adapters.spool import Spool
 from services.registry_gateway.ports import OpenedSource
 from services.registry_gateway.progress import Stop
 
@@ -22,34 +22,35 @@ _NOT_FOUND: Final = 404
 
 @contextlib.contextmanager
 def open_docker_daemon(
-    name: str, *, daemon: Path, temporary: Path, stop: Stop
+    name: str, *, daemon: Path, spool: Spool, stop: Stop
 ) -> Iterator[OpenedSource]:
     """Has a daemon save an image and opens it; blocks.
 
     Args:
         name: `name`, `name:tag` or an id.
         daemon: its socket.
-        temporary: a directory with room for the image twice.
+        spool: takes the image, twice.
         stop: ends the work.
 
     Raises:
         ImageUnknown: the daemon has no such image.
         RequestInvalid: there is no daemon, or it does not give the image.
+        CapacityExhausted: the disk has no room for it.
     """
-    with tempfile.TemporaryDirectory(dir=temporary, prefix="daemon-") as spool:
-        archive = Path(spool) / "image.tar"
+    with spool.folder() as folder:
+        archive = folder / "image.tar"
         try:
-            _save(_with_tag(name), daemon, archive, stop)
+            _save(_with_tag(name), daemon, archive, spool, stop)
         except (OSError, http.client.HTTPException) as error:
             raise RequestInvalid(
                 f"the Docker daemon at {daemon} did not give {name}: {error}",
                 hint="is it running, and may you use its socket?",
             ) from error
-        with open_docker_archive(archive, "", temporary=temporary, stop=stop) as opened:
+        with open_docker_archive(archive, "", spool=spool, stop=stop) as opened:
             yield opened
 
 
-def _save(name: str, daemon: Path, archive: Path, stop: Stop) -> None:
+def _save(name: str, daemon: Path, archive: Path, spool: Spool, stop: Stop) -> None:
     with contextlib.closing(_UnixConnection(daemon)) as connection:
         with stop.waking(connection.cut):
             connection.request("GET", f"/images/{quote(name, safe='')}/get")
@@ -62,10 +63,7 @@ def _save(name: str, daemon: Path, archive: Path, stop: Stop) -> None:
                 )
             if response.status != _OK:
                 raise RequestInvalid(f"the Docker daemon answered {response.status} for {name}")
-            with archive.open("wb") as output:
-                while chunk := response.read(_CHUNK):
-                    stop.check()
-                    output.write(chunk)
+            spool.write(archive, stop.watched(iter(lambda: response.read(_CHUNK), b"")))
         stop.check()
 
 

@@ -1,17 +1,13 @@
 """OCI image layouts: directories (`oci:DIR[:TAG]`) or tar files (`oci-archive:FILE[:TAG]`).
 
-Blobs are read where they lie, in the archive too: a tar file that is not compressed holds each as
-one run of bytes. What is read is checked by its user: manifests against their digests here, blobs
-by the registry that takes them.
+What is read is checked by its user: manifests against their digests here, blobs by the registry
+that takes them.
 """
 
 import contextlib
-import io
-import tarfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Final
 
 from services.core.descriptor import Descriptor
 from services.core.digest import Digest
@@ -21,63 +17,16 @@ from services.core.errors import (
     RequestInvalid,
 )
 from services.core.manifest import MAX_MANIFEST_BYTES, Index, parse_json_object, parse_manifest
+from services.registry_gateway.adapters.archives import FilePart, opened_archive, read_small
+from services.registry_gateway.adapters.spool import Spool
 from services.registry_gateway.ports import BlobSource, OpenedSource
+from services.registry_gateway.progress import Stop
 
 _REF_NAME: Final = "org.opencontainers.image.ref.name"
 _LAYOUT: Final = "oci-layout"
 _INDEX: Final = "index.json"
 _BLOBS: Final = "blobs/sha256/"
-_MAX_MEMBERS: Final = 100_000
 _MAX_DEPTH: Final = 3
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FilePart:
-    """A run of bytes of a file: a blob in an archive, or a whole file. Implements `BlobSource`."""
-
-    path: Path
-    start: int = 0
-    size: int | None = None
-
-    def open(self) -> BinaryIO:
-        """See `BlobSource`."""
-        file = self.path.open("rb", buffering=0)
-        if self.size is None:
-            return file
-        return _Window(file, self.start, self.size)
-
-
-class _Window(io.RawIOBase, BinaryIO):
-    """A part of a file as a file."""
-
-    def __init__(self, file: io.FileIO, start: int, size: int) -> None:
-        super().__init__()
-        self._file = file
-        self._start = start
-        self._size = size
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = io.SEEK_SET, /) -> int:
-        base = {io.SEEK_SET: 0, io.SEEK_CUR: self._at, io.SEEK_END: self._size}[whence]
-        self._at = max(0, base + offset)
-        return self._at
-
-    def readinto(self, buffer: Any, /) -> int:
-        view = memoryview(buffer)[: max(0, self._size - self._at)]
-        self._file.seek(self._start + self._at)
-        count = self._file.readinto(view)
-        self._at += count
-        return count
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
 
 
 @contextlib.contextmanager
@@ -97,49 +46,15 @@ def open_directory(path: Path, tag: str) -> Iterator[OpenedSource]:
 
 
 @contextlib.contextmanager
-def open_archive(path: Path, tag: str) -> Iterator[OpenedSource]:
-    """Opens a layout in a tar file; blocks. Raises as `open_directory` does."""
-    members = index_archive(path)
-    yield _open(str(path), tag, members.get)
-
-
-def index_archive(path: Path) -> Mapping[str, BlobSource]:
-    """Returns the regular files of an uncompressed tar file by name, the last of each name.
+def open_archive(path: Path, tag: str, *, spool: Spool, stop: Stop) -> Iterator[OpenedSource]:
+    """Opens a layout in a tar file, compressed or not; blocks.
 
     Raises:
-        RequestInvalid: it cannot be read, is compressed, or has too many members.
+        CapacityExhausted: the disk has no room for it uncompressed.
+        LnsError: as `opened_archive` and `open_directory` say.
     """
-    found: dict[str, BlobSource] = {}
-    try:
-        with tarfile.open(path, mode="r:") as archive:
-            for count, member in enumerate(archive):
-                if count >= _MAX_MEMBERS:
-                    raise RequestInvalid(f"{path} has more than {_MAX_MEMBERS} members")
-                if member.isreg() and not member.issparse():
-                    name = member.name.removeprefix("./")
-                    found[name] = FilePart(path=path, start=member.offset_data, size=member.size)
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise RequestInvalid(
-            f"{path} cannot be read as an archive: {error}",
-            hint="give an uncompressed tar file, as `skopeo copy … oci-archive:` makes it",
-        ) from error
-    return found
-
-
-def read_small(source: BlobSource, limit: int, what: str) -> bytes:
-    """Returns a small file of an archive or directory whole.
-
-    Raises:
-        RequestInvalid: it is larger than `limit`, or cannot be read.
-    """
-    try:
-        with source.open() as file:
-            data = file.read(limit + 1)
-    except OSError as error:
-        raise RequestInvalid(f"{what} cannot be read: {error.strerror}") from error
-    if len(data) > limit:
-        raise RequestInvalid(f"{what} is larger than {limit} bytes")
-    return data
+    with opened_archive(path, spool, stop) as members:
+        yield _open(str(path), tag, members.get)
 
 
 def _open(place: str, tag: str, find: Callable[[str], BlobSource | None]) -> OpenedSource:

@@ -11,6 +11,7 @@ from services.core.errors import RequestInvalid
 from services.registry_gateway.adapters.docker_archive import open_docker_archive
 from services.registry_gateway.adapters.docker_daemon import open_docker_daemon
 from services.registry_gateway.adapters.image_layout import open_archive, open_directory
+from services.registry_gateway.adapters.spool import Spool
 from services.registry_gateway.ports import OpenedSource
 from services.registry_gateway.progress import Stop
 
@@ -24,16 +25,16 @@ _KINDS: Final = frozenset({OCI, OCI_ARCHIVE, DOCKER_ARCHIVE, DOCKER_DAEMON})
 class LocalImageSources:
     """Layouts, archives and a daemon of this machine; implements `ImageSources`."""
 
-    def __init__(self, blocking: Blocking, *, temporary: Path, docker_socket: Path) -> None:
+    def __init__(self, blocking: Blocking, *, spool: Spool, docker_socket: Path) -> None:
         """Touches nothing yet.
 
         Args:
             blocking: where files are read and layers compressed.
-            temporary: an existing directory for what has to be unpacked.
+            spool: takes what has to be unpacked.
             docker_socket: the socket of the Docker daemon.
         """
         self._blocking = blocking
-        self._temporary = temporary
+        self._spool = spool
         self._docker_socket = docker_socket
 
     def accepts(self, text: str) -> bool:
@@ -57,12 +58,14 @@ class LocalImageSources:
         kind, _, rest = text.partition(":")
         if kind == DOCKER_DAEMON:
             return open_docker_daemon(
-                rest, daemon=self._docker_socket, temporary=self._temporary, stop=stop
+                rest, daemon=self._docker_socket, spool=self._spool, stop=stop
             )
         path, name = split_path(rest)
         if kind == DOCKER_ARCHIVE:
-            return open_docker_archive(path, name, temporary=self._temporary, stop=stop)
-        return (open_directory if kind == OCI else open_archive)(path, name)
+            return open_docker_archive(path, name, spool=self._spool, stop=stop)
+        if kind == OCI_ARCHIVE:
+            return open_archive(path, name, spool=self._spool, stop=stop)
+        return open_directory(path, name)
 
 
 def split_path(text: str) -> tuple[Path, str]:

@@ -21,6 +21,7 @@ from services.chassis.settings import PeerSettings, ServerSettings
 from services.core import errors
 from services.core.digest import Digest
 from services.registry_gateway.adapters.image_sources import LocalImageSources
+from services.registry_gateway.adapters.spool import Spool
 from services.registry_gateway.bootstrap import Parts, assemble
 from services.registry_gateway.login_ports import Credential, DeviceCode
 from services.registry_gateway.settings import GatewaySettings
@@ -81,7 +82,7 @@ async def served(directory: Path) -> AsyncIterator[World]:
             store=store,
             index=index,
             sources=LocalImageSources(
-                threads, temporary=directory, docker_socket=directory / "docker.sock"
+                threads, spool=Spool(directory), docker_socket=directory / "docker.sock"
             ),
             authority=NoAuthority(),
             login_store=logins,

@@ -4,15 +4,17 @@ import asyncio
 import gzip
 import io
 import json
+import lzma
 import os
 import shutil
 import subprocess
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import zstandard
 from lns.registry.v1 import registry_service_pb2 as pb
 from lns.types.v1 import usage_pb2
 
@@ -648,6 +650,8 @@ ODD_ARCHIVES: list[tuple[str, dict[str, bytes], dict[str, str], type[errors.LnsE
     ("a gzipped layer", {"l/layer.tar": gzip.compress(LAYER)}, {}, None),
     ("a link to a layer", {"l/layer.tar": b"", "x": LAYER}, {"l/layer.tar": "../x"}, None),
     ("another layer", {"l/layer.tar": LAYER + b"x"}, {}, errors.ContentCorrupt),
+    ("a layer in zstd", {"l/layer.tar": zstandard.compress(LAYER)}, {}, None),
+    ("a layer in xz", {"l/layer.tar": lzma.compress(LAYER)}, {}, None),
     ("a broken gzip layer", {"l/layer.tar": b"\x1f\x8bx"}, {}, errors.ContentCorrupt),
     ("no manifest", {"manifest.json": b""}, {}, errors.RequestInvalid),
     ("a manifest that is no list", {"manifest.json": b"{}"}, {}, errors.RequestInvalid),
@@ -685,6 +689,83 @@ async def test_archives_are_read_as_what_they_are_or_refused(
     else:
         with pytest.raises(expected):
             await gateway.push_image(source, f"{registry.host}/{target}:v")
+    assert list((gateway.home / "gateway" / "temporary").iterdir()) == []
+
+
+@pytest.mark.parametrize("program", ["gzip", "bzip2", "xz", "zstd"])
+async def test_a_compressed_archive_is_pushed_with_the_digest_of_the_plain_one(
+    gateway: RunningGateway, registry: RunningRegistry, tmp_path: Path, program: str
+) -> None:
+    plain, packed = tmp_path / "saved.tar", tmp_path / "packed"
+    save_archive(plain, SAVED)
+    with packed.open("wb") as output:
+        await asyncio.to_thread(
+            subprocess.run, [program, "-c", str(plain)], stdout=output, check=True
+        )
+
+    one = await gateway.push_image(f"docker-archive:{plain}", registry.new_repository())
+    two = await gateway.push_image(f"docker-archive:{packed}:a:v", registry.new_repository())
+
+    assert one.descriptor == two.descriptor
+    assert list((gateway.home / "gateway" / "temporary").iterdir()) == []
+
+
+async def test_a_compressed_layout_is_pushed_as_it_is(
+    gateway: RunningGateway, registry: RunningRegistry, tmp_path: Path
+) -> None:
+    built = build_image(fresh(300_000), fresh(), indent=4)
+    write_layout(tmp_path / "layout", built, "v1")
+    with tarfile.open(tmp_path / "layout.tar.gz", "w:gz") as archive:
+        archive.add(tmp_path / "layout", arcname=".")
+
+    result = await gateway.push_image(
+        f"oci-archive:{tmp_path}/layout.tar.gz:v1", registry.new_repository()
+    )
+
+    assert result.descriptor.digest == built.digest
+
+
+DAMAGED_ARCHIVES = [
+    ("cut off", lambda data: gzip.compress(data)[:-20], errors.ContentCorrupt),
+    ("cut off in zstd", lambda data: zstandard.compress(data)[:-40], errors.LnsError),
+    ("changed", lambda data: gzip.compress(data)[:-6] + b"\0" * 6, errors.ContentCorrupt),
+    ("not an archive inside", lambda _: gzip.compress(b"text" * 1000), errors.RequestInvalid),
+    ("nothing inside", lambda _: gzip.compress(b""), errors.RequestInvalid),
+    ("compressed twice", lambda d: gzip.compress(gzip.compress(d)), errors.RequestInvalid),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "expected"), DAMAGED_ARCHIVES, ids=[row[0] for row in DAMAGED_ARCHIVES]
+)
+async def test_a_compressed_archive_that_is_damaged_is_refused(
+    gateway: RunningGateway,
+    registry: RunningRegistry,
+    tmp_path: Path,
+    name: str,
+    damage: Callable[[bytes], bytes],
+    expected: type[errors.LnsError],
+) -> None:
+    archive = tmp_path / "saved.tar"
+    save_archive(archive, SAVED)
+    archive.write_bytes(damage(archive.read_bytes()))
+
+    with pytest.raises(expected) as caught:
+        await gateway.push_image(f"docker-archive:{archive}", registry.new_repository())
+
+    assert str(archive) in caught.value.message
+    assert list((gateway.home / "gateway" / "temporary").iterdir()) == []
+
+
+async def test_an_archive_that_expands_without_end_is_refused(
+    gateway: RunningGateway, registry: RunningRegistry, tmp_path: Path
+) -> None:
+    bomb = zstandard.compress(bytes(16 << 20)) * 128
+    (tmp_path / "bomb").write_bytes(bomb)
+
+    with pytest.raises(errors.RequestInvalid, match="a bomb"):
+        await gateway.push_image(f"docker-archive:{tmp_path}/bomb", registry.new_repository())
+
     assert list((gateway.home / "gateway" / "temporary").iterdir()) == []
 
 
@@ -738,6 +819,8 @@ BROKEN_SOURCES = [
     ("oci:{layout}:other", errors.ImageUnknown),
     ("oci-archive:/absent.tar", errors.RequestInvalid),
     ("oci-archive:{text}", errors.RequestInvalid),
+    ("oci-archive:{fifo}", errors.RequestInvalid),
+    ("docker-archive:{empty}", errors.RequestInvalid),
     ("oci-archive:{layout}", errors.RequestInvalid),
     ("oci:{hollow}", errors.BlobsMissing),
     ("oci:{corrupt}", errors.ContentCorrupt),
@@ -758,9 +841,19 @@ async def test_a_source_that_is_broken_is_refused(
     built = build_image(layer)
     places = {
         name: tmp_path / name
-        for name in ("empty", "layout", "text", "hollow", "corrupt", "corrupt_layer", "short_layer")
+        for name in (
+            "empty",
+            "fifo",
+            "layout",
+            "text",
+            "hollow",
+            "corrupt",
+            "corrupt_layer",
+            "short_layer",
+        )
     }
     places["empty"].mkdir()
+    os.mkfifo(places["fifo"])
     places["text"].write_text("not an archive")
     for name in ("layout", "hollow", "corrupt", "corrupt_layer", "short_layer"):
         write_layout(places[name], built, "v1")
