@@ -31,7 +31,6 @@ from services.core.errors import (
     LimitExceeded,
     LnsError,
 )
-from services.registry_gateway.adapters.overlapped_hash import OverlappedHash
 from services.registry_gateway.ports import BlobSource, Ingest
 
 READ_BYTES: Final = 1 << 20
@@ -241,7 +240,7 @@ class DiskIngest:
         self._target = target
         self._keep = resume
         self._committed = False
-        self._hasher = OverlappedHash()
+        self._hasher = hashlib.sha256()
         self.position = 0
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self._file = os.open(part, flags | (0 if resume else os.O_EXCL), 0o600)
@@ -263,8 +262,7 @@ class DiskIngest:
         """See `BlobSink`."""
         os.ftruncate(self._file, 0)
         os.lseek(self._file, 0, os.SEEK_SET)
-        self._hasher.close()
-        self._hasher = OverlappedHash()
+        self._hasher = hashlib.sha256()
         self.position = 0
 
     def commit(self) -> None:
@@ -284,7 +282,6 @@ class DiskIngest:
         """See `Ingest`."""
         if self._file < 0:
             return
-        self._hasher.close()
         os.close(self._file)
         self._file = -1
         if not self._committed and not (self._keep and self.position):
