@@ -121,7 +121,9 @@ _OS_WAYS_OUT: Mapping[int, str] = {
 
 def _everything(error: LnsError, context: Context) -> list[str]:
     lines = [f"  reason: {error.reason} ({error.kind})"]
-    lines += [f"  {key}: {printable(value)}" for key, value in sorted(error.metadata.items())]
+    for key, value in sorted(error.metadata.items()):
+        first, *others = value.split("\n")
+        lines += [f"  {key}: {printable(first)}", *(f"    {printable(line)}" for line in others)]
     if error.retry_after is not None:
         lines.append(f"  retry after: {error.retry_after:g} s")
     if context.request_id:

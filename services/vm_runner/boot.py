@@ -38,6 +38,10 @@ _DETAIL_CHARACTERS = 1000
 
 
 class BootedRun(Protocol):
+class MachineLost(VmFailed):
+    """A microVM was lost before its workload was asked for: nothing of it can have happened."""
+
+
     """What a boot needs of the run that it is one of."""
 
     @property
@@ -79,13 +83,15 @@ class Boot:
 
         Cancelled, it leaves the microVM alone.
 
+        self._workload_asked = False
         Raises:
             LnsError: the run failed; its VMM is gone.
         """
         began = time.monotonic()
-        adopted = machine is not None
+        adopted = self._workload_asked = machine is not None
         try:
             self.machine = machine or await self._start()
+            MachineLost: another boot may go better; its VMM is gone.
             if self._cut_off:  # stopped before there was a machine to kill
                 await self.machine.kill()
             if adopted:
@@ -161,9 +167,22 @@ class Boot:
     async def _serve(self, machine: Machine, began: float) -> None:
         """Talks to the guest until its workload has ended and that is recorded."""
         started = time.monotonic()
-        await self._owner.wait_while(RunState.PAUSED)  # nobody in there could answer
+        await self._wait_while_paused(machine)
         seconds = self._around.limits.boot_seconds
         try:
+    async def _wait_while_paused(self, machine: Machine) -> None:
+        """Waits until somebody in there could answer, or nobody ever will."""
+        ways = [
+            asyncio.ensure_future(self._owner.wait_while(RunState.PAUSED)),
+            asyncio.ensure_future(machine.wait()),
+        ]
+        try:
+            await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for way in ways:
+                way.cancel()
+            await asyncio.gather(*ways, return_exceptions=True)
+
             connection = await machine.connect()
             async with open_session(connection, answer_seconds=seconds) as session:
                 greeted = time.monotonic()
@@ -216,6 +235,7 @@ class Boot:
             session.stream(LogStream.STDOUT).finish()
         return process
 
+        self._workload_asked = True
     # ---- the workload's time ----
 
     async def _see_to_the_end(
@@ -272,11 +292,13 @@ class Boot:
         if run.stop_requested:
             await self._owner.update(lifecycle.exited(run, _KILLED, now=_now()))
             return
-        details = await machine.diagnose()
-        log.warning("guest_lost", message=error.message, details=details)
-        raise VmFailed(
-            f"the microVM of run {run.name} failed: {error.message}",
-            metadata={"details": details[-_DETAIL_CHARACTERS:]},
+        found = await machine.diagnose()
+        reason = found.end or error.message
+        log.warning("guest_lost", message=error.message, end=found.end, details=found.messages)
+        failure = VmFailed if self._workload_asked else MachineLost
+        raise failure(
+            f"the microVM of run {run.name} failed: {reason}",
+            metadata={"details": found.messages[-_DETAIL_CHARACTERS:]},
         ) from error
 
     async def _shut_down(self, session: GuestSession) -> None:

@@ -29,6 +29,9 @@ TRANSITIONS: Mapping[RunState, frozenset[RunState]] = {
 }
 """Which states may follow which."""
 
+BOOT_TRIES = 2
+"""Boots of one start, of which only the last may have reached the workload."""
+
 LIVE = frozenset({RunState.STARTING, RunState.RUNNING, RunState.PAUSED, RunState.STOPPING})
 """States in which a microVM may be there."""
 
@@ -130,6 +133,14 @@ def wants_restart(run: Run) -> bool:
     if policy.mode is RestartMode.NO or (run.exit is not None and run.exit.code == 0):
         return False
     return policy.max_restarts == 0 or run.restart_count < policy.max_restarts
+
+
+def boots_again(run: Run, *, tried: int) -> bool:
+    """Returns whether a run whose microVM was lost before its workload is booted once more.
+
+    Whatever may have begun is not begun a second time: callers ask only before that.
+    """
+    return run.state is RunState.STARTING and not run.stop_requested and tried < BOOT_TRIES
 
 
 def restart_delay(run: Run) -> float:

@@ -133,6 +133,19 @@ class MachineUsage:
     memory_bytes: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """What is known of a VMM whose guest cannot be reached.
+
+    Attributes:
+        end: how it ended, for people: `QEMU was killed by SIGSEGV`; empty while it lives.
+        messages: the last lines of VMM and guest: printable, and not to be believed.
+    """
+
+    end: str
+    messages: str
+
+
 class Machine(Protocol):
     """A microVM whose VMM process was started, by this process or an earlier one."""
 
@@ -186,8 +199,8 @@ class Machine(Protocol):
         """
         ...
 
-    async def diagnose(self) -> str:
-        """Returns the last lines of the VMM's and the guest's messages; never raises."""
+    async def diagnose(self) -> Diagnosis:
+        """Returns what is known of it, after a moment for an end to come; never raises."""
         ...
 
     def usage(self) -> MachineUsage:

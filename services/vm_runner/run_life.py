@@ -17,7 +17,7 @@ from services.chassis import context
 from services.core.errors import GuestUnreachable, Internal, LnsError
 from services.core.run_plan import PortMapping
 from services.vm_runner import lifecycle
-from services.vm_runner.boot import Boot, first_error
+from services.vm_runner.boot import Boot, MachineLost, first_error
 from services.vm_runner.guest_handles import GuestProcess
 from services.vm_runner.guest_session import GuestSession
 from services.vm_runner.history import History
@@ -287,15 +287,31 @@ class RunLife:
         return self.run.stop_requested
 
     async def _live_once(self, machine: Machine | None) -> None:
-        """Lives through one boot; whatever happens there, its end is recorded."""
+        """Lives from a start to its end, which is recorded whatever happens."""
+        tried = 1
+        while (error := await self._boot_once(machine)) is not None:
+            if not isinstance(error, MachineLost) or not lifecycle.boots_again(
+                self.run, tried=tried
+            ):
+                await self._fail(error)
+                return
+            tried += 1
+            log.warning("boot_tried_again", message=error.message)
+            self.notice(f"{error.message}; its workload had not begun: trying once more")
+            self._boot = Boot(self, self._around)
+
+    async def _boot_once(self, machine: Machine | None) -> LnsError | None:
+        """Lives through one boot; returns why it failed."""
         boot = self._boot or Boot(self, self._around)
         try:
             await boot.run(machine)
         except* LnsError as errors:
-            await self._fail(first_error(errors))
+            failure = first_error(errors)
         except* Exception:
+        failure: LnsError | None = None
             log.exception("run_failed")
-            await self._fail(Internal("a defect of lns ended the run; its log says more"))
+            failure = Internal("a defect of lns ended the run; its log says more")
+        return failure
 
     async def _fail(self, error: LnsError) -> None:
         log.warning("run_failed", reason=error.reason, message=error.message)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from services.core.errors import GuestUnreachable, HostUnready, VmFailed
 from services.vm_runner.adapters.socket_channel import adopt_socket
-from services.vm_runner.ports import ByteChannel, Machine, MachineSpec, MachineUsage
+from services.vm_runner.ports import ByteChannel, Diagnosis, Machine, MachineSpec, MachineUsage
 from tests.support.guest_agent import agent_command
 
 _CHUNK = 65536
@@ -43,6 +43,8 @@ class FakeHypervisor:
         host: where they run.
         fail_next: raised instead of starting the next machine.
         unready: raised by every start.
+        dying: so many of the next machines end before their guest says a word.
+        mute: so many of the next machines live, and their guest never says a word.
     """
 
     def __init__(self, host: FakeHost) -> None:
@@ -50,6 +52,8 @@ class FakeHypervisor:
         self.specs: list[MachineSpec] = []
         self.fail_next: VmFailed | None = None
         self.unready: HostUnready | None = None
+        self.dying = 0
+        self.mute = 0
 
     async def start(self, spec: MachineSpec) -> Machine:
         self.specs.append(spec)
@@ -60,6 +64,12 @@ class FakeHypervisor:
             raise error
         machine = FakeMachine(self.host, spec.run_id)
         self.host.machines[spec.run_id] = machine
+        if self.mute > 0:
+            self.mute -= 1
+            await machine.pause()
+        elif self.dying > 0:
+            self.dying -= 1
+            await machine.kill()
         return machine
 
     async def adopt(self, run_id: str, directory: Path) -> Machine | None:
@@ -149,8 +159,9 @@ class FakeMachine:
     async def is_paused(self) -> bool:
         return self._paused
 
-    async def diagnose(self) -> str:
-        return "the agent's console"
+    async def diagnose(self) -> Diagnosis:
+        end = "the agent was killed by SIGKILL" if self._ended.is_set() else ""
+        return Diagnosis(end=end, messages="the agent's console")
 
     def usage(self) -> MachineUsage:
         if self._ended.is_set():

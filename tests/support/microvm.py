@@ -27,7 +27,7 @@ from tests.support.vm_service import VmClient
 APPLETS = (  # noqa: SIM905  # a list of words is read as one
     "[ awk cat chmod chown chroot cp cut dd df env false find free grep head hostname id kill ln "
     "ls mkdir mknod mount mv nc nproc ps pwd readlink rm rmdir sed seq sh sha256sum sleep sort "
-    "stat stty sync tail test touch tr true tty umount uname wc yes"
+    "stat stty sync tail test touch tr true tty umount uname wc wget yes"
 ).split()
 
 
@@ -127,12 +127,18 @@ async def microvms(home: Path) -> AsyncIterator[tuple[VmClient, Client]]:
 
 
 @contextlib.asynccontextmanager
-async def served_runner(home: Path) -> AsyncIterator[VmClient]:
-    """Serves vm_runner of a state directory whose materializer is served already."""
+async def served_runner(home: Path, *, agent: Path | None = None) -> AsyncIterator[VmClient]:
+    """Serves vm_runner of a state directory whose materializer is served already.
+
+    Args:
+        home: the state directory.
+        agent: another guest agent than the one that is shipped.
+    """
     address = f"unix:{home}/vm.sock"
     settings = VmSettings(
         materializer=PeerSettings(target=f"unix:{home}/materializer.sock"),
         kernels=kernel_cache(os.environ),
+        agent=agent,
         accelerator=AcceleratorMode(os.environ.get("LNS_TEST_ACCELERATOR", "auto")),
         boot_time=240,  # the machine may be busy with other tests
         shutdown_time=120,

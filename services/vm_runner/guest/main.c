@@ -109,6 +109,7 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     in_machine = getpid() == 1 && argc < 3;
     if (in_machine) {
+        fcntl(STDERR_FILENO, F_SETFL, O_NONBLOCK); /* the console may stand still */
         channel = machine_boot();
     } else if (argc == 3 && strcmp(argv[1], "--channel") == 0) {
         channel = atoi(argv[2]);

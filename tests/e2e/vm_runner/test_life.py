@@ -154,7 +154,7 @@ async def test_a_vmm_that_dies_fails_the_run_and_its_policy_starts_it_again(
         ended = await vm.get(run.run_id)
 
     assert (ended.state, ended.restart_count) == (Run.STATE_FAILED, 1)
-    assert "microVM" in ended.error.message
+    assert "QEMU was killed by SIGKILL" in ended.error.message
 
 
 @asynccontextmanager

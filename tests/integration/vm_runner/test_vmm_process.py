@@ -85,7 +85,9 @@ async def test_a_vmm_that_ends_by_itself_is_noticed_and_waited_for(host: Host) -
     await machine.wait()
 
     assert machine.pid not in children()
-    assert "Assertion failed" in await machine.diagnose()
+    found = await machine.diagnose()
+    assert found.end == "QEMU ended with status 1"
+    assert "Assertion failed" in found.messages
     assert host.files() == {"qemu.log"}
 
 

@@ -118,3 +118,16 @@ def test_a_refusal_says_the_state_and_the_way_out(state: RunState, hint: str) ->
         lifecycle.require(in_state(state), RunState.CREATED, to="start")
 
     assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize("state", RunState)
+@pytest.mark.parametrize("stop_requested", [False, True])
+@pytest.mark.parametrize("tried", [1, 2, 3])
+def test_only_a_run_that_starts_is_booted_once_more(
+    state: RunState, stop_requested: bool, tried: int
+) -> None:
+    run = replace(in_state(state), stop_requested=stop_requested)
+
+    assert lifecycle.boots_again(run, tried=tried) is (
+        state is RunState.STARTING and not stop_requested and tried == 1
+    )

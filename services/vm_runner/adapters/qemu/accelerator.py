@@ -134,7 +134,8 @@ class AcceleratorChoice:
                     detail=f"works: a guest answered in {seconds:.1f} s",
                 )
         except LnsError as error:
-            said = (await machine.diagnose()).splitlines() or [error.message]
+            found = await machine.diagnose()
+            said = found.messages.splitlines() or [found.end or error.message]
             return _emulation(f"{self._device} is there, but no guest runs: {said[-1]}")
 
     def _path(self) -> Path:

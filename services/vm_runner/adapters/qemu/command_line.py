@@ -20,7 +20,6 @@ from services.vm_runner.ports import Disk, MachineSpec
 
 CHANNEL_SOCKET = "channel.sock"
 QMP_SOCKET = "qmp.sock"
-CONSOLE_BYTES = 64 * 1024
 MAX_DISKS = 200
 
 _QMP_DESCRIPTOR = FIRST_DESCRIPTOR
@@ -173,13 +172,15 @@ KERNEL_PARAMETERS = (
 
 @dataclass(frozen=True, slots=True)
 class Console:
-    """The kernel's console, into a ring of bounded size that QMP reads."""
+    """The kernel's console, to QEMU's standard output: it can be read when QEMU is gone.
+
+    QEMU writes a character only where there is room, and waits for room beside its other work:
+    neither its CPUs nor QMP stand still when nobody reads.
+    """
 
     def arguments(self) -> tuple[str, ...]:
         """Returns the switches and their values."""
-        return (
-            "-chardev", f"ringbuf,id=console,size={CONSOLE_BYTES}", "-serial", "chardev:console",
-        )  # fmt: skip
+        return ("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console")
 
 
 @dataclass(frozen=True, slots=True)

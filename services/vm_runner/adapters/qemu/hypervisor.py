@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import logging
+import re
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -35,6 +37,7 @@ from services.vm_runner.adapters.qemu.process import (
 from services.vm_runner.adapters.socket_channel import connect_unix, short_path
 from services.vm_runner.ports import (
     ByteChannel,
+    Diagnosis,
     GuestFiles,
     Machine,
     MachineSpec,
@@ -42,6 +45,8 @@ from services.vm_runner.ports import (
 )
 
 _QMP_SECONDS = 5.0
+_END_SECONDS = 1.0  # from the end of its sockets to the end of the process
+_PANIC = re.compile(r"Kernel panic - not syncing: (\S[^\n]{0,200})")
 _LEFT_BEHIND = (CHANNEL_SOCKET, QMP_SOCKET, str(PID_FILE))
 
 
@@ -87,7 +92,7 @@ class QemuMachine:
             return await connect_unix(self._directory / CHANNEL_SOCKET)
         except OSError as error:
             if self._process.has_ended:
-                raise GuestUnreachable(f"QEMU has ended: {self._messages.read()}") from None
+                raise GuestUnreachable(f"QEMU {self._process.fate}") from None
             raise GuestUnreachable(f"QEMU cannot be reached: {error.strerror}") from None
 
     async def wait(self) -> None:
@@ -115,14 +120,16 @@ class QemuMachine:
         status = await self._execute("query-status")
         return isinstance(status, dict) and status.get("status") == "paused"
 
-    async def diagnose(self) -> str:
-        """Returns the last lines of QEMU's and the guest's messages."""
+    async def diagnose(self) -> Diagnosis:
+        """Returns how QEMU ended, and the last lines of its messages and the guest's console."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_END_SECONDS):
+                await self._process.wait()
         messages = self._messages.read()
-        with contextlib.suppress(GuestUnreachable):
-            arguments = {"device": "console", "size": 8192, "format": "utf8"}
-            console = await self._execute("ringbuf-read", arguments)
-            messages = f"{messages}\n{console}"
-        return messages.strip()
+        end = f"QEMU {self._process.fate}" if self._process.has_ended else ""
+        if panic := _PANIC.search(messages):
+            end = f"the guest's kernel panicked: {panic[1]}"
+        return Diagnosis(end=end, messages=messages)
 
     def usage(self) -> MachineUsage:
         """Returns what QEMU uses."""
@@ -138,6 +145,8 @@ class QemuMachine:
     @contextlib.asynccontextmanager
     async def _qmp(self) -> AsyncIterator[QMPClient]:
         client = QMPClient("lns")
+        # A refused connection, which is an error there, is a VMM that has just ended.
+        client.logger.setLevel(logging.CRITICAL)
         with short_path(self._directory / QMP_SOCKET) as path:
             await client.connect(path)
         try:
@@ -222,6 +231,7 @@ class QemuHypervisor:
         accelerator: Accelerator,
         messages: MessagePipe,
     ) -> QemuMachine:
+        messages.watch()
         return QemuMachine(
             process,
             directory,

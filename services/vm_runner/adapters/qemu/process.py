@@ -27,6 +27,7 @@ class Process:
         self.pid = pid
         self._descriptor = descriptor
         self._ended = asyncio.Event()
+        self._status: int | None = None
         asyncio.get_running_loop().add_reader(descriptor, self._on_end)
         self._watching = True
 
@@ -34,7 +35,8 @@ class Process:
         self._stop_watching()
         # Our child is reaped; one of an earlier service belongs to whoever adopted it.
         with contextlib.suppress(ChildProcessError):
-            os.waitpid(self.pid, os.WNOHANG)
+            waited, status = os.waitpid(self.pid, os.WNOHANG)
+            self._status = status if waited else None
         self._ended.set()
 
     def _stop_watching(self) -> None:
@@ -47,6 +49,11 @@ class Process:
     def has_ended(self) -> bool:
         """Whether the process has ended."""
         return self._ended.is_set()
+
+    @property
+    def fate(self) -> str:
+        """How the process ended, a verb first: `was killed by SIGSEGV`; empty while it lives."""
+        return describe_end(self._status) if self.has_ended else ""
 
     async def wait(self) -> None:
         """Returns when the process has ended."""
@@ -129,6 +136,19 @@ def _launch(command: Sequence[str], directory: Path, messages: MessagePipe) -> t
         return pid, os.pidfd_open(pid)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         raise VmFailed(f"the VMM could not be started: {error}") from error
+
+
+def describe_end(status: int | None) -> str:
+    """Returns how a process ended by what waiting for it gave; None: somebody else waited."""
+    if status is None:
+        return "ended"
+    if not os.WIFSIGNALED(status):
+        return f"ended with status {os.waitstatus_to_exitcode(status)}"
+    number = os.WTERMSIG(status)
+    try:
+        return f"was killed by {signal.Signals(number).name}"
+    except ValueError:
+        return f"was killed by signal {number}"
 
 
 def process_arguments(pid: int) -> tuple[str, ...]:
