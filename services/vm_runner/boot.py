@@ -37,11 +37,11 @@ _KILLED = ExitStatus(code=137, signal="KILL")
 _DETAIL_CHARACTERS = 1000
 
 
-class BootedRun(Protocol):
 class MachineLost(VmFailed):
     """A microVM was lost before its workload was asked for: nothing of it can have happened."""
 
 
+class BootedRun(Protocol):
     """What a boot needs of the run that it is one of."""
 
     @property
@@ -77,21 +77,21 @@ class Boot:
         self._owner = owner
         self._around = surroundings
         self._cut_off = False
+        self._workload_asked = False
 
     async def run(self, machine: Machine | None) -> None:
         """Boots unless a machine is given, carries output, records the end, sees the VMM end.
 
         Cancelled, it leaves the microVM alone.
 
-        self._workload_asked = False
         Raises:
+            MachineLost: another boot may go better; its VMM is gone.
             LnsError: the run failed; its VMM is gone.
         """
         began = time.monotonic()
         adopted = self._workload_asked = machine is not None
         try:
             self.machine = machine or await self._start()
-            MachineLost: another boot may go better; its VMM is gone.
             if self._cut_off:  # stopped before there was a machine to kill
                 await self.machine.kill()
             if adopted:
@@ -164,12 +164,6 @@ class Boot:
         elif paused and run.state is not RunState.PAUSED:
             await machine.resume()
 
-    async def _serve(self, machine: Machine, began: float) -> None:
-        """Talks to the guest until its workload has ended and that is recorded."""
-        started = time.monotonic()
-        await self._wait_while_paused(machine)
-        seconds = self._around.limits.boot_seconds
-        try:
     async def _wait_while_paused(self, machine: Machine) -> None:
         """Waits until somebody in there could answer, or nobody ever will."""
         ways = [
@@ -183,6 +177,12 @@ class Boot:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
 
+    async def _serve(self, machine: Machine, began: float) -> None:
+        """Talks to the guest until its workload has ended and that is recorded."""
+        started = time.monotonic()
+        await self._wait_while_paused(machine)
+        seconds = self._around.limits.boot_seconds
+        try:
             connection = await machine.connect()
             async with open_session(connection, answer_seconds=seconds) as session:
                 greeted = time.monotonic()
@@ -226,6 +226,7 @@ class Boot:
             if not ended and stream in (spec.stdio_stream, spec.stderr_stream):
                 session.open_stream(stream, received=received)
         session.reset_unclaimed()
+        self._workload_asked = True
         process = session.start_process(MAIN_PROCESS, spec, open_streams=False)
         state = await process.wait_started()
         failure = start_failure(state, program=spec.argv[0])
@@ -235,7 +236,6 @@ class Boot:
             session.stream(LogStream.STDOUT).finish()
         return process
 
-        self._workload_asked = True
     # ---- the workload's time ----
 
     async def _see_to_the_end(

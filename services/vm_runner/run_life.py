@@ -303,12 +303,12 @@ class RunLife:
     async def _boot_once(self, machine: Machine | None) -> LnsError | None:
         """Lives through one boot; returns why it failed."""
         boot = self._boot or Boot(self, self._around)
+        failure: LnsError | None = None
         try:
             await boot.run(machine)
         except* LnsError as errors:
             failure = first_error(errors)
         except* Exception:
-        failure: LnsError | None = None
             log.exception("run_failed")
             failure = Internal("a defect of lns ended the run; its log says more")
         return failure
