@@ -17,6 +17,7 @@ from services.core.errors import GuestUnreachable, LnsError, VmFailed
 from services.vm_runner import lifecycle
 from services.vm_runner.exit_status import exec_message, exit_status, start_failure
 from services.vm_runner.guest_handles import GuestProcess, GuestStream
+from services.vm_runner.guest_messages import ProcessPhase
 from services.vm_runner.guest_plan import (
     MAIN_PROCESS,
     WRITABLE_SERIAL,
@@ -243,7 +244,9 @@ class Boot:
     ) -> None:
         self.process = process
         self._owner.reached()
-        if self._owner.run.state in (RunState.STARTING, RunState.STOPPING):
+        # What could not be executed never ran: its run goes from starting to exited.
+        ran = process.state is not None and process.state.phase is ProcessPhase.RUNNING
+        if ran and self._owner.run.state in (RunState.STARTING, RunState.STOPPING):
             run = replace(self._owner.run, boot_times=times)
             await self._owner.update(lifecycle.running(run, now=_now()))
         async with asyncio.TaskGroup() as pumps:

@@ -222,7 +222,7 @@ class Runner:
             if not force:
                 raise RunStateConflict(
                     f"run {life.run.name} is {life.run.state}",
-                    hint="stop it first, or remove it by force",
+                    hint="stop it first, or `lns rm -f` it",
                     metadata={"run_id": life.run.run_id},
                 )
             await life.update(lifecycle.stopping(life.run))

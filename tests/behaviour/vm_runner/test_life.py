@@ -330,6 +330,8 @@ async def test_a_program_that_is_not_there_is_exit_code_127(vm: VmClient) -> Non
 
     assert status.code == 127
     assert err == b"lns: no-such-program: No such file or directory\n"
+    ended = await vm.ended(run.run_id)
+    assert not ended.HasField("start_time"), "it never ran"
 
 
 async def test_a_machine_that_does_not_start_fails_the_run_with_the_reason(
