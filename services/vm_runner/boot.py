@@ -245,7 +245,7 @@ class Boot:
         self.process = process
         self._owner.reached()
         # What could not be executed never ran: its run goes from starting to exited.
-        ran = process.state is not None and process.state.phase is ProcessPhase.RUNNING
+        ran = process.state is not None and process.state.phase is not ProcessPhase.FAILED
         if ran and self._owner.run.state in (RunState.STARTING, RunState.STOPPING):
             run = replace(self._owner.run, boot_times=times)
             await self._owner.update(lifecycle.running(run, now=_now()))
