@@ -41,6 +41,7 @@ from services.vm_runner.wire import (
     FrameType,
     GuestViolation,
     Tag,
+    encode_fields,
     encode_frame,
     encode_message,
 )
@@ -261,6 +262,11 @@ class GuestChannel:
             del self._streams[stream_id]
 
     # ---- requests ----
+
+    @property
+    def backlog(self) -> int:
+        """Bytes of control messages that the guest was not sent yet."""
+        return sum(map(len, self._control))
 
     def request(self, frame_type: FrameType, *, message_id: int = 0, fields: bytes = b"") -> None:
         """Queues a control message."""

@@ -1,7 +1,6 @@
 """What a guest session hands out: its streams and its processes."""
 
 import asyncio
-from collections import deque
 from collections.abc import AsyncGenerator
 from typing import Protocol
 
@@ -52,7 +51,7 @@ class GuestStream:
     def __init__(self, session: Session, stream_id: int) -> None:
         self.id = stream_id
         self._session = session
-        self._arrived: deque[bytes] = deque()
+        self._arrived = bytearray()  # never a list: a guest may send single bytes
         self._ended = False
         self._reset = False
         self._changed = asyncio.Event()
@@ -72,7 +71,7 @@ class GuestStream:
             self._session.check()
             self._changed.clear()
             await self._changed.wait()
-        data = b"".join(self._arrived)
+        data = bytes(self._arrived)
         self._arrived.clear()
         return data, self._ended
 
@@ -126,8 +125,7 @@ class GuestStream:
         """Takes an event of this stream."""
         match event:
             case StreamData():
-                if event.data:
-                    self._arrived.append(event.data)
+                self._arrived += event.data
                 self._ended = self._ended or event.ended
             case StreamReset():
                 self._reset = True

@@ -33,12 +33,14 @@ from services.vm_runner.guest_messages import (
     StreamWritable,
     Welcome,
 )
+from services.vm_runner.guest_pace import SLICE_BYTES, Pace
 from services.vm_runner.ports import ByteChannel
 from services.vm_runner.wire import NONCE_BYTES, FrameType, Tag, encode_fields
 
 _READ_BYTES = 256 * 1024
 _ENTROPY_BYTES = 64
 _NOTICES_KEPT = 64
+_BACKLOG_MOST = 4 << 20
 
 T = TypeVar("T")
 
@@ -94,7 +96,13 @@ class GuestSession:
         return await self._answer(self._configured)
 
     def new_id(self) -> int:
-        """Returns an id that no process or stream of this guest has had."""
+        """Returns an id that no process or stream of this guest has had.
+
+        Raises:
+            GuestUnreachable: it does not take what it was sent before.
+        """
+        if self.channel.backlog > _BACKLOG_MOST:
+            raise GuestUnreachable("the guest does not take what it is sent")
         self._next_id += 1
         return self._next_id
 
@@ -223,10 +231,16 @@ class GuestSession:
             self._end()
 
     async def _read(self) -> None:
+        pace = Pace(time.monotonic())
         while data := await self._connection.read(_READ_BYTES):
-            for event in self.channel.receive(data):
-                self._dispatch(event)
-            self.wake()
+            for at in range(0, len(data), SLICE_BYTES):
+                began = time.thread_time()
+                for event in self.channel.receive(data[at : at + SLICE_BYTES]):
+                    self._dispatch(event)
+                self.wake()
+                wait = pace.spend(time.thread_time() - began, now=time.monotonic())
+                if wait:
+                    await asyncio.sleep(wait)
 
     async def _write(self) -> None:
         while True:
