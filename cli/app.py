@@ -18,8 +18,12 @@ def dispatch(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     context.debug = context.is_set("LNS_DEBUG")
     try:
         result = lns.main(list(arguments), prog_name="lns", standalone_mode=False, obj=context)
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        return USAGE
+    except click.ClickException as error:
+        for line in errors.describe_usage(error):
+            context.note(line)
         return RUN_FAILURE if arguments and arguments[0] in RUN_LIKE else USAGE
     except BrokenPipeError:
         return _BROKEN_PIPE

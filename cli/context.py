@@ -92,7 +92,8 @@ def _decorator(
         @wraps(function)
         def body(context: Context, /, debug: bool, **parameters: Any) -> Any:
             context.debug = context.debug or debug
-            context.doing = doing.format_map({k: _shown(v) for k, v in parameters.items()})
+            shown = {name: _shown(value) for name, value in parameters.items()}
+            context.doing = doing.format_map(shown).rstrip()
             context.failure = failure
             result = function(context, **parameters)
             return asyncio.run(result) if inspect.iscoroutine(result) else result
@@ -104,4 +105,6 @@ def _decorator(
 
 
 def _shown(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value or "")
+    if isinstance(value, tuple):
+        return " ".join(map(_shown, value))
+    return "" if value is None else str(value) or "''"

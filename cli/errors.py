@@ -7,6 +7,8 @@ import errno
 import traceback
 from collections.abc import Mapping
 
+import click
+
 from cli.context import Context
 from cli.render.text import printable
 from services.core.errors import LnsError
@@ -28,7 +30,7 @@ _WAYS_OUT: Mapping[str, str] = {
     "EXEC_UNKNOWN": "the command has ended; start it again",
     "ARTIFACT_TYPE_UNSUPPORTED": "`lns inspect REF` says what a reference names",
     "PLATFORM_UNSUPPORTED": "choose another with --platform; `lns inspect REF` lists them",
-    "PLAN_INVALID": "correct each problem above, push again, and look with `lns resolve REF`",
+    "PLAN_INVALID": "correct each problem, push again, and look with `lns resolve REF`",
     "LAYER_UNSAFE": "do not run this image; tell whoever built it",
     "LAYER_UNSUPPORTED": "build the image with gzip, zstd or plain tar layers",
     "RUN_STATE_CONFLICT": "`lns ps -a` shows the state of every run",
@@ -68,6 +70,21 @@ def describe(error: Exception, context: Context) -> list[str]:
     if isinstance(error, OSError):
         return _describe_os_error(error, context)
     return _describe_defect(error, context)
+
+
+def describe_usage(error: click.ClickException) -> list[str]:
+    """Returns the lines for a command line that is not one, as `describe` does."""
+    lines = [
+        "lns: cannot understand the command line",
+        f"  why: {printable(error.format_message()).removesuffix('.')}",
+    ]
+    usage = error.ctx if isinstance(error, click.UsageError) else None
+    if usage is not None:
+        usage_line = " ".join(usage.command.collect_usage_pieces(usage))
+        lines.append(
+            f"  try: {usage.command_path} {usage_line}; `{usage.command_path} --help` explains it"
+        )
+    return lines
 
 
 def _describe_lns_error(error: LnsError, context: Context) -> list[str]:

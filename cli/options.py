@@ -21,7 +21,11 @@ class WorkloadCommand(click.Command):
             position = args.index("--")
             context.workload = tuple(args[position + 1 :])
             args = args[:position]
-        return super().parse_args(ctx, args)
+        ctx.allow_extra_args = True  # refused here, with the way out
+        super().parse_args(ctx, args)
+        if ctx.args and not ctx.resilient_parsing:
+            ctx.fail(f"Got {' '.join(ctx.args)!r} without -- before it: what is run stands behind")
+        return ctx.args
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:
         """Adds the workload to the usage line."""

@@ -90,6 +90,9 @@ def find_suite(files: SuiteFiles) -> Suite | None:
             connection.connect(str(path))
         except (FileNotFoundError, ConnectionRefusedError):
             return None
+        except OSError as error:
+            error.filename = str(path)
+            raise
         peer = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
     pid, uid, _ = _PEER.unpack(peer)
     if uid not in (os.getuid(), 0):
@@ -130,8 +133,9 @@ def ensure_suite(
     with _locked(files.run / "start.lock"):
         suite = find_suite(files)
         if suite is None:
+            said_before = files.log.stat().st_size if files.log.exists() else 0
             process = _spawn(files, environment, arguments)
-            suite = _wait_until_ready(files, process, is_ready)
+            suite = _wait_until_ready(files, process, is_ready, said_before=said_before)
     return suite
 
 
@@ -164,12 +168,12 @@ def is_other_version(suite: Suite) -> bool:
     return bool(suite.version) and suite.version != VERSION
 
 
-def tail(path: Path, lines: int) -> list[str]:
-    """Returns the last lines of a file, none if there is no file."""
+def tail(path: Path, lines: int, *, start: int = 0) -> list[str]:
+    """Returns the last lines of a file, from byte `start` on; none if there is no file."""
     try:
         with path.open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - 64 * 1024))
+            end = file.seek(0, os.SEEK_END)
+            file.seek(max(start if start < end else 0, end - 64 * 1024))
             text = file.read().decode("utf-8", "replace")
     except FileNotFoundError:
         return []
@@ -227,15 +231,20 @@ def _spawn(
 
 
 def _wait_until_ready(
-    files: SuiteFiles, process: "subprocess.Popen[bytes]", is_ready: Callable[[], bool]
+    files: SuiteFiles,
+    process: "subprocess.Popen[bytes]",
+    is_ready: Callable[[], bool],
+    *,
+    said_before: int,
 ) -> Suite:
+    """Returns the suite of a process once it serves; its log had `said_before` bytes before it."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         suite = find_suite(files)
         if suite is not None and is_ready():
             return suite
         if process.poll() is not None and suite is None:
-            said = _last_words(tail(files.log, _LOG_LINES))
+            said = _last_words(tail(files.log, _LOG_LINES, start=said_before))
             raise _not_started(f"their process ended with code {process.returncode}: {said}")
         time.sleep(_POLL_SECONDS)
     raise _not_started(f"they did not answer within {START_SECONDS:.0f} s")

@@ -45,6 +45,8 @@ async def attach_to(
 
     run = (await session.vm.GetRun(pb.GetRunRequest(run=name))).run
     watch = Watch(session.vm, run, note=context.note)
+    if watch.has_ended:
+        context.note(f"lns: {run.name} has ended; `lns logs {run.name}` has what it said")
     async with (
         SignalSender(session.vm, run.run_id, has_started=lambda: True) as signals,
         open_console(
@@ -99,8 +101,12 @@ async def exec_command(  # noqa: PLR0917 - one parameter a flag
 ) -> int:
     """Run a command in a run; the exit code is the command's.
 
-    What follows RUN belongs to the command, also what looks like a flag.
+    What follows RUN, or a -- after it, belongs to the command, also what looks like a flag.
     """
+    if argv[0] == "--":  # between RUN and its command, as many write it
+        argv = argv[1:]
+    if not argv:
+        raise RequestInvalid("there is no command after --", hint=f"lns exec {run} -- COMMAND...")
     keys = detach_keys or load_config(context).get("detach-keys") or terminal.DEFAULT_DETACH_KEYS
     if tty and interactive and terminal.terminal_size(STDIN) is None:
         raise RequestInvalid("-t -i needs a terminal as standard input", hint="leave -t out")

@@ -8,12 +8,13 @@ from lns.registry.v1 import registry_service_pb2 as registry_pb
 from lns.vm.v1 import vm_service_pb2 as vm_pb
 
 from cli.context import Context, command
+from cli.errors import way_out
 from cli.options import platform_option
 from cli.render.messages import to_document
 from cli.render.output import write_document
 from cli.run.request import parse_platform
 from cli.session import Peer, Session, open_session
-from services.core.errors import RunUnknown
+from services.core.errors import LnsError, RunUnknown
 
 
 @command("inspect", doing="inspect {name}")
@@ -37,7 +38,12 @@ async def inspect(
             document = await _run(session, name, is_certain=kind == "run")
     if document is None:
         async with open_session(context, Peer.REGISTRY_GATEWAY) as session:
-            document = await describe_reference(session, name, platform)
+            try:
+                document = await describe_reference(session, name, platform)
+            except LnsError as error:
+                if may_be_run:
+                    error.hint = f"{way_out(error)}; there is no run of that name (`lns ps -a`)"
+                raise
     write_document(document, form=form, write=context.write)
 
 

@@ -45,10 +45,10 @@ async def each(
     async with open_session(context, Peer.VM_RUNNER) as session:
         results = await asyncio.gather(*(act(session, run) for run in runs), return_exceptions=True)
     code = 0
-    doing = context.doing
+    verb = context.doing.removesuffix(" ".join(run or "''" for run in runs)).strip()
     for run, result in zip(runs, results, strict=True):
         if isinstance(result, LnsError):
-            context.doing = f"{doing.partition(' ')[0]} {run}"
+            context.doing = f"{verb} {run}"
             for line in describe(result, context):
                 context.note(line)
             code = FAILURE
@@ -175,7 +175,7 @@ async def rename(context: Context, run: str, name: str) -> None:
         await session.vm.RenameRun(pb.RenameRunRequest(run=run, name=name))
 
 
-@command("rm", doing="rm {runs}")
+@command("rm", doing="remove {runs}")
 @runs_argument
 @click.option("-f", "--force", is_flag=True, help="Kill it first if it runs.")
 async def rm(context: Context, runs: tuple[str, ...], force: bool) -> int:

@@ -38,6 +38,7 @@ async def login(
         await _list(context, form)
         return
     if registry is None:
+        context.doing = "log in to a registry"
         raise RequestInvalid("login wants a registry", hint="`lns login -u USER HOST[:PORT]`")
     if device:
         await _log_in_with_device(context, registry)

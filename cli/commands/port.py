@@ -25,11 +25,14 @@ async def port(
     context: Context, run: str, publish: tuple[str, ...], unpublish: tuple[str, ...]
 ) -> None:
     """List the ports that a run publishes, after publishing and taking back what is asked for."""
+    if publish or unpublish:
+        context.doing = f"change the ports of {run}"
+    wanted, unwanted = list(map(parse_port, publish)), list(map(parse_port, unpublish))
     async with open_session(context, Peer.VM_RUNNER) as session:
-        for text in unpublish:
-            await session.vm.UnpublishPort(pb.UnpublishPortRequest(run=run, port=parse_port(text)))
-        for text in publish:
-            await session.vm.PublishPort(pb.PublishPortRequest(run=run, port=parse_port(text)))
+        for one in unwanted:
+            await session.vm.UnpublishPort(pb.UnpublishPortRequest(run=run, port=one))
+        for one in wanted:
+            await session.vm.PublishPort(pb.PublishPortRequest(run=run, port=one))
         found = (await session.vm.GetRun(pb.GetRunRequest(run=run))).run
     for one in sorted(found.ports, key=lambda p: (p.container_port, p.host_ip, p.host_port)):
         context.write(format_port(one))

@@ -7,15 +7,15 @@ import click
 from lns.registry.v1 import registry_service_pb2 as pb
 
 from cli.context import Context, command
+from cli.document_file import is_path, read_document
 from cli.render.progress import open_reporter
 from cli.render.text import format_size
 from cli.run.launch import last_result
 from cli.session import Peer, Session, open_session
 from cli.upload import upload_content
-from services.core.errors import RequestInvalid
+from services.core.errors import ImageUnknown, RequestInvalid
 
 _SOURCE_KINDS = ("oci:", "oci-archive:", "docker-archive:", "docker-daemon:")
-_MAX_DOCUMENT_BYTES = 1024 * 1024
 
 
 @command("push", doing="push {reference}")
@@ -48,51 +48,40 @@ async def push(
     SOURCE is an artifact's file, YAML or JSON. Or an image: a reference in the store,
     oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME] or docker-daemon:NAME.
     """
-    if _is_document(source):
+    is_image = source.startswith(_SOURCE_KINDS)
+    wants_document = bool(family or content or annotation)
+    if is_image and wants_document:
+        raise RequestInvalid(
+            f"{source} is an image, which has no family, content or annotations of ours",
+            hint="leave --family, --content and --annotation out",
+        )
+    if not is_image and (wants_document or is_path(source)):
         request = pb.PushArtifactRequest(
             reference=reference,
             family=family or "",
-            document=read_document(Path(source)),
+            document=read_document(source),
             annotations=_annotations(annotation),
         )
         async with open_session(context, Peer.REGISTRY_GATEWAY) as session:
             await _push_artifact(context, session, request, content, quiet=quiet)
         return
-    if family or content or annotation:
-        raise RequestInvalid(
-            f"{source} is not a file here, so it is taken for an image, which has no family,"
-            " content or annotations of ours",
-            hint="check the path of the artifact's file",
-        )
     image = pb.PushImageRequest(
         source=_absolute_source(source), reference=reference, all_platforms=all_platforms
     )
     async with open_session(context, Peer.REGISTRY_GATEWAY) as session:
         with open_reporter(context, sys.stderr, quiet=quiet) as reporter:
             reporter.doing(f"pushing {reference}")
-            result = await last_result(session.registry.PushImage(image), reporter, "the gateway")
+            try:
+                result = await last_result(
+                    session.registry.PushImage(image), reporter, "the gateway"
+                )
+            except ImageUnknown as error:
+                raise error if is_image else _neither(source, error) from error
     context.write(result.descriptor.digest)
     if not quiet:
         context.note(
             f"pushed {result.reference}, {format_size(result.transferred_bytes)} transferred"
         )
-
-
-def read_document(path: Path) -> bytes:
-    """Returns the bytes of an artifact's file.
-
-    Raises:
-        RequestInvalid: it is larger than a document can be.
-        OSError: it cannot be read.
-    """
-    with path.open("rb") as file:
-        document = file.read(_MAX_DOCUMENT_BYTES + 1)
-    if len(document) > _MAX_DOCUMENT_BYTES:
-        raise RequestInvalid(
-            f"{path} is larger than 1 MiB, which no artifact's document is",
-            hint="content goes into --content, an image is named by oci-archive: or its like",
-        )
-    return document
 
 
 async def _push_artifact(
@@ -114,8 +103,18 @@ async def _push_artifact(
         context.note(f"pushed {response.reference} as {response.family}")
 
 
-def _is_document(source: str) -> bool:
-    return not source.startswith(_SOURCE_KINDS) and Path(source).is_file()
+def _neither(source: str, error: ImageUnknown) -> ImageUnknown:
+    """Returns the error of a source that is no file here either."""
+    if Path(source).is_dir():
+        return ImageUnknown(
+            f"{source} is a directory here, and {error.message}",
+            hint="name the artifact's file and pack the directory with --content; a directory"
+            f" with an OCI layout is oci:{source}",
+        )
+    return ImageUnknown(
+        f"there is no file {source!r} here, and {error.message}",
+        hint="check the path; `lns image ls` lists what the store has",
+    )
 
 
 def _absolute_source(source: str) -> str:

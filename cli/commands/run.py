@@ -18,6 +18,7 @@ from cli.options import WorkloadCommand, plan_options
 from cli.render.phases import Phases
 from cli.render.plan import write_plans
 from cli.render.progress import open_reporter
+from cli.render.text import printable
 from cli.run import foreground
 from cli.run.attachment import Attachment
 from cli.run.console import STDIN, open_console, process_terminal_size
@@ -132,7 +133,9 @@ def make_order(
         ),
         pull=PULL_MODES[pull],
         request_id=uuid.uuid4().hex,
-        subject=reference or str(plan.locked or "a machine without an image"),
+        subject=str(plan.locked or "a machine without an image")
+        if reference is None
+        else reference or "''",
     )
 
 
@@ -154,8 +157,7 @@ async def _run(
             await _until_started(context, watch)
     if detach:
         context.write(run.run_id)
-        # What never ran, since its command is not there, is no success to whoever started it.
-        code = 0 if watch.has_started else watch.run.exit.code
+        code = 0 if watch.has_started else _never_ran(context, watch.run)
     else:
         code = await _attached(context, session, watch, order.options, keys)
     if watch.started_after is not None:
@@ -164,6 +166,14 @@ async def _run(
         emulated = " (emulated: see lns doctor)" if watch.run.accelerator == "tcg" else ""
         context.note(phases.line() + emulated)
     return code
+
+
+def _never_ran(context: Context, run: run_pb2.Run) -> int:
+    """Says why the command of a run that ended did not run; returns the exit code."""
+    why = {126: "cannot be executed", 127: "is not there"}.get(run.exit.code)
+    if why:
+        context.note(f"lns: {printable(run.plan.argv[0])} {why}; `lns logs {run.name}` says more")
+    return run.exit.code
 
 
 async def _until_started(context: Context, watch: Watch) -> None:

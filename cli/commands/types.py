@@ -5,9 +5,9 @@ from pathlib import Path
 import click
 from lns.registry.v1 import registry_service_pb2 as pb
 
-from cli.commands.push import read_document
 from cli.context import Context, command
-from cli.options import existing_file, format_option
+from cli.document_file import read_document
+from cli.options import format_option
 from cli.render.messages import to_document
 from cli.render.output import columns, write_rows
 from cli.session import Peer, open_session
@@ -53,10 +53,10 @@ async def types(context: Context, family: str | None, registry: str, form: str |
 
 
 @command("validate", doing="validate {file}")
-@click.argument("file", metavar="FILE", type=existing_file())
+@click.argument("file", metavar="FILE")
 @click.option("--family", default="", metavar="FAMILY", help="Family; else the document's kind.")
 @_REGISTRY
-async def validate(context: Context, file: Path, family: str, registry: str) -> None:
+async def validate(context: Context, file: str, family: str, registry: str) -> None:
     """Check an artifact's file against its family's schema, without pushing it."""
     request = pb.ValidateArtifactRequest(
         document=read_document(file), family=family, registry=registry

@@ -32,7 +32,11 @@ def replace_file(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
         path: the name that the file gets; its directory must exist.
         mode: permission bits, independent of the umask. The file is private until it is whole.
     """
-    descriptor, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=path.parent)
+    try:
+        descriptor, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=path.parent)
+    except OSError as error:
+        error.filename = str(path)  # the name that people know
+        raise
     temporary = Path(name)
     try:
         with os.fdopen(descriptor, "w+b") as file:

@@ -96,6 +96,6 @@ class Problems:
                 violations=violations,
                 retry_after=self._transient.retry_after or 1.0,
             )
-        raise PlanInvalid(
-            message, hint="every problem is listed with its component", violations=violations
-        )
+        only_flags = all(one.type == ProblemType.FLAG_INVALID for one in violations)
+        hint = "correct the command line" if only_flags else ""
+        raise PlanInvalid(message, hint=hint, violations=violations)

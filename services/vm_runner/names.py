@@ -1,4 +1,4 @@
-"""Names of runs. Pure."""
+"""Names of runs and volumes. Pure."""
 
 import re
 import secrets
@@ -10,15 +10,15 @@ NAME_MAX = 63
 _NAME = re.compile(rf"[a-zA-Z0-9][a-zA-Z0-9_.-]{{0,{NAME_MAX - 1}}}")
 
 
-def check(name: str) -> None:
-    """Checks a name that a person chose.
+def check(name: str, *, of: str = "run") -> None:
+    """Checks a name that a person chose for a run, or what else `of` says.
 
     Raises:
         RequestInvalid: it cannot be a name.
     """
     if not _NAME.fullmatch(name):
         raise RequestInvalid(
-            f"{name!r} cannot be a run's name",
+            f"{name!r} cannot be the name of a {of}",
             hint=f"letters, digits, `_`, `.` and `-`, at most {NAME_MAX}, the first no sign",
         )
 

@@ -45,7 +45,7 @@ class Volumes:
             RequestInvalid: the name or the size cannot be.
             CapacityExhausted: the disk of the host is full.
         """
-        names.check(name)
+        names.check(name, of="volume")
         if limit_bytes and limit_bytes < _SIZE_LEAST:
             raise RequestInvalid(f"a volume has at least {_SIZE_LEAST >> 20} MiB")
         if name in self._known:

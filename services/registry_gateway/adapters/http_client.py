@@ -332,7 +332,8 @@ def _cause(error: Exception) -> str:
     inner = getattr(error, "reason", None)
     shown = inner if isinstance(inner, Exception) else error
     if isinstance(shown, urllib3.exceptions.NewConnectionError):
-        return str(shown.__cause__ or shown.__context__ or "cannot connect")
+        cause = shown.__cause__ or shown.__context__
+        return (isinstance(cause, OSError) and cause.strerror) or str(cause or "cannot connect")
     return json.dumps(str(shown)[:200])[1:-1] or type(shown).__name__
 
 

@@ -37,6 +37,10 @@ def open_directory(path: Path, tag: str) -> Iterator[OpenedSource]:
         RequestInvalid: it is no layout, or cannot be read.
         ImageUnknown: it has no image of that tag.
     """
+    if not path.is_dir():
+        raise RequestInvalid(
+            f"there is no directory {path}", hint="paths are those of the gateway's host"
+        )
 
     def find(name: str) -> BlobSource | None:
         target = path / name

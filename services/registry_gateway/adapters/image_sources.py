@@ -75,6 +75,8 @@ def split_path(text: str) -> tuple[Path, str]:
         RequestInvalid: the path is not absolute.
     """
     path, _, name = text.partition(":")
+    if not path:
+        raise RequestInvalid("the source names no path", hint="write oci:DIR or oci-archive:FILE")
     if not path.startswith("/") or "\0" in path:
         raise RequestInvalid(
             f"{path[:200]!r} is not an absolute path", hint="paths are those of the gateway's host"

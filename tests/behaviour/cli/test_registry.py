@@ -14,7 +14,14 @@ from cli.app import dispatch
 from cli.config_keys import KEYS
 from services.core.artifacts.documents import parse_artifact
 from services.core.artifacts.families import FAMILIES, SLUGS
-from services.core.errors import ArtifactInvalid, RegistryUnauthenticated, Violation
+from services.core.errors import (
+    ArtifactInvalid,
+    ImageUnknown,
+    RegistryUnauthenticated,
+    RegistryUnavailable,
+    RunUnknown,
+    Violation,
+)
 from tests.behaviour.cli.conftest import Client
 from tests.support.scripted_services import ScriptedServices
 
@@ -101,11 +108,82 @@ def test_anything_else_is_pushed_as_an_image(
     assert services.asked("PushImage")[0].source == sent.format(cwd=tmp_path)
 
 
-def test_a_file_that_is_not_there_is_no_image_with_content(lns: Client) -> None:
-    result = lns("push", "typo.yaml", "r/models/m:1", "--family", "model")
+NO_DOCUMENTS = [
+    ("typo.yaml", "there is no file 'typo.yaml'"),
+    ("/nonexistent/typo", "there is no file '/nonexistent/typo'"),
+    ("./typo", "there is no file './typo'"),
+    ("typo.json", "there is no file 'typo.json'"),
+    ("", "there is no file ''"),
+    ("./folder", "./folder is a directory"),
+    ("folder/", "folder/ is a directory"),
+    ("empty.yaml", "empty.yaml is empty"),
+    ("blank", "blank is empty"),
+    ("huge.yaml", "huge.yaml is larger than 1 MiB"),
+]
+
+
+@pytest.mark.parametrize("command", ["push", "validate"])
+@pytest.mark.parametrize(("source", "why"), NO_DOCUMENTS)
+def test_what_is_no_file_of_an_artifact_is_told_as_what_it_is(
+    lns: Client, tmp_path: Path, command: str, source: str, why: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "empty.yaml").touch()
+    (tmp_path / "blank").write_text(" \n\n")
+    (tmp_path / "huge.yaml").write_bytes(b"x" * (1 << 20) + b"x")
+
+    result = lns(command, source, *(["r/models/m:1"] if command == "push" else []))
 
     assert result.code == 1
-    assert "typo.yaml is not a file here" in result.err
+    what, reason, way_out = result.err.splitlines()
+    assert what.startswith(f"lns: cannot {command} ")
+    assert reason == f"  why: {why}" or reason.startswith(f"  why: {why},")
+    assert way_out.startswith("  try: ")
+
+
+@pytest.mark.parametrize("flag", ["--family", "--annotation"])
+def test_what_only_an_artifact_has_makes_the_source_a_file(lns: Client, flag: str) -> None:
+    assert "there is no file 'typo'" in lns("push", "typo", "r/models/m:1", flag, "a=b").err
+    assert "is an image, which has no" in lns("push", "oci:typo", "r/m:1", flag, "a=b").err
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [("typo", "there is no file 'typo' here"), ("folder", "folder is a directory here")],
+)
+def test_what_is_neither_a_file_nor_an_image_is_told_as_both(
+    services: ScriptedServices, lns: Client, tmp_path: Path, source: str, said: str
+) -> None:
+    (tmp_path / "folder").mkdir()
+    services["PushImage"] = ImageUnknown("the store has no image of that name")
+
+    result = lns("push", source, "r/models/m:1")
+
+    assert f"{said}, and the store has no image of that name" in result.err
+
+
+def test_a_document_may_come_through_a_pipe(services: ScriptedServices, lns: Client) -> None:
+    services["ValidateArtifact"] = pb.ValidateArtifactResponse(family="model", name="m")
+    reading, writing = os.pipe()
+    os.write(writing, b"kind: Model")
+    os.close(writing)
+
+    assert lns("validate", f"/dev/fd/{reading}").code == 0
+
+    os.close(reading)
+    assert services.asked("ValidateArtifact")[0].document == b"kind: Model"
+
+
+def test_a_name_that_is_neither_a_run_nor_a_reference_is_told_as_both(
+    services: ScriptedServices, lns: Client
+) -> None:
+    services["GetRun"] = RunUnknown("there is no run")
+    services["InspectManifest"] = RegistryUnavailable("the hub does not answer")
+
+    result = lns("inspect", "typo")
+
+    assert "why: the hub does not answer" in result.err
+    assert "there is no run of that name (`lns ps -a`)" in result.err
 
 
 def pulled(services: ScriptedServices, family: str = "", document: bytes = b"") -> None:

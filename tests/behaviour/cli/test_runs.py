@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
+from lns.resolver.v1 import resolver_service_pb2 as resolver_pb
 from lns.types.v1 import run_plan_pb2
 from lns.vm.v1 import run_pb2
 from lns.vm.v1 import vm_service_pb2 as pb
@@ -100,7 +101,7 @@ def test_one_that_fails_keeps_no_other_from_being_done(
 
     assert result.code == 1
     assert result.out == "one\ntwo\n"
-    assert "cannot rm gone" in result.err
+    assert "cannot remove gone" in result.err
     assert all(request.force for request in services.asked("RemoveRun"))
 
 
@@ -352,3 +353,82 @@ def test_an_exec_that_is_refused_is_a_failure_of_lns(
 
     assert result.code == 125
     assert "web does not run" in result.err
+
+
+@pytest.mark.parametrize(
+    ("given", "argv"),
+    [
+        (["--", "ls", "-l"], ["ls", "-l"]),
+        (["--", "sh", "-c", "x", "--", "y"], ["sh", "-c", "x", "--", "y"]),
+        (["--", "--"], ["--"]),
+        (["ls", "--", "-l"], ["ls", "--", "-l"]),
+    ],
+)
+def test_two_dashes_may_stand_before_the_command_of_an_exec(
+    services: ScriptedServices, lns: Client, given: list[str], argv: list[str]
+) -> None:
+    services["Attach"] = [
+        pb.AttachResponse(started=pb.Attached(run_id=ID, exec_id="1")),
+        pb.AttachResponse(exited=run_pb2.ExitStatus(code=0)),
+    ]
+
+    assert lns("exec", "web", *given).code == 0
+    assert list(services.asked("Attach")[0].start.exec.argv) == argv
+
+
+def test_an_exec_without_a_command_behind_the_dashes_says_so(lns: Client) -> None:
+    result = lns("exec", "web", "--")
+
+    assert result.code == 125
+    assert "there is no command after --" in result.err
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [(127, "lns: serve is not there; `lns logs web`"), (126, "lns: serve cannot be executed;")],
+)
+def test_a_background_run_of_what_cannot_be_executed_fails_and_says_why(
+    services: ScriptedServices, lns: Client, code: int, said: str
+) -> None:
+    def event(sequence: int, **fields: object) -> pb.WatchRunResponse:
+        run = a_run(**fields)
+        run.ClearField("start_time")
+        return pb.WatchRunResponse(event=run_pb2.RunEvent(sequence=sequence, state_changed=run))
+
+    services["Resolve"] = resolver_pb.ResolveResponse(plans=[a_run().plan])
+    services["CreateRun"] = pb.CreateRunResponse(run=a_run(state=State.STATE_CREATED))
+    services["WatchRun"] = [
+        event(1, state=State.STATE_STARTING),
+        event(2, state=State.STATE_EXITED, exit=run_pb2.ExitStatus(code=code)),
+    ]
+
+    result = lns("run", "-d", "--", "serve")
+
+    assert (result.code, result.out) == (code, f"{ID}\n")
+    assert said in result.err
+
+
+def test_attaching_to_what_has_ended_says_so_and_ends_with_its_code(
+    services: ScriptedServices, lns: Client
+) -> None:
+    ended = a_run(state=State.STATE_EXITED, exit=run_pb2.ExitStatus(code=3))
+    services["GetRun"] = pb.GetRunResponse(run=ended)
+    services["WatchRun"] = [
+        pb.WatchRunResponse(event=run_pb2.RunEvent(sequence=1, state_changed=ended))
+    ]
+    services["Attach"] = [
+        pb.AttachResponse(started=pb.Attached(run_id=ID)),
+        pb.AttachResponse(exited=run_pb2.ExitStatus(code=3)),
+    ]
+
+    result = lns("attach", "web")
+
+    assert result.code == 3
+    assert "web has ended; `lns logs web`" in result.err
+
+
+def test_ports_that_are_none_change_nothing(services: ScriptedServices, lns: Client) -> None:
+    result = lns("port", "web", "-p", "8080:80", "-p", "garbage")
+
+    assert "cannot change the ports of web" in result.err
+    assert services.requests == []

@@ -815,6 +815,7 @@ BROKEN_SOURCES = [
     ("oci:relative/path", errors.RequestInvalid),
     ("oci:", errors.RequestInvalid),
     ("oci:/absent/dir", errors.RequestInvalid),
+    ("docker-archive:", errors.RequestInvalid),
     ("oci:{empty}", errors.RequestInvalid),
     ("oci:{layout}:other", errors.ImageUnknown),
     ("oci-archive:/absent.tar", errors.RequestInvalid),

@@ -88,3 +88,12 @@ def test_a_rename_between_directories_syncs_both(tmp_path: Path, synced: list[st
 
     assert synced == ["sync b", "sync a"]
     assert (tmp_path / "b" / "g").exists()
+
+
+def test_a_file_that_cannot_be_made_is_named_by_its_own_name(tmp_path: Path) -> None:
+    target = tmp_path / "absent" / "file"
+
+    with pytest.raises(FileNotFoundError) as caught:
+        durable.write_bytes(target, b"x")
+
+    assert caught.value.filename == str(target)

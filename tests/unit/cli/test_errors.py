@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from cli.app import dispatch
@@ -82,3 +84,49 @@ def test_exit_codes_tell_misuse_and_failure_apart(
 ) -> None:
     assert dispatch(arguments, {"HOME": "/nonexistent"}) == code
     assert "Traceback" not in capsys.readouterr().err
+
+
+MISUSE = [
+    (["nonsense"], "No such command 'nonsense'"),
+    (["ps", "--nonsense"], "No such option"),
+    (["pull"], "Missing argument 'REF'"),
+    (["completion", "nonsense"], "is not one of 'bash', 'zsh', 'fish'"),
+    (["run", "--policy", "/nonexistent", "x"], "File '/nonexistent' does not exist"),
+    (["run", "image", "ls", "-x"], "No such option"),
+    (["run", "image", "ls", "/"], "Got 'ls /' without -- before it"),
+    (["resolve", "image", "ls"], "Got 'ls' without -- before it"),
+    (["service", "nonsense"], "No such command 'nonsense'"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "why"), MISUSE, ids=[" ".join(a) for a, _ in MISUSE])
+def test_misuse_is_told_in_three_lines_too(
+    arguments: list[str], why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dispatch(arguments, {"HOME": "/nonexistent"})
+
+    what, reason, way_out = capsys.readouterr().err.splitlines()
+    assert what == "lns: cannot understand the command line"
+    assert why in reason
+    assert way_out.startswith("  try: lns ")
+    assert "--help" in way_out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["pull", ""], "lns: cannot pull ''"),
+        (["run"], "lns: cannot run"),
+        (["run", ""], "lns: cannot run ''"),
+        (["login"], "lns: cannot log in to a registry"),
+    ],
+)
+def test_an_argument_that_is_empty_is_shown_as_one(
+    arguments: list[str], what: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    # No service can be started below a file.
+    (tmp_path / "file").touch()
+    dispatch(arguments, {"HOME": "/nonexistent", "LNS_HOME": str(tmp_path / "file")})
+
+    lines = capsys.readouterr().err.splitlines()
+    assert what in lines

@@ -1,8 +1,9 @@
 import json
+from pathlib import Path
 
 import pytest
 
-from cli.suite_process import _last_words
+from cli.suite_process import SuiteFiles, _last_words, find_suite, tail
 
 DRAINED = json.dumps({"event": "drained", "level": "info"})
 FULL = json.dumps({"event": "not_served", "level": "error", "message": "disk full"})
@@ -33,3 +34,26 @@ def test_the_end_of_the_services_is_told_in_one_line_without_a_stack_trace(
     lines: list[str], said: str
 ) -> None:
     assert _last_words(lines) == said
+
+
+def test_only_what_was_said_since_a_start_is_its_last_words(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text("before\n")
+    start = log.stat().st_size
+    with log.open("a") as file:
+        file.write("since\n")
+
+    assert tail(log, 3, start=start) == ["since"]
+    assert tail(log, 3) == ["before", "since"]
+    assert tail(log, 3, start=1000) == ["before", "since"], "it was rotated"
+    assert tail(tmp_path / "none", 3) == []
+
+
+def test_a_state_directory_that_is_none_is_named(tmp_path: Path) -> None:
+    home = tmp_path / "file"
+    home.touch()
+
+    with pytest.raises(NotADirectoryError) as caught:
+        find_suite(SuiteFiles(home=home))
+
+    assert str(caught.value.filename).startswith(str(home))

@@ -511,6 +511,18 @@ async def test_the_message_names_the_first_problem_and_counts_the_rest(shelf: Sh
     )
 
 
+async def test_what_only_the_command_line_has_wrong_is_corrected_there(shelf: Shelf) -> None:
+    reference = f"{HOST}/{shelf.agent()}"
+
+    with pytest.raises(PlanInvalid) as of_flags:
+        await shelf.resolve(reference, cpus="x", memory="y")
+    with pytest.raises(PlanInvalid) as of_both:
+        await shelf.resolve(f"{HOST}/{shelf.agent(comand='x')}", cpus="x")
+
+    assert of_flags.value.hint == "correct the command line"
+    assert of_both.value.hint == ""
+
+
 async def test_a_broken_agent_document_is_a_plan_with_problems(shelf: Shelf) -> None:
     reference = f"{HOST}/{shelf.agent(comand='x')}"
 

@@ -147,8 +147,7 @@ def test_nobody_there_is_unavailable_without_the_query_in_the_message(client: Ht
     with pytest.raises(errors.RegistryUnavailable) as caught:
         get(client, "http://127.0.0.1:1/v2/?token=canary")
 
-    assert "canary" not in caught.value.message
-    assert "127.0.0.1:1" in caught.value.message
+    assert caught.value.message == "127.0.0.1:1 does not answer: Connection refused"
 
 
 def test_the_shortest_latency_of_an_origin_is_remembered(client: HttpClient, host: str) -> None:
