@@ -15,6 +15,7 @@ import structlog
 
 from services.core.errors import GuestUnreachable, LnsError, VmFailed
 from services.vm_runner import lifecycle
+from services.vm_runner.boot_queue import Place
 from services.vm_runner.exit_status import exec_message, exit_status, start_failure
 from services.vm_runner.guest_handles import GuestProcess, GuestStream
 from services.vm_runner.guest_messages import ProcessPhase
@@ -79,6 +80,8 @@ class Boot:
         self._around = surroundings
         self._cut_off = False
         self._workload_asked = False
+        self._entering: asyncio.Task[Place] | None = None
+        self._place: Place | None = None
 
     async def run(self, machine: Machine | None) -> None:
         """Boots unless a machine is given, carries output, records the end, sees the VMM end.
@@ -92,6 +95,9 @@ class Boot:
         began = time.monotonic()
         adopted = self._workload_asked = machine is not None
         try:
+            if not adopted and not await self._enter():
+                await self._owner.update(lifecycle.exited(self._owner.run, _KILLED, now=_now()))
+                return
             self.machine = machine or await self._start()
             if self._cut_off:  # stopped before there was a machine to kill
                 await self.machine.kill()
@@ -104,6 +110,7 @@ class Boot:
             raise
         finally:
             self.session = self.process = None
+            self._leave()
         await self._end(self.machine)
 
     async def finish(self, machine: Machine) -> None:
@@ -120,10 +127,27 @@ class Boot:
     async def cut_off(self) -> None:
         """Ends the VMM by force; `run` then records how the run ended."""
         self._cut_off = True
+        if self._entering is not None:
+            self._entering.cancel()
         if self.machine is not None:
             await self.machine.kill()
 
     # ---- the way there ----
+
+    async def _enter(self) -> bool:
+        """Waits until the machine may boot; returns False if it is cut off before."""
+        self._entering = asyncio.create_task(self._around.boots.enter())
+        try:
+            self._place = await self._entering
+        except asyncio.CancelledError:
+            if not self._cut_off:
+                raise
+        return self._place is not None
+
+    def _leave(self) -> None:
+        """Lets the next machine boot."""
+        if self._place is not None:
+            self._place.leave()
 
     async def _lease(self) -> Image | None:
         run = self._owner.run
@@ -242,6 +266,7 @@ class Boot:
     async def _see_to_the_end(
         self, session: GuestSession, process: GuestProcess, times: BootTimes
     ) -> None:
+        self._leave()
         self.process = process
         self._owner.reached()
         # What could not be executed never ran: its run goes from starting to exited.

@@ -30,6 +30,7 @@ from services.vm_runner.adapters.qemu.hypervisor import QemuHypervisor
 from services.vm_runner.adapters.run_files import RunFiles
 from services.vm_runner.adapters.tcp_listeners import TcpListeners
 from services.vm_runner.adapters.volume_files import VolumeFiles
+from services.vm_runner.boot_queue import BootQueue
 from services.vm_runner.host import AcceleratorReport, ConfinementReport, Host
 from services.vm_runner.runner import Runner
 from services.vm_runner.servicer import VmServicer
@@ -90,6 +91,7 @@ async def open_vm_runner(home: Path, own: VmSettings) -> AsyncIterator[Service]:
         volumes = Volumes(
             VolumeFiles(home / "volumes", blocking=blocking), disks, default_bytes=own.disk
         )
+        limits = own.limits()
         surroundings = Surroundings(
             hypervisor=hypervisor,
             images=MaterializerImages(images_rpc.MaterializerServiceStub(channel), root=home),
@@ -103,7 +105,8 @@ async def open_vm_runner(home: Path, own: VmSettings) -> AsyncIterator[Service]:
             disks=disks,
             listeners=TcpListeners(),
             volumes=volumes,
-            limits=own.limits(),
+            limits=limits,
+            boots=BootQueue(limits.boots_at_once),
         )
         runner = Runner(surroundings)
         stack.push_async_callback(runner.close)

@@ -143,6 +143,11 @@ def boots_again(run: Run, *, tried: int) -> bool:
     return run.state is RunState.STARTING and not run.stop_requested and tried < BOOT_TRIES
 
 
+def waits_to_boot(run: Run) -> bool:
+    """Returns whether a run was to boot and no VMM of it was recorded: nothing of it has begun."""
+    return run.state is RunState.STARTING and run.vmm_pid == 0
+
+
 def restart_delay(run: Run) -> float:
     """Returns the seconds before a restart: they double from 0.1 s to a minute."""
     return float(min(60.0, 0.1 * 2 ** min(run.restart_count, 10)))

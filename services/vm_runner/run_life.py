@@ -75,8 +75,11 @@ class RunLife:
             raise
         self._spawn(self._live(None))
 
-    async def adopt(self, machine: Machine) -> None:
-        """Takes a run over that an earlier process recorded as alive, with its microVM."""
+    async def adopt(self, machine: Machine | None) -> None:
+        """Takes a run over that an earlier process recorded as alive, with its microVM.
+
+        Without one the run waited to boot, and is booted now.
+        """
         for mapping in self.run.ports:
             try:
                 await self.ports.publish(mapping)

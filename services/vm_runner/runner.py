@@ -63,8 +63,9 @@ class Runner:
             if machine is not None:  # its end was recorded, then the service ended
                 life.finish(machine)
             return
-        if machine is not None:
-            log.info("run_adopted", run_id=life.run.run_id, pid=machine.pid)
+        if machine is not None or lifecycle.waits_to_boot(life.run):
+            pid = machine.pid if machine else 0
+            log.info("run_adopted", run_id=life.run.run_id, pid=pid)
             await life.adopt(machine)
             return
         failure = Failure.of(

@@ -1,5 +1,6 @@
 """Settings of vm_runner."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +69,10 @@ class VmSettings:
     boot_time: Seconds = 60.0
     """How long a guest may take to answer when a run starts."""
 
+    boots_at_once: int = 0
+    """How many guests boot at the same time; further starts wait. 0: as many as this machine has
+    processors, and at least two."""
+
     shutdown_time: Seconds = 10.0
     """How long a guest may take to write back after its workload ended."""
 
@@ -88,9 +93,12 @@ class VmSettings:
         """Checks what depends on several settings.
 
         Raises:
-            ValueError: the users of VMMs are not a range of users.
+            ValueError: the users of VMMs are not a range of users, or the number of boots is
+                negative.
         """
         self.vmm_users()
+        if self.boots_at_once < 0:
+            raise ValueError("boots_at_once is negative")
 
     def vmm_users(self) -> UserRange:
         """Returns the users of VMMs."""
@@ -99,6 +107,7 @@ class VmSettings:
     def limits(self) -> RunnerLimits:
         """Returns the sizes and times that hold for every run."""
         return RunnerLimits(
+            boots_at_once=self.boots_at_once or max(2, os.cpu_count() or 1),
             boot_seconds=self.boot_time,
             disk_bytes=self.disk,
             pids=self.pids,

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from services.vm_runner.boot_queue import BootQueue
 from services.vm_runner.ports import (
     DiskMaker,
     Hypervisor,
@@ -18,12 +19,14 @@ class RunnerLimits:
     """Sizes and times that hold for every run.
 
     Attributes:
+        boots_at_once: machines that may boot at the same time.
         boot_seconds: longest time from the VMM's start to the agent's answer.
         disk_bytes: size of a writable layer where the plan names none.
         pids: processes where the run names none.
         shutdown_seconds: longest time for a guest to write back after its workload ended.
     """
 
+    boots_at_once: int = 2
     boot_seconds: float = 60.0
     disk_bytes: int = 8 << 30
     pids: int = 4096
@@ -42,3 +45,4 @@ class Surroundings:
     listeners: PortListeners
     volumes: Volumes
     limits: RunnerLimits
+    boots: BootQueue

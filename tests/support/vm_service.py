@@ -19,6 +19,7 @@ from services.vm_runner.adapters.log_files import LogFiles
 from services.vm_runner.adapters.run_files import RunFiles
 from services.vm_runner.adapters.tcp_listeners import TcpListeners
 from services.vm_runner.adapters.volume_files import VolumeFiles
+from services.vm_runner.boot_queue import BootQueue
 from services.vm_runner.runner import Runner
 from services.vm_runner.servicer import VmServicer
 from services.vm_runner.surroundings import RunnerLimits, Surroundings
@@ -87,6 +88,7 @@ async def vm_service(world: VmWorld) -> AsyncIterator["VmClient"]:
             listeners=TcpListeners(),
             volumes=volumes,
             limits=world.limits,
+            boots=BootQueue(world.limits.boots_at_once),
         )
         runner = world.runner = Runner(surroundings)
         await runner.recover()

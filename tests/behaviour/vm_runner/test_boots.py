@@ -9,6 +9,7 @@ from lns.vm.v1 import run_pb2, vm_service_pb2
 
 from services.chassis.status import from_status
 from services.core.errors import VmFailed
+from tests.support.eventually import eventually
 from tests.support.vm_service import VmClient, VmWorld, vm_service
 
 pb = vm_service_pb2
@@ -113,3 +114,84 @@ async def test_a_stopped_boot_is_not_tried_again(world: VmWorld, how: str) -> No
 
     assert len(world.hypervisor.specs) <= 1
     assert not world.host.machines
+
+
+@pytest.fixture
+def one_by_one(world: VmWorld) -> VmWorld:
+    """A world in which one machine boots at a time, and the first one hangs."""
+    world.limits = replace(world.limits, boots_at_once=1)
+    world.hypervisor.mute = 1
+    return world
+
+
+async def booting(vm: VmClient, world: VmWorld) -> Run:
+    """Starts a run whose machine is there and hangs."""
+    run = await vm.shell("echo first")
+    await eventually(lambda: run.run_id in world.host.machines)
+    return run
+
+
+async def test_no_more_machines_boot_at_once_than_may(one_by_one: VmWorld) -> None:
+    world = one_by_one
+    async with vm_service(world) as vm:
+        first = await booting(vm, world)
+        others = [await vm.shell(f"echo {number}") for number in range(5)]
+        assert len(world.hypervisor.specs) == 1
+        states = [(await vm.get(run.run_id)).state for run in others]
+        assert set(states) == {Run.STATE_STARTING}
+
+        await world.host.machines[first.run_id].resume()
+        outputs = [(await vm.output(run.run_id))[0] for run in (first, *others)]
+
+    assert outputs == [b"first\n", *(b"%d\n" % number for number in range(5))]
+    in_turn = [spec.run_id for spec in world.hypervisor.specs]
+    assert in_turn == [first.run_id, *(run.run_id for run in others)]
+
+
+async def test_a_boot_that_fails_leaves_its_place(one_by_one: VmWorld) -> None:
+    world = one_by_one
+    async with vm_service(world) as vm:
+        first = await booting(vm, world)
+        second = await vm.shell("echo second")
+        world.hypervisor.fail_next = VmFailed("QEMU does not like it")
+        third = await vm.shell("echo third")
+        await vm.stub.StopRun(pb.StopRunRequest(run=first.run_id))
+
+        assert (await vm.ended(second.run_id)).error.message == "QEMU does not like it"
+        assert (await vm.output(third.run_id))[0] == b"third\n"
+
+
+@pytest.mark.parametrize("how", ["stop", "remove"])
+async def test_a_run_that_waits_to_boot_ends_when_it_is_told_to(
+    one_by_one: VmWorld, how: str
+) -> None:
+    world = one_by_one
+    async with vm_service(world) as vm:
+        first = await booting(vm, world)
+        waiting = await vm.shell("echo never")
+        last = await vm.shell("echo last")
+        if how == "stop":
+            stopped = (await vm.stub.StopRun(pb.StopRunRequest(run=waiting.run_id))).run
+            assert (stopped.state, stopped.exit.code) == (Run.STATE_EXITED, 137)
+        else:
+            await vm.stub.RemoveRun(pb.RemoveRunRequest(run=waiting.run_id, force=True))
+        assert len(world.hypervisor.specs) == 1
+
+        await world.host.machines[first.run_id].resume()
+        assert (await vm.output(last.run_id))[0] == b"last\n"
+
+    assert waiting.run_id not in {spec.run_id for spec in world.hypervisor.specs}
+
+
+async def test_a_run_that_waited_when_the_service_ended_is_booted_by_the_next(
+    one_by_one: VmWorld,
+) -> None:
+    world = one_by_one
+    async with vm_service(world) as vm:
+        first = await booting(vm, world)
+        waiting = await vm.shell("echo once")
+    assert world.host.machines.keys() == {first.run_id}
+    await world.host.machines[first.run_id].resume()
+    async with vm_service(world) as vm:
+        assert (await vm.output(waiting.run_id))[0] == b"once\n"
+        assert (await vm.get(waiting.run_id)).restart_count == 0
