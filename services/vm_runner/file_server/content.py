@@ -1,0 +1,190 @@
+"""Content: files that are open, and directories that are read."""
+
+import errno
+import os
+
+from services.vm_runner.file_server import answers, requests, wire
+from services.vm_runner.file_server.handles import Listed, OpenDirectory
+from services.vm_runner.file_server.nodes import Node, identity_of
+from services.vm_runner.file_server.served import Served, refused
+from services.vm_runner.file_server.wire import Request
+
+_KEPT_FLAGS = os.O_ACCMODE | os.O_APPEND | os.O_TRUNC | os.O_SYNC | os.O_DSYNC
+"""Flags of an open file that the host sees; the others are the guest's own affair."""
+
+_PERMISSIONS = 0o1777
+_COPY_MAX = 8 << 20
+_WHENCE = (os.SEEK_DATA, os.SEEK_HOLE)
+
+
+class Content:
+    """Requests about content."""
+
+    def __init__(self, served: Served) -> None:
+        self._served = served
+        self._nodes = served.nodes
+        self._handles = served.handles
+
+    # ---- files ----
+
+    def open(self, request: Request) -> bytes:
+        """Opens a file."""
+        flags = self._checked_flags(requests.parse_open(request.body))
+        self._handles.check_room()
+        node = self._nodes.get(request.node_id)
+        return answers.format_open(self._handles.add_file(node, self._served.open(node, flags)))
+
+    def _checked_flags(self, flags: int) -> int:
+        if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
+            self._served.check_writable()
+        return flags & _KEPT_FLAGS
+
+    def create(self, request: Request) -> bytes:
+        """Makes a file and opens it; opens the one that is there if the guest permits that."""
+        name, wanted, mode = requests.parse_create(request.body)
+        parent = self._nodes.get(request.node_id)
+        self._served.check_new_name(parent, name)
+        self._handles.check_room()
+        status, descriptor = self._make(parent, name, wanted, mode & _PERMISSIONS)
+        try:
+            node = self._nodes.tell(parent, name, identity_of(status))
+        except BaseException:
+            if descriptor is not None:
+                os.close(descriptor)
+            raise
+        if descriptor is None:
+            try:
+                descriptor = self._served.open(node, wanted & _KEPT_FLAGS)
+            except BaseException:
+                self._nodes.forget(node.node_id, 1)  # the guest is not told of it
+                raise
+        answer = answers.format_entry(node.node_id, status, self._served.owners)
+        return answer + answers.format_open(self._handles.add_file(node, descriptor))
+
+    def _make(
+        self, parent: Node, name: bytes, wanted: int, mode: int
+    ) -> tuple[os.stat_result, int | None]:
+        """Makes a file; of one that is there it returns no descriptor: what it is must be seen."""
+        flags = wanted & _KEPT_FLAGS | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        directory = self._nodes.descriptor(parent)
+        try:
+            descriptor = os.open(name, flags, mode, dir_fd=directory)
+        except FileExistsError:
+            if wanted & os.O_EXCL:
+                raise
+            return self._served.find(parent, name), None
+        return os.fstat(descriptor), descriptor
+
+    def read(self, request: Request) -> bytes:
+        """Reads from an open file."""
+        wanted = requests.parse_read(request.body)
+        file = self._handles.file(wanted.fh)
+        return os.pread(file.descriptor, min(wanted.size, wire.MAX_WRITE), wanted.offset)
+
+    def write(self, request: Request) -> bytes:
+        """Writes to an open file."""
+        wanted, data = requests.parse_write(request.body)
+        file = self._handles.file(wanted.fh)
+        return answers.format_write(os.pwrite(file.descriptor, data, wanted.offset))
+
+    def release(self, request: Request) -> bytes:
+        """Closes a file."""
+        self._handles.close_file(requests.parse_handle(request.body))
+        return b""
+
+    def flush(self, request: Request) -> bytes:
+        """Has nothing to do: what was written is the host's."""
+        self._handles.file(requests.parse_handle(request.body))
+        return b""
+
+    def fsync(self, request: Request) -> bytes:
+        """Has the host write a file back."""
+        handle, data_only = requests.parse_fsync(request.body)
+        (os.fdatasync if data_only else os.fsync)(self._handles.file(handle).descriptor)
+        return b""
+
+    def fallocate(self, request: Request) -> bytes:
+        """Takes room for a file."""
+        wanted = requests.parse_fallocate(request.body)
+        if wanted.mode:
+            raise refused(errno.EOPNOTSUPP)
+        descriptor = self._handles.file(wanted.fh).descriptor
+        os.posix_fallocate(descriptor, wanted.offset, wanted.length)
+        return b""
+
+    def lseek(self, request: Request) -> bytes:
+        """Finds data or a hole."""
+        wanted = requests.parse_lseek(request.body)
+        if wanted.whence not in _WHENCE:
+            raise refused(errno.EINVAL)
+        descriptor = self._handles.file(wanted.fh).descriptor
+        return answers.format_lseek(os.lseek(descriptor, wanted.offset, wanted.whence))
+
+    def copy_file_range(self, request: Request) -> bytes:
+        """Copies from file to file without a byte in the guest."""
+        wanted = requests.parse_copy(request.body)
+        if wanted.flags:
+            raise refused(errno.EINVAL)
+        copied = os.copy_file_range(
+            self._handles.file(wanted.fh_in).descriptor,
+            self._handles.file(wanted.fh_out).descriptor,
+            min(wanted.length, _COPY_MAX),
+            wanted.offset_in,
+            wanted.offset_out,
+        )
+        return answers.format_write(copied)
+
+    # ---- directories ----
+
+    def opendir(self, request: Request) -> bytes:
+        """Opens a directory."""
+        self._handles.check_room()
+        node = self._nodes.get(request.node_id)
+        descriptor = self._served.open(node, os.O_RDONLY | os.O_DIRECTORY)
+        return answers.format_open(self._handles.add_directory(node, descriptor))
+
+    def readdir(self, request: Request) -> bytes:
+        """Lists a directory from a position on."""
+        return self._list(request, plus=False)
+
+    def readdirplus(self, request: Request) -> bytes:
+        """Lists a directory from a position on, each entry as if it had been looked up."""
+        return self._list(request, plus=True)
+
+    def _list(self, request: Request, *, plus: bool) -> bytes:
+        wanted = requests.parse_read(request.body)
+        directory = self._handles.directory(wanted.fh)
+        room = min(wanted.size, wire.MAX_WRITE)
+        answer = bytearray()
+        position = wanted.offset
+        while (listed := directory.at(position)) is not None:
+            if len(answer) + answers.dirent_size(listed.name, plus=plus) > room:
+                break
+            position += 1
+            if not self._served.is_hidden(directory.node, listed.name):
+                entry = self._entry(directory, listed) if plus else None
+                answer += answers.format_dirent(
+                    listed.name, listed.ino, listed.kind, position, entry
+                )
+        return bytes(answer)
+
+    def _entry(self, directory: OpenDirectory, listed: Listed) -> bytes:
+        """Tells the guest of an entry; nothing for one that it has to look up itself."""
+        if listed.name in (b".", b".."):
+            return b""
+        try:
+            status = os.stat(listed.name, dir_fd=directory.descriptor, follow_symlinks=False)
+            return self._served.entry(directory.node, listed.name, status)
+        except OSError:
+            return b""
+
+    def releasedir(self, request: Request) -> bytes:
+        """Closes a directory."""
+        self._handles.close_directory(requests.parse_handle(request.body))
+        return b""
+
+    def fsyncdir(self, request: Request) -> bytes:
+        """Has the host write a directory back."""
+        handle, _ = requests.parse_fsync(request.body)
+        os.fsync(self._handles.directory(handle).descriptor)
+        return b""
