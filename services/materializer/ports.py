@@ -151,10 +151,10 @@ class Images(Protocol):
 
 
 class Refetch(Protocol):
-    """Brings back what the gateway's store has lost."""
+    """Brings back what is lost or damaged in the gateway's store."""
 
     async def manifest(self, digest: Digest) -> None:
-        """Pulls a manifest with everything it names again, from where it once came.
+        """Pulls what is lost or damaged of a manifest with everything it names.
 
         Raises:
             BlobsMissing: the gateway does not know where it came from.

@@ -1,10 +1,16 @@
 """Checks images of the store, and makes what is damaged anew from its blobs."""
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from dataclasses import replace
 
 from services.core.digest import Digest
-from services.core.errors import BlobsMissing, LnsError
+from services.core.errors import (
+    BlobsMissing,
+    ContentCorrupt,
+    LayerUnsafe,
+    LayerUnsupported,
+    LnsError,
+)
 from services.materializer.images import (
     Damage,
     Image,
@@ -39,8 +45,8 @@ class Verify:
     async def run(self, name: str, *, repair: bool) -> Verification:
         """Says what of an image is damaged; with `repair` makes that anew.
 
-        A layer is made again from its blob, which is pulled again where the store has lost it. What
-        cannot be repaired says why.
+        A layer is made again from its blob, which is pulled again where that is lost or damaged,
+        too. What cannot be repaired says why.
 
         Raises:
             RequestInvalid: the name cannot name an image.
@@ -74,35 +80,60 @@ class Verify:
         self, image: Image, damaged: set[Digest | None]
     ) -> dict[Digest | None, LnsError]:
         """Makes what is damaged anew; returns why it could not where it could not."""
-        failures: dict[Digest | None, LnsError] = {}
-        for layer in image.layers:
-            if layer.diff_id in damaged:
-                failure = await _attempt(self._repair_layer(image, layer))
-                if failure is not None:
-                    failures[layer.diff_id] = failure
+        layers = [layer for layer in image.layers if layer.diff_id in damaged]
+        failures = await self._rebuild(image, layers)
+        lacking = [layer for layer in layers if _lacks_blob(failures.get(layer.diff_id))]
+        if lacking:
+            failure = await _attempt(self._refetch_blobs(image, lacking))
+            if failure is None:
+                again = await self._rebuild(image, lacking)
+            else:
+                again = {layer.diff_id: failure for layer in lacking}
+            done = {layer.diff_id for layer in lacking} - again.keys()
+            failures = {key: why for key, why in {**failures, **again}.items() if key not in done}
         if None in damaged:
             failure = await _attempt(self._repair_metadata(image))
             if failure is not None:
                 failures[None] = failure
         return failures
 
-    async def _repair_layer(self, image: Image, layer: ImageLayer) -> None:
-        if layer.blob_digest is None:
-            await self._materialize.rebuild_mounts(image.mounts)
-            return
-        source = LayerSource(blob_digest=layer.blob_digest, blob_bytes=0, diff_id=layer.diff_id)
-        try:
-            await self._materialize.rebuild(source)
-        except BlobsMissing:
-            if image.manifest_digest is None:
-                raise
-            await self._refetch.manifest(image.manifest_digest)
-            await self._materialize.rebuild(source)
+    async def _rebuild(
+        self, image: Image, layers: Sequence[ImageLayer]
+    ) -> dict[Digest | None, LnsError]:
+        """Makes layers again from their blobs; returns why where that failed."""
+        failures: dict[Digest | None, LnsError] = {}
+        for layer in layers:
+            if layer.blob_digest is None:
+                rebuilding = self._materialize.rebuild_mounts(image.mounts)
+            else:
+                rebuilding = self._materialize.rebuild(
+                    LayerSource(blob_digest=layer.blob_digest, blob_bytes=0, diff_id=layer.diff_id)
+                )
+            failure = await _attempt(rebuilding)
+            if failure is not None:
+                failures[layer.diff_id] = failure
+        return failures
+
+    async def _refetch_blobs(self, image: Image, layers: Sequence[ImageLayer]) -> None:
+        """Has everything pulled again that these layers are made from, and is lost or damaged."""
+        of_mounts = [mount.manifest_digest for mount in image.mounts]
+        manifests = {
+            digest
+            for layer in layers
+            for digest in (of_mounts if layer.blob_digest is None else [image.manifest_digest])
+        }
+        for digest in sorted(filter(None, manifests)):
+            await self._refetch.manifest(digest)
 
     async def _repair_metadata(self, image: Image) -> None:
         async with self._composer.compose(image.tree) as (composed, path):
             if composed.digest == image.digest:
                 await self._images.restore(image.digest, path)
+
+
+def _lacks_blob(failure: LnsError | None) -> bool:
+    """Whether a layer could not be made again for its blob: it was made from that once."""
+    return isinstance(failure, BlobsMissing | ContentCorrupt | LayerUnsafe | LayerUnsupported)
 
 
 async def _attempt(repair: Awaitable[None]) -> LnsError | None:

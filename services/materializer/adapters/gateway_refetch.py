@@ -1,4 +1,4 @@
-"""Brings back lost blobs: has the gateway pull a manifest again from where it came."""
+"""Brings back lost and damaged blobs: has the gateway pull a manifest from where it came."""
 
 import grpc.aio
 from lns.registry.v1 import registry_service_pb2 as pb
@@ -18,9 +18,14 @@ class GatewayRefetch:
         self._stub = rpc.RegistryServiceStub(channel)
 
     async def manifest(self, digest: Digest) -> None:
-        """Pulls a manifest again; raises BlobsMissing, and what the pull raises."""
+        """Checks a manifest's blobs and pulls what is not whole.
+
+        Raises:
+            BlobsMissing: the gateway does not know where it came from.
+            LnsError: what the pull raises.
+        """
         reference = await self._reference(digest)
-        async for _ in self._stub.Pull(pb.PullRequest(reference=reference)):
+        async for _ in self._stub.Pull(pb.PullRequest(reference=reference, verify=True)):
             pass
 
     async def _reference(self, digest: Digest) -> str:
