@@ -34,7 +34,8 @@ def image(blobs: BlobDirectory) -> Digest:
 
 def knowledge(blobs: BlobDirectory) -> Digest:
     """An artifact of one layer."""
-    return blobs.artifact(KNOWLEDGE, {}, gzip.compress(archive(entry(b"note", b"content " * 1000))))
+    layer = gzip.compress(archive(entry(b"note", b"content of it " * 1000)))
+    return blobs.artifact(KNOWLEDGE, {}, layer)
 
 
 def built(home: Path, make: Callable[[BlobDirectory], Digest]) -> Built:
