@@ -74,6 +74,7 @@ def format_run_plan(value: core.RunPlan) -> pb.RunPlan:
         ],
         labels=value.labels,
         group=value.group,
+        member=value.member,
         closure=[format_pinned_manifest(one) for one in value.closure],
         has_workflow=value.has_workflow,
     )
@@ -130,6 +131,7 @@ def parse_run_plan(message: pb.RunPlan, field: str = "plan") -> core.RunPlan:
         ),
         labels=MappingProxyType(dict(message.labels)),
         group=message.group,
+        member=message.member,
         closure=tuple(
             parse_pinned_manifest(one, f"{field}.closure[{i}]")
             for i, one in enumerate(message.closure)

@@ -204,6 +204,7 @@ class RunPlan:
     origins: tuple[ValueOrigin, ...] = ()
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     group: str = ""
+    member: str = ""
     closure: tuple[PinnedManifest, ...] = ()
     has_workflow: bool = False
     schema_version: int = PLAN_SCHEMA_VERSION

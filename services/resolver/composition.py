@@ -85,6 +85,7 @@ class _Composer:
             warnings=tuple(dict.fromkeys(self._warnings)),
             labels=labels,
             group=self._of.group,
+            member=self._of.name if self._of.group else "",
             closure=self._of.closure,
             has_workflow=self._of.has_workflow,
             origins=self._origins.sorted(),

@@ -27,6 +27,7 @@ from services.vm_runner.guest_plan import (
     workload,
 )
 from services.vm_runner.guest_session import GuestSession, open_session
+from services.vm_runner.outgoing import Outgoing
 from services.vm_runner.ports import Disk, Image, Machine, MachineSpec
 from services.vm_runner.run_log import LogChunk, LogStream, RunLog
 from services.vm_runner.runs import BootTimes, ExitStatus, Run, RunState
@@ -54,6 +55,11 @@ class BootedRun(Protocol):
     @property
     def log(self) -> RunLog:
         """Where its output goes."""
+        ...
+
+    @property
+    def outgoing(self) -> Outgoing:
+        """The connections that its programs begin."""
         ...
 
     async def update(self, run: Run) -> None:
@@ -209,7 +215,10 @@ class Boot:
         seconds = self._around.limits.boot_seconds
         try:
             connection = await machine.connect()
-            async with open_session(connection, answer_seconds=seconds) as session:
+            async with (
+                open_session(connection, answer_seconds=seconds) as session,
+                self._owner.outgoing.serving(session),
+            ):
                 greeted = time.monotonic()
                 self.session = session
                 await self._configure(session)

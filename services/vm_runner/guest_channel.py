@@ -21,6 +21,7 @@ from services.vm_runner.guest_messages import (
     GuestStats,
     Hello,
     Notice,
+    Opening,
     ProcessState,
     Ready,
     StreamData,
@@ -30,6 +31,7 @@ from services.vm_runner.guest_messages import (
     Welcome,
 )
 from services.vm_runner.guest_streams import StreamInput, StreamOutput
+from services.vm_runner.guest_tickets import Tickets
 from services.vm_runner.wire import (
     FRAME_MAX,
     PROTOCOL_VERSION,
@@ -92,6 +94,7 @@ class GuestChannel:
             ]
         )
         self._acks: dict[int, None] = {}
+        self._tickets = Tickets()
         self.bytes_in = 0
         self.bytes_out = 0
 
@@ -135,6 +138,9 @@ class GuestChannel:
                 return ProcessState.parse(frame.id, fields)
             case FrameType.CONNECTED:
                 return Connected(stream_id=frame.id, errno=fields.number(Tag.ERRNO) & 0xFFFF)
+            case FrameType.OPEN:
+                self._tickets.open(frame.id)
+                return Opening.parse(frame.id, fields)
             case FrameType.READY:
                 self._ready = True
                 return Ready()
@@ -238,6 +244,11 @@ class GuestChannel:
         stream = self._streams.get(stream_id)
         return stream is not None and not stream.output.refused
 
+    def is_drained(self, stream_id: int) -> bool:
+        """Returns whether the guest has all that a stream is to bring it."""
+        stream = self._streams.get(stream_id)
+        return stream is None or stream.output.done
+
     def write(self, stream_id: int, data: bytes) -> int:
         """Queues bytes for a stream; returns how many it took."""
         stream = self._streams.get(stream_id)
@@ -272,6 +283,16 @@ class GuestChannel:
         """Queues a control message."""
         self._control.append(encode_message(frame_type, message_id=message_id, fields=fields))
 
+    def admit(self, ticket: int, stream_id: int) -> None:
+        """Gives the guest's program the connection that it asked for, as an open stream."""
+        self._tickets.admit(ticket)
+        fields = encode_fields([(Tag.TICKET, ticket)])
+        self.request(FrameType.CONNECT, message_id=stream_id, fields=fields)
+
+    def refuse(self, ticket: int) -> None:
+        """Tells the guest's program that nobody listens."""
+        self._tickets.refuse(ticket)
+
     # ---- what goes to the guest ----
 
     def take(self) -> bytes:
@@ -290,6 +311,8 @@ class GuestChannel:
     def _next_piece(self) -> bytes | None:
         if self._control:
             return self._control.popleft()
+        if (ticket := self._tickets.next_refusal()) is not None:
+            return encode_message(FrameType.REFUSE, message_id=ticket, fields=b"")
         if not self._ready:
             return None  # positions are known only after the guest has told them
         while self._acks:

@@ -40,6 +40,10 @@ class Session(Protocol):
         """Gives a stream up."""
         ...
 
+    def leave_stream(self, stream_id: int) -> None:
+        """Lets a stream that has ended both ways go."""
+        ...
+
     def forget_process(self, process_id: int) -> None:
         """Has the guest forget a process that ended."""
         ...
@@ -116,6 +120,21 @@ class GuestStream:
         """Ends what the guest gets."""
         self._session.channel.finish(self.id)
         self._session.wake()
+
+    async def drain(self) -> None:
+        """Waits until the guest has everything, its end included.
+
+        Raises:
+            GuestUnreachable: the session ended.
+        """
+        while not self._session.channel.is_drained(self.id):
+            self._session.check()
+            self._writable.clear()
+            await self._writable.wait()
+
+    def leave(self) -> None:
+        """Lets the stream go after it has ended both ways; what is still under way arrives."""
+        self._session.leave_stream(self.id)
 
     def reset(self) -> None:
         """Gives the stream up, both ways."""

@@ -2,8 +2,12 @@
 
 from dataclasses import dataclass, field
 from enum import IntEnum
+from ipaddress import IPv4Address, IPv4Network
 
 from services.vm_runner.wire import Fields, GuestViolation, Tag, encode_fields
+
+_ADDRESS_MAX = 0xFFFF_FFFF
+_PORT_MAX = 0xFFFF
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +35,7 @@ class GuestConfig:
         shm_bytes: size of /dev/shm.
         pids_max: most processes; 0 for no limit.
         memory_max: memory of the workload; 0 leaves the choice to the agent.
+        steered: addresses to which the agent takes every connection over and asks about it.
     """
 
     hostname: str
@@ -44,6 +49,7 @@ class GuestConfig:
     shm_bytes: int = 0
     pids_max: int = 0
     memory_max: int = 0
+    steered: IPv4Network | None = None
 
     def encode(self) -> bytes:
         """Returns the message."""
@@ -65,6 +71,9 @@ class GuestConfig:
             (Tag.PIDS_MAX, self.pids_max),
             (Tag.MEMORY_MAX, self.memory_max),
         ]
+        if self.steered is not None:
+            network, mask = self.steered.network_address, self.steered.netmask
+            fields.append((Tag.STEERED, int(network) << 32 | int(mask)))
         return encode_fields(fields)
 
 
@@ -262,6 +271,29 @@ class Connected:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """A program of the guest wants a connection.
+
+    Attributes:
+        ticket: under which it is admitted or refused.
+        address: to which, one of the steered ones in an honest guest.
+        port: may be 0.
+    """
+
+    ticket: int
+    address: IPv4Address
+    port: int
+
+    @classmethod
+    def parse(cls, ticket: int, fields: Fields) -> "Opening":
+        """Reads the message."""
+        address, port = fields.number(Tag.ADDRESS), fields.number(Tag.PORT)
+        if address > _ADDRESS_MAX or port > _PORT_MAX:
+            raise GuestViolation("the guest asked for a connection to no address")
+        return cls(ticket=ticket, address=IPv4Address(address), port=port)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class StreamData:
     """Bytes of a stream, each position exactly once and in order; `ended` with the last."""
 
@@ -331,6 +363,7 @@ GuestEvent = (
     | Configured
     | ProcessState
     | Connected
+    | Opening
     | StreamData
     | StreamRefused
     | StreamWritable

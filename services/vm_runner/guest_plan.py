@@ -3,6 +3,7 @@
 import resource
 from dataclasses import replace
 
+from services.vm_runner import groups
 from services.vm_runner.guest_messages import GuestConfig, ProcessSpec, Rlimit
 from services.vm_runner.ports import Disk, Image
 from services.vm_runner.run_log import LogStream
@@ -27,7 +28,9 @@ def image_disks(image: Image) -> tuple[Disk, ...]:
 
 
 def hostname(run: Run) -> str:
-    """Returns the name of a run's machine: the run's, as far as it can be one."""
+    """Returns the name of a run's machine: by which its group knows it, or the run's."""
+    if run.group is not None:
+        return run.plan.member
     text = "".join(c if c.isalnum() and c.isascii() else "-" for c in run.name.lower())
     return text.strip("-")[:_NAME_BYTES].rstrip("-") or run.run_id[:12]
 
@@ -43,20 +46,22 @@ def guest_config(run: Run, image: Image | None, *, pids_limit: int) -> GuestConf
         writable_disk=WRITABLE_SERIAL,
         read_only_paths=image.read_only_paths if image else (),
         files=(
-            ("/etc/hosts", _hosts(name)),
+            ("/etc/hosts", _hosts(run, name)),
             ("/etc/hostname", f"{name}\n".encode()),
             # Nothing answers there until the policy engine does: the guest has no way out.
             ("/etc/resolv.conf", b"nameserver 127.0.0.1\n"),
         ),
         volumes=guest_volumes(run),
         pids_max=run.options.pids_limit or pids_limit,
+        steered=groups.PEER_NETWORK if run.group is not None else None,
     )
 
 
-def _hosts(name: str) -> bytes:
+def _hosts(run: Run, name: str) -> bytes:
     lines = (
         f"127.0.0.1\tlocalhost {name}",
         "::1\tlocalhost ip6-localhost ip6-loopback",
+        *(groups.host_lines(run.group, run.plan.member) if run.group is not None else ()),
     )
     return ("\n".join(lines) + "\n").encode()
 

@@ -24,6 +24,7 @@ from services.vm_runner.guest_messages import (
     GuestStats,
     Hello,
     Notice,
+    Opening,
     ProcessSpec,
     ProcessState,
     Ready,
@@ -70,6 +71,7 @@ class GuestSession:
         self._goodbye: asyncio.Future[None] = loop.create_future()
         self._stats: asyncio.Future[GuestStats] | None = None
         self._connecting: dict[int, asyncio.Future[Connected]] = {}
+        self._openings: asyncio.Queue[Opening] = asyncio.Queue()  # as long as tickets may be open
 
     # ---- requests ----
 
@@ -153,25 +155,47 @@ class GuestSession:
         Raises:
             GuestUnreachable: nobody listens there.
         """
-        stream_id = self.new_id()
-        answer: asyncio.Future[Connected] = asyncio.get_running_loop().create_future()
-        self._connecting[stream_id] = answer
-        stream = self.open_stream(stream_id, grant=False)
+        stream = self.open_stream(self.new_id(), grant=False)
         self.request(
-            FrameType.CONNECT, message_id=stream_id, fields=encode_fields([(Tag.PORT, port)])
+            FrameType.CONNECT, message_id=stream.id, fields=encode_fields([(Tag.PORT, port)])
         )
+        return await self._connected(stream, f"port {port} of the guest")
+
+    async def next_opening(self) -> Opening:
+        """Waits until a program of the guest wants a connection; it is to be answered."""
+        return await self._openings.get()
+
+    async def admit(self, ticket: int) -> GuestStream:
+        """Gives a program of the guest the connection that it asked for.
+
+        Raises:
+            GuestUnreachable: it has given up meanwhile.
+        """
+        stream = self.open_stream(self.new_id(), grant=False)
+        self.channel.admit(ticket, stream.id)
+        self.wake()
+        return await self._connected(stream, "a connection of the guest")
+
+    def refuse(self, ticket: int) -> None:
+        """Tells a program of the guest that nobody listens where it wants to go."""
+        self.channel.refuse(ticket)
+        self.wake()
+
+    async def _connected(self, stream: GuestStream, what: str) -> GuestStream:
+        """Returns a stream that was asked for, once the guest has it."""
+        answer: asyncio.Future[Connected] = asyncio.get_running_loop().create_future()
+        self._connecting[stream.id] = answer
         try:
             connected = await self._answer(answer)
         except BaseException:
             stream.reset()
             raise
         finally:
-            del self._connecting[stream_id]
+            del self._connecting[stream.id]
         if connected.errno:
             stream.reset()
-            reason = os.strerror(connected.errno)
-            raise GuestUnreachable(f"port {port} of the guest: {reason}")
-        self.channel.grant(stream_id)
+            raise GuestUnreachable(f"{what}: {os.strerror(connected.errno)}")
+        self.channel.grant(stream.id)
         self.wake()
         return stream
 
@@ -197,6 +221,10 @@ class GuestSession:
         self._streams.pop(stream_id, None)
         self.channel.reset_stream(stream_id)
         self.wake()
+
+    def leave_stream(self, stream_id: int) -> None:
+        """Lets a stream that has ended both ways go; the rest of it happens by itself."""
+        self._streams.pop(stream_id, None)
 
     def forget_process(self, process_id: int) -> None:
         """Has the guest forget a process that ended."""
@@ -290,6 +318,8 @@ class GuestSession:
             case Connected():
                 if answer := self._connecting.get(event.stream_id):
                     _resolve(answer, event)
+            case Opening():
+                self._openings.put_nowait(event)
             case GuestStats():
                 if self._stats is not None:
                     _resolve(self._stats, event)

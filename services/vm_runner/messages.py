@@ -12,6 +12,7 @@ from lns.vm.v1 import vm_service_pb2
 from services.chassis import messages, run_plan_messages
 from services.chassis.status import from_status, to_status
 from services.core.errors import RequestInvalid
+from services.vm_runner.groups import Group
 from services.vm_runner.host import HostCheck, Verdict
 from services.vm_runner.runs import (
     BootTimes,
@@ -70,6 +71,7 @@ def format_run(run: Run) -> pb.Run:
         vmm_pid=run.vmm_pid,
         accelerator=run.accelerator,
         oom_kills=run.oom_kills,
+        group=None if run.group is None else _format_group(run.group),
     )
     if run.boot_times != BootTimes():
         message.boot_times.CopyFrom(_format_boot_times(run.boot_times))
@@ -104,7 +106,17 @@ def parse_run(message: pb.Run) -> Run:
         accelerator=message.accelerator,
         boot_times=_parse_boot_times(message.boot_times),
         oom_kills=message.oom_kills,
+        group=parse_group(message.group) if message.HasField("group") else None,
     )
+
+
+def _format_group(group: Group) -> pb.RunGroup:
+    return pb.RunGroup(id=group.group_id, name=group.name, members=group.members)
+
+
+def parse_group(message: pb.RunGroup) -> Group:
+    """Returns the group of a message, which `groups.check` has still to judge."""
+    return Group(group_id=message.id, name=message.name, members=tuple(message.members))
 
 
 def format_options(options: RunOptions) -> pb.RunOptions:

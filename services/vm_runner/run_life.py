@@ -21,6 +21,7 @@ from services.vm_runner.boot import Boot, MachineLost, first_error
 from services.vm_runner.guest_handles import GuestProcess
 from services.vm_runner.guest_session import GuestSession
 from services.vm_runner.history import History
+from services.vm_runner.outgoing import Outgoing, Peers
 from services.vm_runner.ports import Machine, MachineUsage
 from services.vm_runner.published_ports import PublishedPorts
 from services.vm_runner.runs import Failure, Run, RunEvent, RunState, RunUsage
@@ -39,6 +40,7 @@ class RunLife:
         run: Run,
         surroundings: Surroundings,
         *,
+        peers: Peers,
         on_ended: Callable[["RunLife"], Awaitable[None]],
     ) -> None:
         self.run = run
@@ -47,6 +49,9 @@ class RunLife:
         self._around = surroundings
         self._on_ended = on_ended
         self.ports = PublishedPorts(self, surroundings.listeners)
+        self.outgoing = Outgoing(
+            lambda: self.run, peers, boot_seconds=surroundings.limits.boot_seconds
+        )
         self._boot: Boot | None = None
         self._task: asyncio.Task[None] | None = None
         self._saving = asyncio.Lock()

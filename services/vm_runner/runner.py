@@ -12,7 +12,6 @@ import structlog
 
 from services.core.errors import (
     LnsError,
-    NameTaken,
     RequestInvalid,
     RunStateConflict,
     RunUnknown,
@@ -20,8 +19,9 @@ from services.core.errors import (
     VmFailed,
 )
 from services.core.run_plan import RunPlan, VolumeKind
-from services.vm_runner import lifecycle, names
+from services.vm_runner import groups, lifecycle, names, naming
 from services.vm_runner.exit_status import signal_number
+from services.vm_runner.groups import Group
 from services.vm_runner.ports import Machine
 from services.vm_runner.run_life import RunLife
 from services.vm_runner.runs import Failure, Run, RunOptions, RunState, RunUsage
@@ -94,6 +94,7 @@ class Runner:
         image_digest: str,
         request_id: str,
         start: bool,
+        group: Group | None = None,
     ) -> Run:
         """Records a run and starts it if asked to; the same request gives the same run.
 
@@ -104,13 +105,19 @@ class Runner:
             ImageUnknown: the image is not in the store.
         """
         _check(plan, options, image_digest)
+        if group is not None:
+            groups.check(group, plan.member)
         async with self._naming:
             if known := self._by_request.get(request_id):
                 return self._lives[known].run
+            runs = self._runs()
+            group = naming.join(runs, group, plan)
+            suggestion = f"{group.name}-{plan.member}" if group is not None else plan.name
             run = Run(
                 run_id=secrets.token_hex(16),
                 request_id=request_id,
-                name=self._choose_name(options.name, plan.name),
+                name=naming.choose_name(runs, options.name, suggestion),
+                group=group,
                 plan=plan,
                 image_digest=image_digest,
                 options=options,
@@ -206,9 +213,8 @@ class Runner:
         life = self.find(text)
         async with self._naming:
             names.check(name)
-            holder = self._named(name)
-            if holder not in (None, life):
-                raise _taken(name)
+            if name != life.run.name:
+                naming.choose_name(self._runs(), name, "")
             await life.update(replace(life.run, name=name))
         return life.run
 
@@ -265,6 +271,8 @@ class Runner:
         """
         if life := self._named(text) or self._lives.get(text):
             return life
+        if text in naming.names_in_use(self._runs()):  # a group's; it may begin as an id does
+            raise RunUnknown(f"{text} is a group of runs", hint="name one of them: `lns ps -a`")
         found = [life for run_id, life in self._lives.items() if run_id.startswith(text)]
         if len(found) == 1 and len(text) >= _PREFIX_LEAST:
             return found[0]
@@ -272,13 +280,17 @@ class Runner:
             raise RequestInvalid(f"{len(found)} runs have an id that begins with {text}")
         raise RunUnknown(f"there is no run {text!r}", hint="lns ps -a", metadata={"run": text})
 
-    def all(self, *, labels: Mapping[str, str], ended: bool) -> list[Run]:
-        """Returns runs with all of some labels, newest first; those that ended only if asked to."""
+    def all(self, *, labels: Mapping[str, str], ended: bool, group: str = "") -> list[Run]:
+        """Returns runs with all of some labels, newest first; those that ended only if asked to.
+
+        With a group's name or id, only its runs.
+        """
         runs = (life.run for life in self._lives.values())
         wanted = [
             run
             for run in runs
             if (ended or run.state in lifecycle.LIVE)
+            and (not group or naming.is_of_group(run, group))
             and all(run.plan.labels.get(name) == value for name, value in labels.items())
         ]
         return sorted(wanted, key=lambda run: (run.create_time, run.run_id), reverse=True)
@@ -296,7 +308,7 @@ class Runner:
     # ---- inside ----
 
     def _add(self, run: Run) -> RunLife:
-        life = RunLife(run, self._around, on_ended=self._on_ended)
+        life = RunLife(run, self._around, peers=self._peer, on_ended=self._on_ended)
         self._lives[run.run_id] = life
         if run.request_id:
             self._by_request[run.request_id] = run.run_id
@@ -323,24 +335,19 @@ class Runner:
         except LnsError as error:  # the image is kept longer than it needs to be, no more
             log.warning("lease_not_released", run_id=run.run_id, message=error.message)
 
+    def _runs(self) -> list[Run]:
+        return [life.run for life in self._lives.values()]
+
     def _named(self, name: str) -> RunLife | None:
         return next((life for life in self._lives.values() if life.run.name == name), None)
 
-    def _choose_name(self, wanted: str, suggestion: str) -> str:
-        if wanted:
-            names.check(wanted)
-            if self._named(wanted):
-                raise _taken(wanted)
-            return wanted
-        return names.choose(suggestion, taken={life.run.name for life in self._lives.values()})
-
-
-def _taken(name: str) -> NameTaken:
-    return NameTaken(
-        f"another run has the name {name}",
-        hint=f"choose another name, or `lns rm {name}`",
-        metadata={"name": name},
-    )
+    def _peer(self, run: Run, member: str) -> RunLife | None:
+        """Returns the run that is another member of a run's group."""
+        for life in self._lives.values():
+            is_group = life.run.group is not None and life.run.group == run.group
+            if is_group and life.run.plan.member == member:
+                return life
+        return None
 
 
 def _check(plan: RunPlan, options: RunOptions, image_digest: str) -> None:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 
 from services.core.errors import LEAVES, Internal, LnsError
 from services.core.run_plan import PortMapping, RunPlan
+from services.vm_runner.groups import Group
 
 
 class RunState(StrEnum):
@@ -124,6 +125,7 @@ class Run:
         stop_requested: somebody wants it ended, so that no restart policy applies.
         vmm_pid: process of the VMM; 0 where none runs.
         sequence: of the last event.
+        group: that it belongs to, by the name `plan.member`.
     """
 
     run_id: str
@@ -147,6 +149,7 @@ class Run:
     boot: int = 0
     stop_requested: bool = False
     sequence: int = 0
+    group: Group | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

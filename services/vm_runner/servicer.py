@@ -42,6 +42,7 @@ class VmServicer(rpc.VmServiceServicer):
             image_digest=request.image_digest,
             request_id=request.request_id,
             start=not request.do_not_start,
+            group=messages.parse_group(request.group) if request.HasField("group") else None,
         )
         return pb.CreateRunResponse(run=messages.format_run(run))
 
@@ -100,7 +101,9 @@ class VmServicer(rpc.VmServiceServicer):
 
     async def ListRuns(self, request: pb.ListRunsRequest, context: Any) -> pb.ListRunsResponse:
         """Lists runs, newest first, by pages."""
-        runs = self._runner.all(labels=dict(request.labels), ended=request.include_ended)
+        runs = self._runner.all(
+            labels=dict(request.labels), ended=request.include_ended, group=request.group
+        )
         chosen, token = page(
             runs, key=lambda run: run.run_id, size=request.page_size, token=request.page_token
         )

@@ -52,6 +52,8 @@ class FrameType(IntEnum):
     NOTICE = 21
     SHUTDOWN = 22
     GOODBYE = 23
+    OPEN = 24
+    REFUSE = 25
 
 
 class FrameFlag(IntFlag):
@@ -87,6 +89,7 @@ class Tag(IntEnum):
     SHM_BYTES = 28
     PIDS_MAX = 29
     MEMORY_MAX = 30
+    STEERED = 31
     ARG = 40
     ENV = 41
     USER = 42
@@ -108,6 +111,8 @@ class Tag(IntEnum):
     SIGNAL = 63
     OOM_KILLED = 64
     PORT = 65
+    ADDRESS = 66
+    TICKET = 67
     MEMORY_BYTES = 70
     PIDS = 71
     CPU_NS = 72

@@ -25,9 +25,9 @@ from tests.support.prerequisites import Prerequisite, missing
 from tests.support.vm_service import VmClient
 
 APPLETS = (  # noqa: SIM905  # a list of words is read as one
-    "[ awk cat chmod chown chroot cp cut dd df env false find free grep head hostname id kill ln "
-    "ls mkdir mknod mount mv nc nproc ps pwd readlink rm rmdir sed seq sh sha256sum sleep sort "
-    "stat stty sync tail test touch tr true tty umount uname wc yes"
+    "[ awk cat chmod chown chroot cp cut dd df env false find free grep head hostname httpd id "
+    "kill ln ls mkdir mknod mount mv nc nproc ps pwd readlink rm rmdir sed seq sh sha256sum sleep "
+    "sort stat stty sync tail test timeout touch tr true tty umount uname uniq wc wget yes"
 ).split()
 
 

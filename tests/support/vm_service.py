@@ -125,11 +125,14 @@ class VmClient:
         labels: dict[str, str] | None = None,
         ports: Sequence[run_plan_pb2.PortMapping] = (),
         volumes: Sequence[run_plan_pb2.VolumeMount] = (),
+        group: run_pb2.RunGroup | None = None,
+        member: str = "",
     ) -> run_pb2.Run:
         plan = run_plan_messages.format_run_plan(a_plan(*argv))
         plan.labels.update(labels or {})
         plan.ports.extend(ports)
         plan.volumes.extend(volumes)
+        plan.group, plan.member = ("team", member) if group else ("", "")
         response = await self.stub.CreateRun(
             pb.CreateRunRequest(
                 request_id=request_id or secrets.token_hex(8),
@@ -137,6 +140,7 @@ class VmClient:
                 image_digest=digest,
                 options=options,
                 do_not_start=not start,
+                group=group,
             )
         )
         return response.run

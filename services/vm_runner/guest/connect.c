@@ -12,6 +12,7 @@
 
 #include "agent.h"
 #include "channel.h"
+#include "outgoing.h"
 #include "stream.h"
 
 enum { RESULTS = 1024, CONNECT_WINDOW = 131072 };
@@ -29,7 +30,7 @@ static struct result {
 } results[RESULTS];
 static unsigned results_written, results_sent;
 
-static void report(uint32_t id, int error)
+void connect_report(uint32_t id, int error)
 {
     results[results_written++ % RESULTS] = (struct result){id, error};
     channel_wake();
@@ -71,7 +72,7 @@ static void finish(struct attempt *attempt, int error)
     }
     if (error)
         watch_close(&attempt->watch);
-    report(attempt->id, error);
+    connect_report(attempt->id, error);
     free(attempt);
 }
 
@@ -107,12 +108,17 @@ static void try_family(struct attempt *attempt)
 
 void connect_start(uint32_t id, const uint8_t *data, uint32_t size)
 {
-    struct attempt *attempt = allocate(sizeof *attempt);
-    attempt->id = id;
-    attempt->family = AF_INET;
+    uint16_t port = 0;
     struct field field;
-    while (field_next(&data, &size, &field))
-        if (field.tag == FIELD_PORT)
-            attempt->port = (uint16_t)field_number(&field);
+    while (field_next(&data, &size, &field)) {
+        if (field.tag == FIELD_PORT) {
+            port = (uint16_t)field_number(&field);
+        } else if (field.tag == FIELD_TICKET) {
+            outgoing_admit(id, (uint32_t)field_number(&field));
+            return;
+        }
+    }
+    struct attempt *attempt = allocate(sizeof *attempt);
+    *attempt = (struct attempt){.id = id, .port = port, .family = AF_INET};
     try_family(attempt);
 }

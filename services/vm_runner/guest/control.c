@@ -13,6 +13,7 @@
 #include "channel.h"
 #include "connect.h"
 #include "machine.h"
+#include "outgoing.h"
 #include "process.h"
 #include "stream.h"
 
@@ -66,6 +67,9 @@ static void message(uint8_t type, uint32_t id, const uint8_t *data, uint32_t siz
         break;
     case FRAME_CONNECT:
         connect_start(id, data, size);
+        break;
+    case FRAME_REFUSE:
+        outgoing_refuse(id);
         break;
     case FRAME_STATS:
         stats_due = true;
@@ -152,6 +156,8 @@ size_t control_next(uint8_t *out)
         type = FRAME_EXEC_STATE;
     } else if ((id = connect_put_result(&fields))) {
         type = FRAME_CONNECTED;
+    } else if ((id = outgoing_put_request(&fields))) {
+        type = FRAME_OPEN;
     } else if (taken(&stats_due)) {
         type = FRAME_STATS;
         machine_put_stats(&fields);
@@ -176,6 +182,7 @@ void control_restart(void)
     stats_due = false;
     partial_size = 0;
     processes_restart();
+    outgoing_restart();
 }
 
 void control_notice(const char *text)

@@ -231,6 +231,11 @@ void stream_ack(const struct frame *frame)
     channel_wake();
 }
 
+void socket_give_up(int fd)
+{
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){.l_onoff = 1}, sizeof(struct linger));
+}
+
 void stream_reset(const struct frame *frame)
 {
     struct stream *s = stream_find(frame->id);
@@ -239,6 +244,8 @@ void stream_reset(const struct frame *frame)
     s->discards = true;
     s->ack_due = false;
     s->acked = s->sent = s->end;
+    if (s->is_socket)
+        socket_give_up(s->source.fd >= 0 ? s->source.fd : s->sink.fd);
     if (!s->is_terminal || !s->outlives_host)
         watch_close(&s->sink);
     if (!s->outlives_host)

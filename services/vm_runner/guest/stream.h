@@ -34,6 +34,8 @@ struct stream {
 /* Makes a stream of two descriptors, either may be -1; they may not be the same (use dup). NULL: too many. */
 struct stream *stream_open(uint32_t id, int source, int sink, uint32_t window);
 struct stream *stream_find(uint32_t id);
+/* Has the last close of a connection tell its other end that it broke. */
+void socket_give_up(int fd);
 /* Nobody reads the host's bytes any more. */
 void stream_close_sink(struct stream *stream);
 

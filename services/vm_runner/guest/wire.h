@@ -29,7 +29,7 @@ enum frame_type {
     FRAME_EXEC_FORGET = 8, /* host: the end of a process is recorded */
     FRAME_SIGNAL = 9,      /* host */
     FRAME_RESIZE = 10,     /* host */
-    FRAME_CONNECT = 11,    /* host: connect a stream to a port of the guest */
+    FRAME_CONNECT = 11,    /* host: connect a stream to a port of the guest, or admit a ticket */
     FRAME_CONNECTED = 12,  /* guest: done, or why not */
     FRAME_DATA = 16,
     FRAME_ACK = 17,
@@ -38,7 +38,9 @@ enum frame_type {
     FRAME_NOTICE = 21,     /* guest: a line for people */
     FRAME_SHUTDOWN = 22,   /* host: end everything, write back, power off */
     FRAME_GOODBYE = 23,    /* guest: everything is written back */
-    FRAME_LAST = FRAME_GOODBYE,
+    FRAME_OPEN = 24,       /* guest: a program wants a connection, under a ticket */
+    FRAME_REFUSE = 25,     /* host: it gets none */
+    FRAME_LAST = FRAME_REFUSE,
 };
 
 enum frame_flag {
@@ -70,6 +72,7 @@ enum field_tag {
     FIELD_SHM_BYTES = 28,
     FIELD_PIDS_MAX = 29,
     FIELD_MEMORY_MAX = 30,
+    FIELD_STEERED = 31,
 
     FIELD_ARG = 40,
     FIELD_ENV = 41,
@@ -93,6 +96,8 @@ enum field_tag {
     FIELD_SIGNAL = 63,
     FIELD_OOM_KILLED = 64,
     FIELD_PORT = 65,
+    FIELD_ADDRESS = 66,
+    FIELD_TICKET = 67,
 
     FIELD_MEMORY_BYTES = 70,
     FIELD_PIDS = 71,

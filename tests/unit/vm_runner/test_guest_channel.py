@@ -1,6 +1,7 @@
 """The host's end of the channel against a guest that is written out by hand here."""
 
 import struct
+from ipaddress import IPv4Address
 
 import pytest
 
@@ -12,6 +13,7 @@ from services.vm_runner.guest_messages import (
     GuestStats,
     Hello,
     Notice,
+    Opening,
     ProcessPhase,
     ProcessState,
     Ready,
@@ -22,6 +24,7 @@ from services.vm_runner.guest_messages import (
     Welcome,
 )
 from services.vm_runner.guest_streams import WINDOW_BYTES
+from services.vm_runner.guest_tickets import TICKETS_MAX
 from services.vm_runner.wire import (
     FRAME_MAX,
     SYNC_MARK,
@@ -341,3 +344,82 @@ def test_a_guest_s_message_is_one_frame() -> None:
 def test_an_unknown_process_state_is_a_violation(state: int) -> None:
     with pytest.raises(GuestViolation):
         Guest().send(FrameType.EXEC_STATE, 1, payload=encode_fields([(Tag.STATE, state)]))
+
+
+def ask(
+    guest: Guest, ticket: int, *, address: int = 0x7F4D0102, port: int = 80
+) -> list[GuestEvent]:
+    payload = encode_fields([(Tag.ADDRESS, address), (Tag.PORT, port)])
+    return guest.send(FrameType.OPEN, ticket, payload=payload)
+
+
+def test_a_connection_that_the_guest_asks_for_is_refused_once() -> None:
+    guest = Guest()
+
+    assert ask(guest, 7) == [Opening(ticket=7, address=IPv4Address("127.77.1.2"), port=80)]
+    guest.channel.refuse(7)
+    guest.channel.refuse(7)
+    guest.channel.refuse(8)
+
+    assert [(f.type, f.id) for f in guest.taken()] == [(FrameType.REFUSE, 7)]
+
+
+def test_a_connection_that_the_guest_asks_for_becomes_a_stream() -> None:
+    guest = Guest()
+    ask(guest, 7)
+    guest.channel.open_stream(40, grant=False)
+    guest.channel.admit(7, 40)
+    (frame,) = guest.taken()
+
+    assert (frame.type, frame.id) == (FrameType.CONNECT, 40)
+    assert frame.payload == encode_fields([(Tag.TICKET, 7)])
+    assert guest.send(FrameType.CONNECTED, 40) == [Connected(stream_id=40, errno=0)]
+
+
+def test_a_guest_that_asks_before_it_is_ready_is_heard() -> None:
+    guest = Guest(ready=False)
+    guest.welcome()
+
+    assert len(ask(guest, 1)) == 1
+
+
+def test_a_ticket_counts_until_its_answer_is_on_its_way() -> None:
+    guest = Guest()
+    for ticket in range(1, TICKETS_MAX + 1):
+        ask(guest, ticket)
+        guest.channel.refuse(ticket)  # and the guest does not read
+    with pytest.raises(GuestViolation):
+        ask(guest, 1000)
+
+    guest = Guest()
+    for ticket in range(1, 3 * TICKETS_MAX):
+        ask(guest, ticket)
+        guest.channel.refuse(ticket)
+        guest.taken()
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        encode_fields([(Tag.ADDRESS, 1 << 32), (Tag.PORT, 80)]),
+        encode_fields([(Tag.ADDRESS, 1), (Tag.PORT, 1 << 16)]),
+        encode_fields([(Tag.ADDRESS, b"1"), (Tag.PORT, 80)]),
+        b"\x01",
+    ],
+)
+def test_a_connection_to_no_address_is_a_violation(payload: bytes) -> None:
+    with pytest.raises(GuestViolation):
+        Guest().send(FrameType.OPEN, 1, payload=payload)
+
+
+@pytest.mark.parametrize("tickets", [(0,), (5, 5)])
+def test_a_ticket_is_a_number_that_is_not_in_use(tickets: tuple[int, ...]) -> None:
+    guest = Guest()
+    with pytest.raises(GuestViolation):
+        for ticket in tickets:
+            ask(guest, ticket)
+
+
+def test_what_a_guest_was_refused_is_no_request_of_its_own() -> None:
+    with pytest.raises(GuestViolation):
+        Guest().send(FrameType.REFUSE, 1)

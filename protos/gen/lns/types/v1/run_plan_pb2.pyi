@@ -120,6 +120,7 @@ class RunPlan(_message.Message):
     GROUP_FIELD_NUMBER: _builtins.int
     CLOSURE_FIELD_NUMBER: _builtins.int
     HAS_WORKFLOW_FIELD_NUMBER: _builtins.int
+    MEMBER_FIELD_NUMBER: _builtins.int
     schema_version: _builtins.int
     """Version of the plan's meaning; 1 for this file."""
     name: _builtins.str
@@ -132,6 +133,8 @@ class RunPlan(_message.Message):
     """Name of the group when a bundle of several agents gave several plans; else empty."""
     has_workflow: _builtins.bool
     """Whether the artifact carries a workflow; such a plan is shown and not run."""
+    member: _builtins.str
+    """Name of the agent in its group, by which the group's other runs reach it; empty without a group."""
     @_builtins.property
     def source(self) -> Global___PlanSource:
         """What the plan was resolved from."""
@@ -216,10 +219,11 @@ class RunPlan(_message.Message):
         group: _builtins.str = ...,
         closure: _abc.Iterable[Global___PinnedManifest] | None = ...,
         has_workflow: _builtins.bool = ...,
+        member: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "policy", b"policy", "resources", b"resources", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "closure", b"closure", "credentials", b"credentials", "env", b"env", "group", b"group", "has_workflow", b"has_workflow", "image", b"image", "integrations", b"integrations", "labels", b"labels", "mounts", b"mounts", "name", b"name", "origins", b"origins", "policy", b"policy", "ports", b"ports", "resources", b"resources", "schema_version", b"schema_version", "source", b"source", "user", b"user", "volumes", b"volumes", "warnings", b"warnings", "workdir", b"workdir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "closure", b"closure", "credentials", b"credentials", "env", b"env", "group", b"group", "has_workflow", b"has_workflow", "image", b"image", "integrations", b"integrations", "labels", b"labels", "member", b"member", "mounts", b"mounts", "name", b"name", "origins", b"origins", "policy", b"policy", "ports", b"ports", "resources", b"resources", "schema_version", b"schema_version", "source", b"source", "user", b"user", "volumes", b"volumes", "warnings", b"warnings", "workdir", b"workdir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

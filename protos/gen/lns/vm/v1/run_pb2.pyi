@@ -93,6 +93,7 @@ class Run(_message.Message):
     ACCELERATOR_FIELD_NUMBER: _builtins.int
     BOOT_TIMES_FIELD_NUMBER: _builtins.int
     OOM_KILLS_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """Id, 32 hexadecimal digits, chosen by the service."""
     name: _builtins.str
@@ -145,6 +146,10 @@ class Run(_message.Message):
     def boot_times(self) -> Global___BootTimes:
         """Times of the phases of the last start."""
 
+    @_builtins.property
+    def group(self) -> Global___RunGroup:
+        """The group that it belongs to; unset for a run of its own. Its name in it is the plan's `member`."""
+
     def __init__(
         self,
         *,
@@ -165,14 +170,47 @@ class Run(_message.Message):
         accelerator: _builtins.str = ...,
         boot_times: Global___BootTimes | None = ...,
         oom_kills: _builtins.int = ...,
+        group: Global___RunGroup | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["boot_times", b"boot_times", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "exit", b"exit", "options", b"options", "plan", b"plan", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["boot_times", b"boot_times", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "exit", b"exit", "group", b"group", "options", b"options", "plan", b"plan", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "boot_times", b"boot_times", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "exit", b"exit", "image_digest", b"image_digest", "name", b"name", "oom_kills", b"oom_kills", "options", b"options", "plan", b"plan", "ports", b"ports", "restart_count", b"restart_count", "run_id", b"run_id", "start_time", b"start_time", "state", b"state", "vmm_pid", b"vmm_pid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "boot_times", b"boot_times", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "exit", b"exit", "group", b"group", "image_digest", b"image_digest", "name", b"name", "oom_kills", b"oom_kills", "options", b"options", "plan", b"plan", "ports", b"ports", "restart_count", b"restart_count", "run_id", b"run_id", "start_time", b"start_time", "state", b"state", "vmm_pid", b"vmm_pid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Run: _TypeAlias = Run  # noqa: Y015
+
+@_typing.final
+class RunGroup(_message.Message):
+    """Runs that belong together: they reach each other by name, and nobody else does."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    MEMBERS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Id of this group and no other, 32 hexadecimal digits, chosen by the client: two groups of one bundle differ in it."""
+    name: _builtins.str
+    """Name, unique among the runs and groups of the node."""
+    @_builtins.property
+    def members(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Names of all its members, each the `member` of a plan; at most 64."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        name: _builtins.str = ...,
+        members: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "members", b"members", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunGroup: _TypeAlias = RunGroup  # noqa: Y015
 
 @_typing.final
 class RunOptions(_message.Message):

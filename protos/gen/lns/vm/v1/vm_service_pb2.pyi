@@ -34,6 +34,7 @@ class CreateRunRequest(_message.Message):
     IMAGE_DIGEST_FIELD_NUMBER: _builtins.int
     OPTIONS_FIELD_NUMBER: _builtins.int
     DO_NOT_START_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the client; the same id again returns the same run."""
     image_digest: _builtins.str
@@ -48,6 +49,12 @@ class CreateRunRequest(_message.Message):
     def options(self) -> _run_pb2.RunOptions:
         """How to run it."""
 
+    @_builtins.property
+    def group(self) -> _run_pb2.RunGroup:
+        """The group that it is to belong to, the same for all its runs. An empty name lets the service choose one by the
+        plan's group. The run is then called `<group>-<member>` unless the options name it.
+        """
+
     def __init__(
         self,
         *,
@@ -56,10 +63,11 @@ class CreateRunRequest(_message.Message):
         image_digest: _builtins.str = ...,
         options: _run_pb2.RunOptions | None = ...,
         do_not_start: _builtins.bool = ...,
+        group: _run_pb2.RunGroup | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "plan", b"plan"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "options", b"options", "plan", b"plan"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["do_not_start", b"do_not_start", "image_digest", b"image_digest", "options", b"options", "plan", b"plan", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["do_not_start", b"do_not_start", "group", b"group", "image_digest", b"image_digest", "options", b"options", "plan", b"plan", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -563,12 +571,15 @@ class ListRunsRequest(_message.Message):
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    GROUP_FIELD_NUMBER: _builtins.int
     include_ended: _builtins.bool
     """Whether runs that have ended are listed too."""
     page_size: _builtins.int
     """Most runs to return; 0 takes 100, more are cut to 1000."""
     page_token: _builtins.str
     """Token of an earlier response."""
+    group: _builtins.str
+    """Only runs of the group with this name or id; empty for all."""
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Only runs with all of these labels."""
@@ -580,10 +591,11 @@ class ListRunsRequest(_message.Message):
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        group: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["include_ended", b"include_ended", "labels", b"labels", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "include_ended", b"include_ended", "labels", b"labels", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,20 @@
+/* Connections that programs of the guest begin: asked for under a ticket, admitted or refused by the host. */
+#ifndef LNS_OUTGOING_H
+#define LNS_OUTGOING_H
+
+#include "rootfs.h"
+#include "wire.h"
+
+/* Takes over all TCP connections to `network`/`mask`, from the first on. */
+bool outgoing_start(uint32_t network, uint32_t mask, struct failure *failure);
+
+/* Describes the next connection that is asked for; returns its ticket, 0 if there is none. */
+uint32_t outgoing_put_request(struct fields *fields);
+/* The host has the other end: the program gets its connection, as stream `id`. */
+void outgoing_admit(uint32_t id, uint32_t ticket);
+/* The program is told that nobody listens. */
+void outgoing_refuse(uint32_t ticket);
+/* A host said hello: what was asked of an earlier one is asked again. */
+void outgoing_restart(void);
+
+#endif
