@@ -1,29 +1,20 @@
 """A run's life in real microVMs: what is kept, what is recovered, what ends alone."""
 
-import asyncio
-import contextlib
 import os
 import signal
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lns.types.v1 import run_plan_pb2
-from lns.vm.v1 import run_pb2, vm_service_pb2, vm_service_pb2_grpc
+from lns.vm.v1 import run_pb2, vm_service_pb2
 
-from services.chassis.channel import open_channel
-from services.chassis.settings import PeerSettings
-from services.vm_runner.settings import kernel_cache
 from tests.support.eventually import eventually
 from tests.support.materializer import served
 from tests.support.microvm import busybox_image, microvms, require_microvms, served_runner
-from tests.support.vm_service import VmClient
+from tests.support.runner_process import runner_process
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
-ROOT = Path(__file__).parents[3]
 pb = vm_service_pb2
 Run = run_pb2.Run
 Mount = run_plan_pb2.VolumeMount
@@ -157,35 +148,6 @@ async def test_a_vmm_that_dies_fails_the_run_and_its_policy_starts_it_again(
     assert "QEMU was killed by SIGKILL" in ended.error.message
 
 
-@asynccontextmanager
-async def a_service_process(
-    home: Path,
-) -> AsyncIterator[tuple[asyncio.subprocess.Process, VmClient]]:
-    """Serves vm_runner in a process of its own."""
-    config = home / "config.yaml"
-    config.write_text(
-        f"home: {home}\n"
-        f"server: {{listen: ['unix:{home}/vm.sock']}}\n"
-        "vm_runner:\n"
-        f"  materializer: {{target: 'unix:{home}/materializer.sock'}}\n"
-        f"  kernels: {kernel_cache(os.environ)}\n"
-        "  boot_time: 4m\n"
-    )
-    command = [sys.executable, "-m", "services.vm_runner", "--config", str(config)]
-    env = os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'protos' / 'gen'}"}
-    process = await asyncio.create_subprocess_exec(
-        *command, cwd=ROOT, env=env, stderr=asyncio.subprocess.DEVNULL
-    )
-    try:
-        peer = PeerSettings(target=f"unix:{home}/vm.sock", timeout=240)
-        async with open_channel(peer, pb.DESCRIPTOR) as channel:
-            yield process, VmClient(vm_service_pb2_grpc.VmServiceStub(channel))
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
-
-
 async def test_a_service_that_is_killed_finds_its_runs_again(short_directory: Path) -> None:
     """Nothing that a workload writes is lost or doubled, and its terminal goes on."""
     require_microvms()
@@ -196,7 +158,7 @@ async def test_a_service_that_is_killed_finds_its_runs_again(short_directory: Pa
     )
     async with served(home) as images:
         image = (await busybox_image(images)).composefs_digest
-        async with a_service_process(home) as (service, vm):
+        async with runner_process(home) as (service, vm):
             await vm.stub.GetHost(pb.GetHostRequest(), wait_for_ready=True)
             run = await vm.create("sh", "-c", script, digest=image, options=Options(stdin=True))
             async with vm.attach(attach(run)) as terminal:
