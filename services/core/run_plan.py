@@ -93,12 +93,16 @@ class PortMapping:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VolumeMount:
-    """A named volume, or a bind of an absolute path of the host."""
+    """A named volume, or a bind of an absolute path of the host.
+
+    A bind hides what looks like a secret at its top unless `keep_secrets` is set.
+    """
 
     kind: VolumeKind
     source: str
     target: str
     read_only: bool = False
+    keep_secrets: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,12 +9,14 @@ import asyncio
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Protocol
 
 import structlog
 
 from services.core.errors import GuestUnreachable, LnsError, VmFailed
 from services.vm_runner import lifecycle
+from services.vm_runner.binds import bind_ports
 from services.vm_runner.boot_queue import Place
 from services.vm_runner.exit_status import exec_message, exit_status, start_failure
 from services.vm_runner.guest_handles import GuestProcess, GuestStream
@@ -105,6 +107,7 @@ class Boot:
                 await self._owner.update(lifecycle.exited(self._owner.run, _KILLED, now=_now()))
                 return
             self.machine = machine or await self._start()
+            await self._around.binds.serve(self._owner.run, self._directory())
             if self._cut_off:  # stopped before there was a machine to kill
                 await self.machine.kill()
             if adopted:
@@ -113,6 +116,7 @@ class Boot:
         except Exception:
             if self.machine is not None:
                 await self.machine.kill()
+                await self._around.binds.ended(self._owner.run, self._directory())
             raise
         finally:
             self.session = self.process = None
@@ -137,6 +141,9 @@ class Boot:
             self._entering.cancel()
         if self.machine is not None:
             await self.machine.kill()
+
+    def _directory(self) -> Path:
+        return self._around.store.directory(self._owner.run.run_id)
 
     # ---- the way there ----
 
@@ -164,7 +171,7 @@ class Boot:
     async def _start(self) -> Machine:
         run, around = self._owner.run, self._around
         image = await self._lease()
-        directory = around.store.directory(run.run_id)
+        directory = self._directory()
         writable = directory / "writable.img"
         size = run.plan.resources.disk_mib * _MIB or around.limits.disk_bytes
         await around.disks.ensure(writable, size_bytes=size)
@@ -177,6 +184,7 @@ class Boot:
                 cpu_millis=run.plan.resources.cpu_millis,
                 memory_mib=run.plan.resources.memory_mib,
                 disks=(*disks, Disk(serial=WRITABLE_SERIAL, path=writable, read_only=False)),
+                ports=bind_ports(run),
             )
         )
         await self._owner.update(
@@ -241,8 +249,9 @@ class Boot:
         else:
             image = await self._lease()
             pids = self._around.limits.pids
+            binds = self._around.binds.guest_mounts(self._owner.run)
             configured = await session.configure(
-                guest_config(self._owner.run, image, pids_limit=pids)
+                guest_config(self._owner.run, image, binds=binds, pids_limit=pids)
             )
         if configured.errno:
             raise VmFailed(
@@ -352,6 +361,7 @@ class Boot:
                 await machine.wait()
         except TimeoutError:
             await machine.kill()
+        await self._around.binds.ended(self._owner.run, self._directory())
         self.machine = None
 
 

@@ -19,8 +19,9 @@ from services.chassis.settings import suite_target
 from services.core.errors import HostUnready
 from services.vm_runner.adapters.confinement.cgroups import Cgroups, find_place
 from services.vm_runner.adapters.confinement.confinement import Confinement, default_launcher
-from services.vm_runner.adapters.confinement.host_support import HostSupport
+from services.vm_runner.adapters.confinement.host_support import ConfinementMode, HostSupport
 from services.vm_runner.adapters.disk_images import Ext4Images, find_mkfs
+from services.vm_runner.adapters.file_servers import FileServers
 from services.vm_runner.adapters.guest_files import GuestFileCache, default_agent
 from services.vm_runner.adapters.log_files import LogFiles
 from services.vm_runner.adapters.materializer_client import MaterializerImages
@@ -30,6 +31,7 @@ from services.vm_runner.adapters.qemu.hypervisor import QemuHypervisor
 from services.vm_runner.adapters.run_files import RunFiles
 from services.vm_runner.adapters.tcp_listeners import TcpListeners
 from services.vm_runner.adapters.volume_files import VolumeFiles
+from services.vm_runner.binds import Binds
 from services.vm_runner.boot_queue import BootQueue
 from services.vm_runner.host import AcceleratorReport, ConfinementReport, Host
 from services.vm_runner.runner import Runner
@@ -105,6 +107,7 @@ async def open_vm_runner(home: Path, own: VmSettings) -> AsyncIterator[Service]:
             disks=disks,
             listeners=TcpListeners(),
             volumes=volumes,
+            binds=_binds(home, own),
             limits=limits,
             boots=BootQueue(limits.boots_at_once),
         )
@@ -129,6 +132,11 @@ def _confinement(own: VmSettings) -> Confinement:
         ),
         cgroups=cgroups,
     )
+
+
+def _binds(home: Path, own: VmSettings) -> Binds:
+    required = own.confinement is ConfinementMode.REQUIRED
+    return Binds(FileServers(home, view_required=required))
 
 
 def _service(servicer: VmServicer) -> Service:

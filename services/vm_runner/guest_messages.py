@@ -4,19 +4,11 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv4Network
 
+from services.vm_runner.guest_mounts import GuestBind, GuestVolume, mount_field
 from services.vm_runner.wire import Fields, GuestViolation, Tag, encode_fields
 
 _ADDRESS_MAX = 0xFFFF_FFFF
 _PORT_MAX = 0xFFFF
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class GuestVolume:
-    """A disk with an ext4 file system, mounted for the workload."""
-
-    disk: str
-    target: str
-    read_only: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +23,7 @@ class GuestConfig:
         writable_disk: serial of the disk of the writable layer; empty keeps it in memory.
         read_only_paths: absolute paths that the workload may not change.
         files: content of files that are laid over the image's, by path.
-        volumes: further disks.
+        volumes: further disks, and what the host serves; each before those below it.
         shm_bytes: size of /dev/shm.
         pids_max: most processes; 0 for no limit.
         memory_max: memory of the workload; 0 leaves the choice to the agent.
@@ -45,7 +37,7 @@ class GuestConfig:
     writable_disk: str = ""
     read_only_paths: tuple[str, ...] = ()
     files: tuple[tuple[str, bytes], ...] = ()
-    volumes: tuple[GuestVolume, ...] = ()
+    volumes: tuple[GuestVolume | GuestBind, ...] = ()
     shm_bytes: int = 0
     pids_max: int = 0
     memory_max: int = 0
@@ -62,10 +54,7 @@ class GuestConfig:
             fields.append((Tag.WRITABLE_DISK, self.writable_disk))
         fields += [(Tag.READ_ONLY_PATH, path) for path in self.read_only_paths]
         fields += [(Tag.FILE, path.encode() + b"\0" + content) for path, content in self.files]
-        for volume in self.volumes:
-            mode = b"ro" if volume.read_only else b"rw"
-            parts = (mode, volume.disk.encode(), volume.target.encode("utf-8", "surrogateescape"))
-            fields.append((Tag.VOLUME, b"\0".join(parts)))
+        fields += [mount_field(volume) for volume in self.volumes]
         fields += [
             (Tag.SHM_BYTES, self.shm_bytes),
             (Tag.PIDS_MAX, self.pids_max),

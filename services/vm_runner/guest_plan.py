@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from services.vm_runner import groups
 from services.vm_runner.guest_messages import GuestConfig, ProcessSpec, Rlimit
+from services.vm_runner.guest_mounts import GuestBind, GuestVolume
 from services.vm_runner.ports import Disk, Image
 from services.vm_runner.run_log import LogStream
 from services.vm_runner.runs import ExecRequest, Run, TerminalSize
@@ -35,7 +36,9 @@ def hostname(run: Run) -> str:
     return text.strip("-")[:_NAME_BYTES].rstrip("-") or run.run_id[:12]
 
 
-def guest_config(run: Run, image: Image | None, *, pids_limit: int) -> GuestConfig:
+def guest_config(
+    run: Run, image: Image | None, *, binds: tuple[GuestBind, ...], pids_limit: int
+) -> GuestConfig:
     """Returns the machine as the agent assembles it."""
     name = hostname(run)
     return GuestConfig(
@@ -51,10 +54,15 @@ def guest_config(run: Run, image: Image | None, *, pids_limit: int) -> GuestConf
             # Nothing answers there until the policy engine does: the guest has no way out.
             ("/etc/resolv.conf", b"nameserver 127.0.0.1\n"),
         ),
-        volumes=guest_volumes(run),
+        # One below another comes later, whatever it was named first.
+        volumes=tuple(sorted((*guest_volumes(run), *binds), key=_depth)),
         pids_max=run.options.pids_limit or pids_limit,
         steered=groups.PEER_NETWORK if run.group is not None else None,
     )
+
+
+def _depth(mount: GuestVolume | GuestBind) -> int:
+    return mount.target.rstrip("/").count("/")
 
 
 def _hosts(run: Run, name: str) -> bytes:

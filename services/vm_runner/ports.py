@@ -105,6 +105,14 @@ class Disk:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HostPort:
+    """A port of a microVM beside its channel: the guest finds it by name, the host at a socket."""
+
+    name: str
+    socket: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MachineSpec:
     """A microVM to start.
 
@@ -115,6 +123,7 @@ class MachineSpec:
         cpu_millis: most CPU time, in thousandths of a CPU; 0 stands for all of its CPUs.
         memory_mib: size of its memory.
         disks: in any order.
+        ports: whose sockets, in `directory`, listen when the microVM has started.
     """
 
     run_id: str
@@ -123,6 +132,7 @@ class MachineSpec:
     cpu_millis: int = 0
     memory_mib: int
     disks: tuple[Disk, ...]
+    ports: tuple[HostPort, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,10 +67,12 @@ class RunLife:
         Raises:
             RunStateConflict: it is alive.
             InUse: a port of the host or a volume cannot be had.
+            RequestInvalid: a path of the host cannot be bound.
             CapacityExhausted: it cannot be recorded.
         """
         await self.settle()
         run = lifecycle.starting(self.run, restarted=restarted)
+        remarks = await self._around.binds.look(run)
         try:
             await self._around.volumes.hold(run)
             await self.ports.publish_all(run.plan.ports)
@@ -78,7 +80,17 @@ class RunLife:
         except LnsError:
             await self._let_go()
             raise
+        for remark in remarks:
+            self.notice(remark)
         self._spawn(self._live(None))
+
+    async def start_by_policy(self) -> None:
+        """Starts a lost run again; one that cannot be, for a port that is taken, stays lost."""
+        try:
+            await self.start(restarted=True)
+        except LnsError as error:
+            log.warning("run_not_restarted", run_id=self.run.run_id, message=error.message)
+            self.notice(f"it is not started again: {error.message}")
 
     async def adopt(self, machine: Machine | None) -> None:
         """Takes a run over that an earlier process recorded as alive, with its microVM.
@@ -92,12 +104,14 @@ class RunLife:
                 self.notice(f"{error.message}: it is published no longer")
         self.run = replace(self.run, ports=self.ports.mappings)
         await self._around.volumes.hold(self.run)
+        await self._around.binds.look_again(self.run)
         self._spawn(self._live(machine))
 
     async def _let_go(self) -> None:
         """Gives up what only a live run has."""
         await self.ports.close()
         self._around.volumes.let_go(self.run.run_id)
+        self._around.binds.let_go(self.run.run_id)
 
     async def publish(self, wanted: PortMapping) -> PortMapping:
         """Publishes a port of a live run.

@@ -77,7 +77,7 @@ class Runner:
         await life.update(lifecycle.lost(life.run, failure, now=_now()))
         log.warning("run_lost", run_id=life.run.run_id)
         if lifecycle.wants_restart(life.run):
-            await life.start(restarted=True)
+            await life.start_by_policy()
 
     async def close(self) -> None:
         """Lets go of every run; live ones go on."""
@@ -365,7 +365,7 @@ def _check_volumes(plan: RunPlan) -> None:
     modes: dict[str, bool] = {}
     for mount in plan.volumes:
         if mount.kind is VolumeKind.BIND:
-            raise Unimplemented("binds of host paths are not implemented yet")
+            continue
         names.check(mount.source)
         if modes.setdefault(mount.source, mount.read_only) != mount.read_only:
             raise RequestInvalid(

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from services.vm_runner.binds import Binds
 from services.vm_runner.boot_queue import BootQueue
 from services.vm_runner.ports import (
     DiskMaker,
@@ -44,5 +45,6 @@ class Surroundings:
     disks: DiskMaker
     listeners: PortListeners
     volumes: Volumes
+    binds: Binds
     limits: RunnerLimits
     boots: BootQueue

@@ -90,6 +90,7 @@ class Tag(IntEnum):
     PIDS_MAX = 29
     MEMORY_MAX = 30
     STEERED = 31
+    BIND = 32
     ARG = 40
     ENV = 41
     USER = 42

@@ -4,7 +4,14 @@ import asyncio
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from services.core.errors import CapacityExhausted, ImageUnknown, LnsError
+from services.core.errors import (
+    CapacityExhausted,
+    ImageUnknown,
+    LnsError,
+    RequestInvalid,
+    VmFailed,
+)
+from services.vm_runner.bind_host import BindSource, ServedBind
 from services.vm_runner.host import AcceleratorReport, ConfinementReport, Host
 from services.vm_runner.ports import Image
 from tests.support.runs import DIGEST
@@ -53,6 +60,30 @@ class FakeDisks:
         if path not in self.made:
             await asyncio.to_thread(path.touch)
             self.made[path] = size_bytes
+
+
+@dataclass(slots=True)
+class FakeBindHost:
+    """A host whose files are what a test says; remembers what is served."""
+
+    sources: dict[str, BindSource] = field(default_factory=dict)
+    serving: dict[str, ServedBind] = field(default_factory=dict)
+    fail_next: VmFailed | None = None
+
+    async def look(self, source: str) -> BindSource:
+        if source not in self.sources:
+            raise RequestInvalid(f"{source} cannot be bound: no such file")
+        return self.sources[source]
+
+    async def serve(self, bind: ServedBind) -> None:
+        if self.fail_next is not None:
+            error, self.fail_next = self.fail_next, None
+            raise error
+        self.serving[bind.port.name] = bind
+
+    async def ended(self, binds: tuple[ServedBind, ...]) -> None:
+        for bind in binds:
+            self.serving.pop(bind.port.name, None)
 
 
 def fake_host(home: Path, *, missing: LnsError | None = None) -> Host:

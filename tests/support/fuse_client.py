@@ -2,9 +2,10 @@
 
 import errno
 import os
+import socket
 import stat
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,19 +81,31 @@ def parse_listing(data: bytes, *, plus: bool = False) -> tuple[dict[bytes, int],
 
 
 class FuseClient:
-    """Asks a session, as one process of the guest after the other would."""
+    """Asks a file server, as one process of the guest after the other would.
 
-    def __init__(self, session: Session) -> None:
-        self.session = session
+    Args:
+        exchange: takes a request and returns the answer, header and content; None if it has none.
+        session: that answers, where it is in this process.
+    """
+
+    def __init__(
+        self, exchange: Callable[[bytes], bytes | None], session: Session | None = None
+    ) -> None:
+        self._exchange = exchange
+        self._session = session
+
+    @property
+    def session(self) -> Session:
+        """The session of this process."""
+        assert self._session is not None
+        return self._session
 
     def ask(self, opcode: int, node: int = ROOT, body: bytes = b"", *, uid: int = 0) -> bytes:
-        answer = self.session.answer(
-            wire.parse_request(memoryview(message(opcode, node, body, uid=uid)))
-        )
+        answer = self._exchange(message(opcode, node, body, uid=uid))
         assert answer is not None
-        header, content = answer
+        header, content = answer[:16], answer[16:]
         size, error, unique = struct.unpack("<IiQ", header)
-        assert (size, unique) == (16 + len(content), 1)
+        assert (size, unique) == (len(answer), 1)
         if error:
             assert content == b""
             raise FuseError(-error)
@@ -100,8 +113,7 @@ class FuseClient:
 
     def tell(self, opcode: int, node: int = ROOT, body: bytes = b"") -> None:
         """Send what has no answer."""
-        request = wire.parse_request(memoryview(message(opcode, node, body)))
-        assert self.session.answer(request) is None
+        assert self._exchange(message(opcode, node, body)) is None
 
     def init(self, *, uid: int = 0) -> bytes:
         return self.ask(Opcode.INIT, 0, INIT, uid=uid)
@@ -241,7 +253,13 @@ def serving(
     )
     before = os.umask(0)
     try:
-        client = FuseClient(Session(served))
+        session = Session(served)
+
+        def exchange(data: bytes) -> bytes | None:
+            answer = session.answer(wire.parse_request(memoryview(data)))
+            return None if answer is None else b"".join(answer)
+
+        client = FuseClient(exchange, session)
         client.init()
         yield client
     finally:
@@ -249,3 +267,28 @@ def serving(
         served.handles.close()
         nodes.close()
         os.close(served.descriptors)
+
+
+SILENT = (Opcode.FORGET, Opcode.BATCH_FORGET, Opcode.INTERRUPT)
+
+
+def over(connection: socket.socket) -> FuseClient:
+    """Ask a file server at the other end of a connection."""
+
+    def receive(size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            piece = connection.recv(size - len(data))
+            if not piece:
+                raise ConnectionResetError("the file server hung up")
+            data += piece
+        return data
+
+    def exchange(data: bytes) -> bytes | None:
+        connection.sendall(data)
+        if int.from_bytes(data[4:8], "little") in SILENT:
+            return None
+        header = receive(16)
+        return header + receive(int.from_bytes(header[:4], "little") - 16)
+
+    return FuseClient(exchange)

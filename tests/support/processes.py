@@ -40,6 +40,18 @@ async def started(
         await process.communicate()
 
 
+def killed_at(event: str, pattern: str, before: int) -> Mapping[str, str]:
+    """Returns the variables with which a materializer is killed at a point.
+
+    `tests/support/killing` says what points there are.
+    """
+    killing = ROOT / "tests" / "support" / "killing"
+    return {
+        "PYTHONPATH": f"{killing}:{ROOT}:{ROOT}/protos/gen",
+        "LNS_TEST_KILL": f"{event} {pattern} {before}",
+    }
+
+
 async def serving(peer: PeerSettings, *, within: float = 20.0) -> None:
     """Returns when the process at `peer` says that it serves."""
     async with asyncio.timeout(within), open_channel(peer) as channel:

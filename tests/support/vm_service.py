@@ -19,13 +19,14 @@ from services.vm_runner.adapters.log_files import LogFiles
 from services.vm_runner.adapters.run_files import RunFiles
 from services.vm_runner.adapters.tcp_listeners import TcpListeners
 from services.vm_runner.adapters.volume_files import VolumeFiles
+from services.vm_runner.binds import Binds
 from services.vm_runner.boot_queue import BootQueue
 from services.vm_runner.runner import Runner
 from services.vm_runner.servicer import VmServicer
 from services.vm_runner.surroundings import RunnerLimits, Surroundings
 from services.vm_runner.volumes import Volumes
 from tests.fakes.hypervisor import FakeHost, FakeHypervisor
-from tests.fakes.vm_outside import FakeDisks, FakeImages, fake_host
+from tests.fakes.vm_outside import FakeBindHost, FakeDisks, FakeImages, fake_host
 from tests.support.guest_agent import require_agent
 from tests.support.runs import DIGEST, a_plan
 
@@ -40,6 +41,7 @@ class VmWorld:
     host: FakeHost
     images: FakeImages = field(default_factory=FakeImages)
     disks: FakeDisks = field(default_factory=FakeDisks)
+    bind_host: FakeBindHost = field(default_factory=FakeBindHost)
     limits: RunnerLimits = field(
         default_factory=lambda: RunnerLimits(boot_seconds=10, shutdown_seconds=5)
     )
@@ -87,6 +89,7 @@ async def vm_service(world: VmWorld) -> AsyncIterator["VmClient"]:
             disks=world.disks,
             listeners=TcpListeners(),
             volumes=volumes,
+            binds=Binds(world.bind_host),
             limits=world.limits,
             boots=BootQueue(world.limits.boots_at_once),
         )

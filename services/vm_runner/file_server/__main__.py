@@ -38,7 +38,7 @@ def main() -> int:
             view_required=arguments.view_required,
         )
     except OSError as error:
-        _report(str(error), null)
+        _report(_describe(error), null)
         return 1
     served = _served(ground, arguments)
     _report(READY, null)
@@ -48,6 +48,11 @@ def main() -> int:
         print(f"ended: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _describe(error: OSError) -> str:
+    what = error.strerror or str(error)
+    return f"{what}: {os.fsdecode(error.filename)}" if error.filename else what
 
 
 def _parse(arguments: list[str]) -> argparse.Namespace:

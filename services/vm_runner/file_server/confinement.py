@@ -94,11 +94,12 @@ def _enter_view(source: Path, *, read_only: bool) -> int:
     """Makes what is served the root of the file system, in namespaces without a network."""
     _unshare()
     system_calls.mount(None, b"/", None, Mount.RECURSIVE | Mount.PRIVATE, b"")
-    is_folder = stat.S_ISDIR(source.lstat().st_mode)
+    found = os.open(source, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    is_folder = stat.S_ISDIR(os.fstat(found).st_mode)
     place = source if is_folder else _make_place()
-    system_calls.mount(
-        os.fsencode(source), os.fsencode(place), None, Mount.BIND | Mount.RECURSIVE, b""
-    )
+    itself = b"/proc/self/fd/%d" % found  # whatever is mounted over its path by now
+    system_calls.mount(itself, os.fsencode(place), None, Mount.BIND | Mount.RECURSIVE, b"")
+    os.close(found)
     flags = Mount.REMOUNT | Mount.BIND | _SAFE | _kept_flags(place)
     if read_only:
         flags |= Mount.READ_ONLY

@@ -180,6 +180,13 @@ static bool mount_volumes(const struct container *container, struct failure *fai
     for (unsigned i = 0; i < container->volume_count; i++) {
         const struct volume *volume = &container->volumes[i];
         char place[32], name[16];
+        if (volume->port) {
+            snprintf(name, sizeof name, "%u", i);
+            if (!(volume->is_file ? make_file : make_directory)(volume->target, failure) ||
+                !bind("volumes", name, volume->target, failure))
+                return false;
+            continue;
+        }
         snprintf(place, sizeof place, "volumes/%u", i);
         if (!volume->read_only && !seed_volume(machine_root, place, volume->target, failure))
             return false;

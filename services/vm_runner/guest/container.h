@@ -7,9 +7,11 @@
 
 #include "rootfs.h"
 
+/* A disk of the host, or, where there is a port, a folder or file that the host serves there. */
 struct volume {
     const char *disk, *target;
-    bool read_only;
+    bool read_only, is_file;
+    const char *port, *user;
 };
 
 struct file {

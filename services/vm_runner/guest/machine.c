@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "agent.h"
+#include "bind.h"
 #include "channel.h"
 #include "container.h"
 #include "control.h"
@@ -108,7 +109,7 @@ static void leave_initramfs(void)
         note("root: %s", strerror(errno));
 }
 
-static int open_port(void)
+int machine_open_port(const char *wanted)
 {
     for (int waited = 0; waited < 10000; waited++) {
         DIR *directory = opendir("/sys/class/virtio-ports");
@@ -121,7 +122,8 @@ static int open_port(void)
                 continue;
             (void)!fgets(name, sizeof name, file);
             fclose(file);
-            if (strcmp(name, "lns.channel\n") != 0)
+            name[strcspn(name, "\n")] = '\0';
+            if (strcmp(name, wanted) != 0)
                 continue;
             snprintf(path, sizeof path, "/dev/%s", entry->d_name);
             int fd = open(path, O_RDWR | O_NONBLOCK | O_CLOEXEC);
@@ -134,8 +136,8 @@ static int open_port(void)
             closedir(directory);
         usleep(1000);
     }
-    note("no channel to the host");
-    machine_power_off();
+    errno = ENODEV;
+    return -1;
 }
 
 int machine_boot(void)
@@ -150,7 +152,11 @@ int machine_boot(void)
     leave_initramfs();
     raise_loopback();
     write_text("/proc/self/oom_score_adj", "-1000");
-    int port = open_port();
+    int port = machine_open_port("lns.channel");
+    if (port < 0) {
+        note("no channel to the host");
+        machine_power_off();
+    }
     control_boot_moment(now_ns(CLOCK_BOOTTIME));
     return port;
 }
@@ -193,15 +199,29 @@ static bool make_cgroup(uint64_t pids_max, uint64_t memory_max, struct failure *
     return true;
 }
 
+static bool mount_host_folder(const struct volume *volume, const char *where, struct failure *failure)
+{
+    if (volume->is_file)
+        close(open(where, O_WRONLY | O_CREAT | O_CLOEXEC, 0600));
+    else
+        mkdir(where, 0700);
+    return bind_mount(volume->port, where, volume->is_file, volume->read_only, volume->user, failure);
+}
+
 static bool mount_volumes(struct failure *failure)
 {
     mkdir("/volumes", 0700);
     for (unsigned i = 0; i < container.volume_count; i++) {
         const struct volume *volume = &container.volumes[i];
         char device[32], where[32];
+        snprintf(where, sizeof where, "/volumes/%u", i);
+        if (volume->port) {
+            if (!mount_host_folder(volume, where, failure))
+                return false;
+            continue;
+        }
         if (!disk_find(volume->disk, device, failure))
             return false;
-        snprintf(where, sizeof where, "/volumes/%u", i);
         mkdir(where, 0700);
         if (mount(device, where, "ext4", MS_NOSUID | MS_NODEV | (volume->read_only ? MS_RDONLY : 0),
                   volume->read_only ? "noload" : "discard,noinit_itable") < 0)
@@ -233,6 +253,25 @@ static bool mount_terminals(struct failure *failure)
     mkdir("/pts", 0755);
     return mount("devpts", "/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5") == 0 ||
            failed_at(failure, "terminals");
+}
+
+/* A bind is `ro` or `rw`, `file` or `folder`, its port, its path, the user to show, each behind a NUL. */
+static void take_bind(const struct field *field)
+{
+    char *texts[5], *at = field_text(field), *end = at + field->length;
+    for (int i = 0; i < 5; i++) {
+        if (at > end || container.volume_count == LISTED_MAX)
+            return;
+        texts[i] = at;
+        at += strlen(at) + 1;
+    }
+    container.volumes[container.volume_count++] = (struct volume){
+        .read_only = strcmp(texts[0], "ro") == 0,
+        .is_file = strcmp(texts[1], "file") == 0,
+        .port = texts[2],
+        .target = texts[3],
+        .user = texts[4],
+    };
 }
 
 /* A file is its path, a NUL, its content; a volume is `ro` or `rw`, a NUL, its disk, a NUL, its path. */
@@ -273,6 +312,7 @@ static bool configure(const uint8_t *data, uint32_t size, struct failure *failur
             break;
         case FIELD_FILE:
         case FIELD_VOLUME: take_listed(&field); break;
+        case FIELD_BIND: take_bind(&field); break;
         case FIELD_SHM_BYTES: container.shm_bytes = field_number(&field); break;
         case FIELD_PIDS_MAX: pids_max = field_number(&field); break;
         case FIELD_MEMORY_MAX: memory_max = field_number(&field); break;

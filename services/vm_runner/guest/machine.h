@@ -6,6 +6,8 @@
 
 /* First thing of pid 1: basic mounts, modules, loopback, the virtio port. Returns the port's descriptor. */
 int machine_boot(void);
+/* The virtio port of that name, waited for; -1 with errno set. */
+int machine_open_port(const char *name);
 void machine_add_entropy(const uint8_t *data, uint32_t size);
 
 /* Assembles what the host describes. A second time only repeats the first answer. */

@@ -73,6 +73,7 @@ enum field_tag {
     FIELD_PIDS_MAX = 29,
     FIELD_MEMORY_MAX = 30,
     FIELD_STEERED = 31,
+    FIELD_BIND = 32,
 
     FIELD_ARG = 40,
     FIELD_ENV = 41,

@@ -9,7 +9,6 @@ from services.core.errors import (
     InUse,
     NameTaken,
     RequestInvalid,
-    Unimplemented,
     VolumeUnknown,
 )
 from tests.support.eventually import eventually
@@ -107,12 +106,6 @@ async def test_a_volume_cannot_be_mounted_in_two_ways_at_once(vm: VmClient) -> N
     mounts = [a_mount(), a_mount(read_only=True, target="/other")]
     with pytest.raises(RequestInvalid, match="twice"):
         await vm.create("true", volumes=mounts)
-
-
-async def test_a_bind_of_the_host_says_that_it_is_not_there_yet(vm: VmClient) -> None:
-    bind = Mount(kind=Mount.KIND_BIND, source="/tmp", target="/t")
-    with pytest.raises(Unimplemented):
-        await vm.create("true", volumes=[bind])
 
 
 async def test_a_full_disk_refuses_the_volume_and_leaves_nothing(

@@ -4,7 +4,7 @@ import os
 import random
 import signal
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,55 +15,49 @@ from services.chassis.channel import open_channel
 from services.chassis.settings import PeerSettings
 from services.core import errors
 from services.materializer.layers.entries import parse_entries
-from tests.support.eventually import eventually
 from tests.support.materializer import BlobDirectory, served
-from tests.support.processes import serving, started
+from tests.support.processes import killed_at, serving, started
 from tests.support.tars import archive, entry
 
 SMALL = archive(entry(b"small", b"s" * 5000))
 LARGE = archive(entry(b"large", random.Random(3).randbytes(40 << 20)))  # noqa: S311 - test data
 
 
-def begun(home: Path) -> bool:
-    return any((home / "materializer" / "work").iterdir())
+POINTS = {
+    # event, path, how many come before: layers and images in their places then
+    "before any work": (("os.mkdir", "*/work/*", 0), [0], 0),
+    "before a pack": (("open", "*/work/*/objects.erofs", 0), [0], 0),
+    "in the middle of a pack": (("grown", "*/work/*/objects.erofs", 0), [0, 1], 0),
+    "before a pack is synced": (("open", "*/work/*/objects.erofs", 1), [0], 0),
+    "before a layer is in its place": (("os.rename", "*/layers/*", 0), [0], 0),
+    "before the second layer is": (("os.rename", "*/layers/*", 1), [1], 0),
+    "before the image is composed": (("open", "*/work/*/image.cfs", 0), [2], 0),
+    "before the image is in its place": (("os.rename", "*/images/*.cfs", 0), [2], 0),
+    "before the image is recorded": (("open", "*/images", 0), [2], 1),
+    "before the end": (("shutil.rmtree", "*/work/*", 2), [2], 1),
+}
 
 
-def writing(home: Path) -> bool:
-    packs = (home / "materializer" / "work").glob("*/objects.erofs")
-    return any(pack.stat().st_size > 1 << 20 for pack in packs)
-
-
-def one_layer_there(home: Path) -> bool:
-    return any((home / "layers").iterdir())
-
-
-def composing(home: Path) -> bool:
-    """The moment is short; who misses it kills right behind it."""
-    return any((home / "materializer" / "work").glob("*/image.cfs")) or image_there(home)
-
-
-def image_there(home: Path) -> bool:
-    return any((home / "images").iterdir())
-
-
-@pytest.mark.parametrize("stage", [begun, writing, one_layer_there, composing, image_there])
-async def test_a_kill_at_any_stage_leaves_nothing_half_done(
-    short_directory: Path, stage: Callable[[Path], bool]
+@pytest.mark.parametrize(("point", "layers", "images"), POINTS.values(), ids=POINTS)
+async def test_a_kill_at_any_point_leaves_nothing_half_done(
+    short_directory: Path, point: tuple[str, str, int], layers: Sequence[int], images: int
 ) -> None:
     manifest = BlobDirectory(short_directory).image(SMALL, LARGE)
-    environment = {"LNS_HOME": str(short_directory)}
     peer = PeerSettings(target=f"unix:{short_directory}/run/materializer.sock")
+    environment = {"LNS_HOME": str(short_directory), **killed_at(*point)}
     async with started("services.materializer", environment=environment) as process:
         await serving(peer)
         async with open_channel(peer, pb.DESCRIPTOR) as channel:
             stub = rpc.MaterializerServiceStub(channel)
-            call = stub.Materialize(pb.MaterializeRequest(manifest_digest=manifest))
-            await eventually(lambda: _raced(stage, short_directory), within=30)
-            os.kill(process.pid, signal.SIGKILL)
-            await process.wait()
-            call.cancel()
+            with pytest.raises(errors.ServiceUnavailable):
+                async for _ in stub.Materialize(pb.MaterializeRequest(manifest_digest=manifest)):
+                    pass
+        assert await process.wait() == -signal.SIGKILL
 
-    for layer in (short_directory / "layers").iterdir():
+    there = list((short_directory / "layers").iterdir())
+    assert len(there) in layers
+    assert len(list((short_directory / "images").iterdir())) == images
+    for layer in there:
         assert list(parse_entries((layer / "entries").read_bytes()))
     async with served(short_directory) as client:
         assert client.stored()["materializer/work"] == []
@@ -74,14 +68,6 @@ async def test_a_kill_at_any_stage_leaves_nothing_half_done(
             pb.VerifyImageRequest(image=made.image.composefs_digest)
         )
         assert (found.object_count, list(found.damages)) == (2, [])
-
-
-def _raced(stage: Callable[[Path], bool], home: Path) -> bool:
-    """Whether a stage is reached; files vanish while they are looked at."""
-    try:
-        return stage(home)
-    except FileNotFoundError:
-        return False
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from services.vm_runner.adapters.confinement.switches import (
     Read,
     Write,
 )
-from services.vm_runner.ports import Disk, MachineSpec
+from services.vm_runner.ports import Disk, HostPort, MachineSpec
 
 CHANNEL_SOCKET = "channel.sock"
 QMP_SOCKET = "qmp.sock"
@@ -197,14 +197,36 @@ class Qmp:
 
 @dataclass(frozen=True, slots=True)
 class Channel:
-    """The one channel between host and guest: a virtio port on a unix socket."""
+    """The channel between host and guest: a virtio port on a unix socket.
+
+    The first port of the device is the kernel's for a console.
+    """
+
+    further: int
 
     def arguments(self) -> tuple[str, ...]:
         """Returns the switches and their values."""
         return (
             "-chardev", f"socket,id=channel,fd={_CHANNEL_DESCRIPTOR},server=on,wait=off",
-            "-device", "virtio-serial-pci,max_ports=2",
+            "-device", f"virtio-serial-pci,max_ports={2 + self.further}",
             "-device", "virtserialport,chardev=channel,name=lns.channel",
+        )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class FurtherPort:
+    """A further virtio port of the same device, on a unix socket of its own."""
+
+    port: HostPort
+    number: int
+    descriptor: int
+
+    def arguments(self) -> tuple[str, ...]:
+        """Returns the switches and their values."""
+        chardev = f"port{self.number}"
+        return (
+            "-chardev", f"socket,id={chardev},fd={self.descriptor},server=on,wait=off",
+            "-device", f"virtserialport,chardev={chardev},name={self.port.name}",
         )  # fmt: skip
 
 
@@ -238,7 +260,8 @@ class BlockDevice:
 def descriptors(spec: MachineSpec) -> tuple[Read | Write | Listen, ...]:
     """Returns what QEMU is given, in the order of the descriptors' numbers."""
     disks = (Read(disk.path) if disk.read_only else Write(disk.path) for disk in spec.disks)
-    return (Listen(Path(QMP_SOCKET)), Listen(Path(CHANNEL_SOCKET)), *disks)
+    ports = (Listen(Path(port.socket)) for port in spec.ports)
+    return (Listen(Path(QMP_SOCKET)), Listen(Path(CHANNEL_SOCKET)), *disks, *ports)
 
 
 def command_line(
@@ -269,7 +292,11 @@ def command_line(
         Kernel(vmlinux, initramfs, architecture),
         Console(),
         Qmp(),
-        Channel(),
+        Channel(further=len(spec.ports)),
+        *(
+            FurtherPort(port, number, _FIRST_DISK_DESCRIPTOR + len(spec.disks) + number)
+            for number, port in enumerate(spec.ports)
+        ),
         *(BlockDevice(disk, number) for number, disk in enumerate(spec.disks)),
     )
     return (binary, *(argument for switch in switches for argument in switch.arguments()))

@@ -273,3 +273,5 @@ def _clear(directory: Path) -> None:
     """Removes what a VMM leaves in the run's directory."""
     for name in _LEFT_BEHIND:
         (directory / name).unlink(missing_ok=True)
+    for socket in directory.glob("bind*.sock"):
+        socket.unlink(missing_ok=True)
