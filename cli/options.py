@@ -78,7 +78,7 @@ plan_options = combined(
             "--volume",
             multiple=True,
             metavar="SOURCE:PATH[:ro]",
-            help="Mount a named volume or a host path; repeatable.",
+            help="Mount a named volume or a host path; `:secrets` hides none in it; repeatable.",
         ),
         click.option(
             "-p",

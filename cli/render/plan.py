@@ -105,6 +105,7 @@ def _device_rows(plan: pb.RunPlan, origins: _Origins) -> Iterator[_Row]:
     for volume in plan.volumes:
         kind = "volume" if volume.kind == pb.VolumeMount.KIND_NAMED else "bind"
         access = " (read-only)" if volume.read_only else ""
+        access += " (with its secrets)" if volume.keep_secrets else ""
         where = f"volumes[{volume.target}]"
         yield f"{kind} {volume.target}", f"{volume.source}{access}", origins.of(where, "volumes")
     for mount in plan.mounts:

@@ -60,6 +60,7 @@ def format_run_plan(value: core.RunPlan) -> pb.RunPlan:
                 source=one.source,
                 target=one.target,
                 read_only=one.read_only,
+                keep_secrets=one.keep_secrets,
             )
             for one in value.volumes
         ],
@@ -222,6 +223,7 @@ def _parse_volume(message: pb.VolumeMount, field: str) -> core.VolumeMount:
         source=message.source,
         target=messages.absolute_path(message.target, f"{field}.target"),
         read_only=message.read_only,
+        keep_secrets=message.keep_secrets,
     )
 
 

@@ -55,25 +55,30 @@ def parse_port_flag(text: str) -> PortMapping:
 
 
 def parse_volume_flag(text: str) -> VolumeMount:
-    """Parses `name:/path[:ro|rw]` or `/host/path:/path[:ro|rw]`.
+    """Parses `name:/path[:ro|rw]` or `/host/path:/path[:ro|rw][,secrets]`.
 
     Raises:
         RequestInvalid: it is something else.
     """
     source, _, rest = text.partition(":")
-    target, _, mode = rest.partition(":")
-    if mode not in ("", "ro", "rw") or not target or text.endswith(":"):
+    target, _, listed = rest.partition(":")
+    modes = listed.split(",") if listed else []
+    is_known = set(modes) <= {"ro", "rw", "secrets"} and not {"ro", "rw"} <= set(modes)
+    if not is_known or len(set(modes)) < len(modes) or not target or text.endswith(":"):
         raise _invalid(text, "a volume", "write NAME:/path or /host/path:/path, :ro for read-only")
     kind = VolumeKind.NAMED
     if source.startswith("/"):
         kind, source = VolumeKind.BIND, guest_path(source, what=f"{text!r}: the host's path")
     elif not _VOLUME_NAME.fullmatch(source):
         raise _invalid(text, "a volume", "a name has letters, digits, `_`, `.` and `-`")
+    elif "secrets" in modes:
+        raise _invalid(text, "a volume", "`secrets` is of host paths: named volumes hide nothing")
     return VolumeMount(
         kind=kind,
         source=source,
         target=guest_path(target, what=f"{text!r}: the path in the guest"),
-        read_only=mode == "ro",
+        read_only="ro" in modes,
+        keep_secrets="secrets" in modes,
     )
 
 

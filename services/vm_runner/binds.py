@@ -128,6 +128,6 @@ def _remarks(mount: VolumeMount, source: BindSource) -> list[str]:
         more = ", …" if len(source.secrets) > _NAMED_SECRETS else ""
         lines.append(
             f"{len(source.secrets)} file(s) in {source.path} look like secrets and are hidden from"
-            f" the run: {some}{more} (`-v …:secrets` keeps them)"
+            f" the run: {some}{more} (`-v SOURCE:PATH:secrets` keeps them)"
         )
     return lines

@@ -46,7 +46,13 @@ volumes = st.builds(
     source=words,
     target=paths,
     read_only=st.booleans(),
-) | st.builds(core.VolumeMount, kind=st.just(core.VolumeKind.BIND), source=paths, target=paths)
+) | st.builds(
+    core.VolumeMount,
+    kind=st.just(core.VolumeKind.BIND),
+    source=paths,
+    target=paths,
+    keep_secrets=st.booleans(),
+)
 policies = st.builds(
     core.Policy,
     default_verdict=st.sampled_from(core.Verdict),

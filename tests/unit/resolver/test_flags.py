@@ -65,10 +65,20 @@ def test_a_volume_flag_is_read(
     assert parse_volume_flag(text) == expected
 
 
+@pytest.mark.parametrize("modes", ["ro,secrets", "secrets,ro"])
+def test_secrets_of_a_host_path_are_kept_on_purpose(modes: str) -> None:
+    mount = parse_volume_flag(f"/host:/d:{modes}")
+
+    assert (mount.read_only, mount.keep_secrets) == (True, True)
+    assert parse_volume_flag("/host:/d:secrets").keep_secrets
+    assert not parse_volume_flag("/host:/d:ro").keep_secrets
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "data", "/d", "data:", ":/d", "data:d", "data:/", "data:/d:", "data:/d:rx", "./x:/d",
-     "../x:/d", "-x:/d", "data:/a/../b", "/a/../b:/d", "da ta:/d", "data:/d:ro:rw", "data:/a\0b"],
+     "../x:/d", "-x:/d", "data:/a/../b", "/a/../b:/d", "da ta:/d", "data:/d:ro:rw", "data:/a\0b",
+     "data:/d:secrets", "/h:/d:ro,rw", "/h:/d:ro,", "/h:/d:ro,ro", "/h:/d:secret"],
 )  # fmt: skip
 def test_a_volume_flag_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(RequestInvalid):

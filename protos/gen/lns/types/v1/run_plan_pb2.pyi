@@ -424,6 +424,7 @@ class VolumeMount(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     TARGET_FIELD_NUMBER: _builtins.int
     READ_ONLY_FIELD_NUMBER: _builtins.int
+    KEEP_SECRETS_FIELD_NUMBER: _builtins.int
     kind: Global___VolumeMount.Kind.ValueType
     """Kind of what is mounted."""
     source: _builtins.str
@@ -432,6 +433,8 @@ class VolumeMount(_message.Message):
     """Absolute path in the guest."""
     read_only: _builtins.bool
     """Whether the guest may not write to it."""
+    keep_secrets: _builtins.bool
+    """Of a bind: whether files at its top that look like secrets are kept in it. Else they are hidden."""
     def __init__(
         self,
         *,
@@ -439,10 +442,11 @@ class VolumeMount(_message.Message):
         source: _builtins.str = ...,
         target: _builtins.str = ...,
         read_only: _builtins.bool = ...,
+        keep_secrets: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["kind", b"kind", "read_only", b"read_only", "source", b"source", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["keep_secrets", b"keep_secrets", "kind", b"kind", "read_only", b"read_only", "source", b"source", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
