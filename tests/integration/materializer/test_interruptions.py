@@ -20,7 +20,7 @@ from tests.support.processes import killed_at, serving, started
 from tests.support.tars import archive, entry
 
 SMALL = archive(entry(b"small", b"s" * 5000))
-LARGE = archive(entry(b"large", random.Random(3).randbytes(40 << 20)))  # noqa: S311 - test data
+LARGE = archive(entry(b"large", random.Random(3).randbytes(8 << 20)))  # noqa: S311 - test data
 
 
 POINTS = {
