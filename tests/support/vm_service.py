@@ -130,8 +130,10 @@ class VmClient:
         volumes: Sequence[run_plan_pb2.VolumeMount] = (),
         group: run_pb2.RunGroup | None = None,
         member: str = "",
+        user: str = "",
     ) -> run_pb2.Run:
         plan = run_plan_messages.format_run_plan(a_plan(*argv))
+        plan.user = user
         plan.labels.update(labels or {})
         plan.ports.extend(ports)
         plan.volumes.extend(volumes)

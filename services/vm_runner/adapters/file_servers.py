@@ -158,10 +158,20 @@ def _read_answer(pipe: int) -> bytes:
 
 def _secrets(source: str, path: Path) -> tuple[str, ...]:
     try:
-        names = [os.fsencode(entry.name) for entry in path.iterdir()]
+        entries = list(path.iterdir())
     except OSError as error:
         raise _unusable(source, str(error.strerror)) from error
-    return tuple(sorted(os.fsdecode(name) for name in names if secret_names.is_secret(name)))
+    found = [entry.name for entry in entries if secret_names.is_secret(os.fsencode(entry.name))]
+    for folder in entries:
+        name = os.fsencode(folder.name)
+        if secret_names.holds_secrets(name) and folder.is_dir():
+            with contextlib.suppress(OSError):  # then the run cannot look there either
+                found += [
+                    f"{folder.name}/{entry.name}"
+                    for entry in folder.iterdir()
+                    if secret_names.is_secret_inside(name, os.fsencode(entry.name))
+                ]
+    return tuple(sorted(found))
 
 
 def _unusable(source: str, reason: str) -> RequestInvalid:

@@ -5,6 +5,7 @@ that a second one for the same port ends at once, having nothing to do.
 """
 
 import argparse
+import contextlib
 import fcntl
 import os
 import socket
@@ -20,11 +21,13 @@ from services.vm_runner.file_server.wire import Malformed
 
 READY = "ready"
 _OPEN_NODES = 1024
+_FIRST_INHERITED, _INHERITED_MOST = 3, 1 << 20
 
 
 def main() -> int:
     """Serves; returns the exit status."""
     arguments = _parse(sys.argv[1:])
+    os.closerange(_FIRST_INHERITED, _INHERITED_MOST)
     os.chdir(arguments.directory)  # the path of a socket is short
     null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)  # there is none later
     try:
@@ -40,6 +43,8 @@ def main() -> int:
     except OSError as error:
         _report(_describe(error), null)
         return 1
+    if ground.obstacle:
+        print(f"no view of its own: {ground.obstacle}", file=sys.stderr, flush=True)
     served = _served(ground, arguments)
     _report(READY, null)
     try:
@@ -95,7 +100,8 @@ def _served(ground: Ground, arguments: argparse.Namespace) -> Served:
 
 def _report(text: str, null: int) -> int:
     """Says how it stands, and that nothing more follows."""
-    os.write(sys.stdout.fileno(), text.encode(errors="replace"))
+    with contextlib.suppress(BrokenPipeError):  # who asked died; the guest is served all the same
+        os.write(sys.stdout.fileno(), text.encode(errors="replace"))
     os.dup2(null, sys.stdout.fileno())
     return 0
 

@@ -172,5 +172,9 @@ bool bind_mount(const char *port, const char *where, bool is_file, bool read_onl
         failed_at(failure, "bind at %s", port);
     close(fuse);
     close(port_fd);
+    /* Nobody looks a root up, so its size would be 0 to sendfile(2) until somebody asks. */
+    struct stat status;
+    if (pid > 0 && is_file && stat(where, &status) < 0)
+        return failed_at(failure, "bind at %s", port);
     return pid > 0;
 }

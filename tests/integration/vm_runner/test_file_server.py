@@ -340,9 +340,16 @@ async def test_what_may_be_bound_is_described(short_directory: Path, folder: Pat
     servers = FileServers(short_directory / "home", view_required=False)
     (folder / ".env").touch()
     (folder / "id_rsa").touch()
+    (folder / ".docker").mkdir()
+    (folder / ".docker" / "config.json").touch()
+    (folder / ".docker" / "Dockerfile").touch()
     (short_directory / "link").symlink_to(folder)
     found = await servers.look(str(short_directory / "link"))
-    assert (found.path, found.is_file, found.secrets) == (folder, False, (".env", "id_rsa"))
+    assert (found.path, found.is_file, found.secrets) == (
+        folder,
+        False,
+        (".docker/config.json", ".env", "id_rsa"),
+    )
     assert (await servers.look(str(folder / "a"))).is_file
 
 
