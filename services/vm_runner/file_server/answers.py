@@ -27,6 +27,7 @@ _DIRENT = struct.Struct("<QQII")
 _QUAD = struct.Struct("<Q")
 _TWO = struct.Struct("<II")
 _ALIGNMENT = 8
+_OPEN_KEEP_CACHE = 1 << 1
 _OPEN_NO_FLUSH = 1 << 5
 
 
@@ -82,9 +83,14 @@ NO_ENTRY = _ENTRY.pack(0, 0, VALID_SECONDS, 0, 0, 0) + bytes(_ATTR.size)
 _UNREMEMBERED = bytes(_ENTRY.size + _ATTR.size)
 
 
-def format_open(fh: int) -> bytes:
-    """Returns the answer to OPEN and OPENDIR, and the end of that to CREATE."""
-    return _OPEN_OUT.pack(fh, _OPEN_NO_FLUSH, 0)
+def format_open(fh: int, *, keep_cache: bool = False) -> bytes:
+    """Returns the answer to OPEN and OPENDIR, and the end of that to CREATE.
+
+    Args:
+        fh: the handle.
+        keep_cache: what the guest has in its memory of the content holds.
+    """
+    return _OPEN_OUT.pack(fh, _OPEN_NO_FLUSH | (_OPEN_KEEP_CACHE if keep_cache else 0), 0)
 
 
 def format_write(size: int) -> bytes:

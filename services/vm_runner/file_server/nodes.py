@@ -44,9 +44,11 @@ class Node:
         identity: of the inode.
         lookups: how often the guest was told of it and has not forgotten.
         children: nodes that have this one as parent.
+        settled: the change time of the content that the guest read last; 0 if it is too fresh to
+            tell from the next change's.
     """
 
-    __slots__ = ("children", "identity", "lookups", "name", "node_id", "parent")
+    __slots__ = ("children", "identity", "lookups", "name", "node_id", "parent", "settled")
 
     def __init__(
         self, node_id: int, parent: "Node | None", name: bytes, identity: Identity
@@ -57,6 +59,7 @@ class Node:
         self.identity = identity
         self.lookups = 0
         self.children = 0
+        self.settled = 0
 
 
 class NodeTable:

@@ -8,6 +8,7 @@ import socket
 import stat
 import struct
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -153,6 +154,25 @@ def test_a_file_that_another_took_the_place_of_is_stale_not_the_other(
     (folder / "sub" / "new").rename(folder / "sub" / "b")
     fails(errno.ESTALE, lambda: guest.open(node))
     assert guest.content(guest.walk("sub/b").node) == b"other\n"
+
+
+def test_a_guest_keeps_what_it_read_only_while_nothing_changed(
+    folder: Path, guest: FuseClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = guest.walk("a").node
+    later = time.time_ns() + 10**10
+
+    def keeps() -> bool:
+        answer = guest.ask(Opcode.OPEN, node, struct.pack("<II", os.O_RDONLY, 0))
+        return bool(struct.unpack_from("<QI", answer)[1] & 1 << 1)
+
+    assert [keeps(), keeps()] == [False, False]  # changed just now: it could again, unseen
+    monkeypatch.setattr("time.time_ns", lambda: later)
+    assert [keeps(), keeps(), keeps()] == [False, True, True]
+    status = (folder / "a").stat()
+    (folder / "a").write_text("CONTENT\n")
+    os.utime(folder / "a", ns=(status.st_atime_ns, status.st_mtime_ns))  # as if nothing were
+    assert [keeps(), keeps()] == [False, True]
 
 
 # ---- what is changed ----
