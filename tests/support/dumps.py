@@ -262,6 +262,9 @@ def malformed_dumps() -> Iterator[tuple[str, bytes]]:
     for field in ("size", "nlink", "uid", "gid", "rdev"):
         for value in ("x", "1x", "", "-", "1.5", "0x10", "1_0"):
             yield f"{field} {value!r}", dump(line("/a", **{field: value}))  # type: ignore[arg-type]  # names of fields
+    # The C tool lets these pass: it looks at the owner again instead.
+    yield "gid beside an owner", dump(line("/a", uid=1000, gid="x"))
+    yield "rdev beside an owner", dump(line("/a", uid=1000, rdev="1x"))
     for value in ("", "1", "1.", ".1", "x.1", "1.x", "1,1", "1.1.1"):
         yield f"mtime {value!r}", dump(line("/a", mtime=value))
     yield "symlink without target", dump(line("/a", mode="120777"))
@@ -274,6 +277,7 @@ def malformed_dumps() -> Iterator[tuple[str, bytes]]:
     yield "big content", dump(line("/a", size=5001, content="c" * 5001))
     yield "too large", dump(line("/a", size=(1 << 53) + 1))
     yield "absurdly large", dump(line("/a", size=10**30))
+    yield "as large as can be said", dump(line("/a", size="-1"))
     for what, digest in {
         "short": "ab",
         "long": "ab" * 33,
@@ -282,6 +286,7 @@ def malformed_dumps() -> Iterator[tuple[str, bytes]]:
         "empty": "",
     }.items():
         yield f"digest: {what}", dump(line("/a", size=9, digest=digest))
+    yield "digest: short, of a directory", dump(line("/a", mode="40755", digest="ab"))
     for what, target in {
         "missing": "/x",
         "itself": "/b",
