@@ -12,6 +12,7 @@ from typing import Protocol
 
 from services.core.errors import LnsError
 from services.vm_runner import lifecycle
+from services.vm_runner.boot import first_error
 from services.vm_runner.exit_status import exec_message, exit_status, signal_number, start_failure
 from services.vm_runner.guest_handles import GuestProcess, GuestStream
 from services.vm_runner.guest_messages import ProcessSpec
@@ -162,27 +163,40 @@ class ExecAttachment:
         A child that it left behind may hold them open: then they are given up a little later.
         """
         arrived: asyncio.Queue[Output | None] = asyncio.Queue(maxsize=1)
-        async with asyncio.TaskGroup() as tasks:
-            pumps = [
-                tasks.create_task(_pump(stream, name, arrived))
-                for name, stream in self._streams.items()
-            ]
-            ending = tasks.create_task(self._end_of(pumps, arrived))
+        carrying = asyncio.create_task(self._carry(arrived))
+        try:
             while (output := await arrived.get()) is not None:
                 yield output
-            await ending
+            await carrying
+        finally:
+            carrying.cancel()
+            await asyncio.gather(carrying, return_exceptions=True)
         message = exec_message(await self._process.wait_ended(), program=self._program)
         if message:
             yield Output(stream=LogStream.STDERR, data=message.encode())
 
-    async def _end_of(
-        self, pumps: list[asyncio.Task[None]], arrived: asyncio.Queue[Output | None]
-    ) -> None:
-        await self._process.wait_ended()
-        _, late = await asyncio.wait(pumps, timeout=_LEFTOVER_SECONDS)
-        for pump in late:
-            pump.cancel()
+    async def _carry(self, arrived: asyncio.Queue[Output | None]) -> None:
+        """Puts all that the streams bring, and None behind it.
+
+        Raises:
+            LnsError: the guest was lost.
+        """
+        failure: LnsError | None = None
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                pumps = [
+                    tasks.create_task(_pump(stream, name, arrived))
+                    for name, stream in self._streams.items()
+                ]
+                await self._process.wait_ended()
+                _, late = await asyncio.wait(pumps, timeout=_LEFTOVER_SECONDS)
+                for pump in late:
+                    pump.cancel()
+        except* LnsError as errors:
+            failure = first_error(errors)
         await arrived.put(None)
+        if failure is not None:
+            raise failure
 
     async def exit_status(self) -> ExitStatus:
         """Returns how the process ended."""

@@ -8,6 +8,7 @@ from lns.vm.v1 import run_pb2, vm_service_pb2
 
 from services.core.errors import (
     CapacityExhausted,
+    GuestUnreachable,
     HostUnready,
     ImageUnknown,
     NameTaken,
@@ -372,6 +373,25 @@ async def test_a_machine_that_dies_fails_its_run_and_no_other(vm: VmClient, worl
     assert failed.state == Run.STATE_FAILED
     assert "microVM" in failed.error.message
     assert (await vm.get(other.run_id)).state == Run.STATE_RUNNING
+
+
+async def test_a_machine_that_dies_ends_what_is_attached_with_the_reason(
+    vm: VmClient, world: VmWorld
+) -> None:
+    run = await vm.shell(f"echo up; {FOREVER}")
+    await vm.until(run.run_id, Run.STATE_RUNNING)
+    spec = pb.ExecSpec(argv=["sh", "-c", f"echo up; {FOREVER}"])
+    async with (
+        vm.attach(pb.AttachStart(run=run.run_id, replay=True)) as workload,
+        vm.attach(pb.AttachStart(run=run.run_id, exec=spec)) as process,
+    ):
+        await workload.until(b"up")
+        await process.until(b"up")
+        await world.host.machines[run.run_id].kill()
+        with pytest.raises(GuestUnreachable):
+            await process.rest()
+        with pytest.raises(VmFailed, match="killed"):
+            await workload.rest()
 
 
 async def test_a_host_that_lacks_something_says_so_before_anything_is_recorded(
