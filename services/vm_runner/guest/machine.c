@@ -25,6 +25,7 @@
 #include "channel.h"
 #include "container.h"
 #include "control.h"
+#include "modules.h"
 #include "outgoing.h"
 #include "rootfs.h"
 
@@ -63,28 +64,6 @@ static uint64_t read_number(const char *path, const char *key)
 }
 
 /* ---- boot ---- */
-
-static void load_module(const char *path)
-{
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || (syscall(SYS_finit_module, fd, "", 0) < 0 && errno != EEXIST))
-        note("module %s: %s", path, strerror(errno));
-    if (fd >= 0)
-        close(fd);
-}
-
-static void load_modules(void)
-{
-    struct dirent **entries;
-    int count = scandir("/modules", &entries, NULL, alphasort); /* numbered in the order of their needs */
-    for (int i = 0; i < count; i++) {
-        char path[300];
-        if (entries[i]->d_name[0] == '.')
-            continue;
-        snprintf(path, sizeof path, "/modules/%s", entries[i]->d_name);
-        load_module(path);
-    }
-}
 
 static void raise_loopback(void)
 {
@@ -147,7 +126,7 @@ int machine_boot(void)
     mount("devtmpfs", "/dev", "devtmpfs", MS_NOSUID, "mode=0755");
     mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
     mount("sysfs", "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL);
-    load_modules();
+    modules_load("/modules");
     control_boot_moment(now_ns(CLOCK_BOOTTIME));
     leave_initramfs();
     raise_loopback();
