@@ -1,10 +1,10 @@
 """Blobs from registries into the store, each once however many ask for it."""
 
-import asyncio
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from services.chassis.single_flight import SingleFlight
+from services.chassis.tasks import together
 from services.core.descriptor import Descriptor
 from services.core.digest import Digest
 from services.core.errors import ContentCorrupt, LnsError
@@ -63,7 +63,7 @@ class BlobFetcher:
                 meter.finish(Stage.EXISTS)
                 BLOBS.labels("in", "exists").inc()
             board.add(meter)
-        await all_of(
+        await together(
             self.fetch(repository, blob, board)
             for digest, blob in wanted.items()
             if digest in missing
@@ -71,7 +71,7 @@ class BlobFetcher:
 
     async def drop_damaged(self, digests: Iterable[Digest]) -> None:
         """Reads blobs of the store and removes those that are damaged."""
-        await all_of(self._store.verify(digest) for digest in digests)
+        await together(self._store.verify(digest) for digest in digests)
 
     async def fetch(self, repository: Reference, blob: Descriptor, board: Board) -> None:
         """Sees to it that the store has one blob; raises as `fetch_all` does."""
@@ -120,23 +120,3 @@ class BlobFetcher:
             ingest.close()
             TRANSFERRED_BYTES.labels("in").inc(meter.moved)
             BLOBS.labels("in", "moved" if meter.stage is Stage.DONE else "failed").inc()
-
-
-async def all_of(works: Iterable[object]) -> None:
-    """Runs coroutines together; the first failure cancels the others and is raised.
-
-    Raises:
-        BaseException: what the first failing one raised.
-    """
-    tasks: list[asyncio.Task[object]] = []
-    try:
-        async with asyncio.TaskGroup() as group:
-            for work in works:
-                tasks.append(group.create_task(work))  # type: ignore[arg-type]  # noqa: PERF401 - tasks must be known when one raises
-    except BaseExceptionGroup as failures:
-        raise _first(failures) from None
-
-
-def _first(failures: BaseExceptionGroup[BaseException]) -> BaseException:
-    first = failures.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first

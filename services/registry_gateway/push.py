@@ -5,11 +5,11 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from services.chassis.tasks import together
 from services.core.descriptor import OCI_INDEX, Descriptor
 from services.core.errors import BlobsMissing, LimitExceeded, ManifestUnknown, RequestInvalid
 from services.core.manifest import MAX_INDEX_ENTRIES, Index, Manifest, parse_manifest
 from services.core.reference import Reference
-from services.registry_gateway.fetch import all_of
 from services.registry_gateway.metrics import BLOBS, TRANSFERRED_BYTES
 from services.registry_gateway.ports import BlobSource, Registry, StoreIndex
 from services.registry_gateway.progress import Board, Meter, Stage
@@ -57,7 +57,7 @@ class Pusher:
             )
         blobs = blobs_of(parts)
         for attempt in range(_TRIES):
-            await all_of(self._push_blob(target, blob, source_of, board) for blob in blobs)
+            await together(self._push_blob(target, blob, source_of, board) for blob in blobs)
             try:
                 await self._push_manifests(target, parts)
             except BlobsMissing:

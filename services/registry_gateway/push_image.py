@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from services.chassis.tasks import together
 from services.core.artifacts.families import family_of_manifest
 from services.core.descriptor import Descriptor, Platform
 from services.core.digest import Digest
@@ -16,7 +17,7 @@ from services.core.errors import (
 )
 from services.core.manifest import Index, Manifest, parse_manifest
 from services.core.reference import Reference
-from services.registry_gateway.fetch import BlobFetcher, all_of
+from services.registry_gateway.fetch import BlobFetcher
 from services.registry_gateway.manifests import Manifests, store_key
 from services.registry_gateway.pins import Pins, PinSession
 from services.registry_gateway.ports import (
@@ -131,7 +132,7 @@ class PushImage:
             near = (
                 [source.path] if source.host == target.host and source.path != target.path else []
             )
-            await all_of(self._bring(source, target, blob, near, board) for blob in blobs)
+            await together(self._bring(source, target, blob, near, board) for blob in blobs)
             await self._pusher.push(target, parts, self._store.source, board)
         return PushedImage(
             reference=target, descriptor=parts[-1].descriptor, transferred_bytes=board.moved

@@ -6,11 +6,12 @@ that the others are still looked at.
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Coroutine, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Final, TypeVar
+from typing import Final
 
+from services.chassis.tasks import together
 from services.core.artifacts.documents import Artifact, parse_artifact
 from services.core.artifacts.families import BUNDLE, Family, family_of_manifest
 from services.core.artifacts.specs import ComponentRef
@@ -36,8 +37,6 @@ _LARGE_DOCUMENT: Final = 16 * 1024
 
 _parse_small = lru_cache(maxsize=1024)(parse_artifact)
 """What takes most of a warm resolution is to validate documents that were valid before."""
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,17 +273,3 @@ def describe(fetched: FetchedManifest, family: Family | None) -> str:
 def article(family: Family) -> str:
     """Returns a family's slug with its article."""
     return f"an {family.slug}" if family.slug[0] in "aeiou" else f"a {family.slug}"
-
-
-async def together(coroutines: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
-    """Runs coroutines at the same time and returns their results in order.
-
-    Raises:
-        Exception: what the first of them raised; the others are cancelled.
-    """
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one) for one in coroutines]
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None
-    return [task.result() for task in tasks]

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from services.chassis.tasks import together
 from services.core.artifacts import families
 from services.core.artifacts.families import family_of_manifest
 from services.core.artifacts.specs import AgentSpec, SandboxSpec, bundle_components
@@ -37,7 +38,6 @@ from services.resolver.gathering import (
     describe,
     read_component,
     read_image,
-    together,
 )
 from services.resolver.ingredients import Ingredients
 from services.resolver.mounts import PlannedMount, merge_mounts, plan_mount

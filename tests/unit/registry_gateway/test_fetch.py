@@ -8,7 +8,7 @@ from services.core.descriptor import Descriptor
 from services.core.digest import Digest
 from services.core.errors import BlobUnknown, ContentCorrupt, RegistryUnavailable
 from services.core.reference import Reference
-from services.registry_gateway.fetch import BlobFetcher, all_of
+from services.registry_gateway.fetch import BlobFetcher
 from services.registry_gateway.progress import Board, Stage
 from tests.fakes.registry import FakeRegistry
 from tests.fakes.registry_store import MemoryStore
@@ -120,14 +120,3 @@ async def test_a_descriptor_that_lies_about_the_size_of_a_known_blob_is_refused(
 
     with pytest.raises(ContentCorrupt):
         await fetcher.fetch(HERE, lying, Board())
-
-
-async def test_an_error_is_raised_as_it_is_and_not_in_a_group() -> None:
-    async def fail() -> None:
-        raise BlobUnknown("x")
-
-    async def nest() -> None:
-        await all_of([fail(), asyncio.sleep(10)])
-
-    with pytest.raises(BlobUnknown):
-        await all_of([nest(), asyncio.sleep(10)])
