@@ -20,7 +20,7 @@ from services.vm_runner.binds import bind_ports
 from services.vm_runner.boot_queue import Place
 from services.vm_runner.exit_status import exec_message, exit_status, start_failure
 from services.vm_runner.guest_handles import GuestProcess, GuestStream
-from services.vm_runner.guest_messages import ProcessPhase
+from services.vm_runner.guest_messages import ProcessPhase, Welcome
 from services.vm_runner.guest_plan import (
     MAIN_PROCESS,
     WRITABLE_SERIAL,
@@ -107,7 +107,7 @@ class Boot:
                 await self._owner.update(lifecycle.exited(self._owner.run, _KILLED, now=_now()))
                 return
             self.machine = machine or await self._start()
-            await self._around.binds.serve(self._owner.run, self._directory())
+            await self._serve_binds(self.machine)
             if self._cut_off:  # stopped before there was a machine to kill
                 await self.machine.kill()
             if adopted:
@@ -192,6 +192,14 @@ class Boot:
         )
         return machine
 
+    async def _serve_binds(self, machine: Machine) -> None:
+        try:
+            await self._around.binds.serve(self._owner.run, self._directory())
+        except VmFailed as error:
+            if not (await machine.diagnose()).end:
+                raise
+            await self._explain(machine, error)  # there was nobody any more to serve
+
     async def _agree_on_pause(self, machine: Machine) -> None:
         """Has the record say what the machine does; a crash may have come between the two."""
         run = self._owner.run
@@ -232,9 +240,12 @@ class Boot:
                 await self._configure(session)
                 mounted = time.monotonic()
                 process = await self._start_workload(session)
+                kernel, devices = _guest_times(session.welcome, limit=greeted - started)
                 times = BootTimes(
                     prepare=timedelta(seconds=started - began),
                     boot=timedelta(seconds=greeted - started),
+                    kernel=kernel,
+                    devices=devices,
                     mount=timedelta(seconds=mounted - greeted),
                     exec=timedelta(seconds=time.monotonic() - mounted),
                 )
@@ -372,6 +383,14 @@ def first_error(errors: BaseExceptionGroup[LnsError]) -> LnsError:
         error = error.exceptions[0]
     assert isinstance(error, LnsError)  # noqa: S101  # `except*` lets nothing else through
     return error
+
+
+def _guest_times(welcome: Welcome | None, *, limit: float) -> tuple[timedelta, timedelta]:
+    """Returns how long kernel and devices took, as the guest tells it: nothing beyond `limit`."""
+    if welcome is None or len(welcome.boot_ns) != 3:  # noqa: PLR2004 - `Welcome` names them
+        return timedelta(), timedelta()
+    entered, _, opened = (min(moment / 1e9, limit) for moment in welcome.boot_ns)
+    return timedelta(seconds=entered), timedelta(seconds=max(0.0, opened - entered))
 
 
 def _now() -> datetime:

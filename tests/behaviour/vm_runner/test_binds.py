@@ -88,6 +88,18 @@ async def test_a_bind_that_cannot_be_served_fails_the_run_and_ends_its_machine(
     assert world.host.machines == {}
 
 
+async def test_a_machine_that_died_is_what_is_said_not_that_nobody_was_served(
+    vm: VmClient, world: VmWorld
+) -> None:
+    world.hypervisor.dying = 1
+    world.bind_host.fail_next = VmFailed(f"{PROJECT} cannot be served: Connection refused")
+    run = await vm.create("true", volumes=[a_bind()])
+
+    assert (await vm.ended(run.run_id)).exit.code == 0  # it was booted once more
+    (again,) = await notices(vm, run)
+    assert "the agent was killed by SIGKILL" in again
+
+
 async def test_the_next_service_goes_on_serving(world: VmWorld) -> None:
     async with vm_service(world) as vm:
         run = await vm.create(*FOREVER, volumes=[a_bind()])

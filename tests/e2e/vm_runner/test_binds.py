@@ -135,6 +135,9 @@ async def test_a_run_works_in_folders_of_the_host_whatever_becomes_of_the_servic
             later = await shell(vm, run, "cat /work/from-host; rm /work/src/main.c")
             copied = await copy_out(vm, run, "/work/src")
             await copy_in(vm, run, "/work", "copied-in", b"from a client\n")
+            for pid in servers:
+                os.kill(pid, signal.SIGKILL)
+            lost = await shell(vm, run, "ls /work; ls /etc/passwd")
             await vm.stub.RemoveRun(pb.RemoveRunRequest(run=run.run_id, force=True))
             left = file_servers(run.run_id)
 
@@ -147,6 +150,8 @@ async def test_a_run_works_in_folders_of_the_host_whatever_becomes_of_the_servic
         "root:x:0:0:root:/root:/bin/sh",
     ]
     assert later == "host\n"
+    assert "/etc/passwd" in lost  # the run goes on without them
+    assert "not connected" in lost
     assert copied == {"src": b"", "src/dir": b"", "src/new": b"new\n"}
     assert (project / "copied-in").read_text() == "from a client\n"
     assert (project / "copied-in").stat().st_uid == OWNER

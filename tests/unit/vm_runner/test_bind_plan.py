@@ -1,0 +1,93 @@
+"""How binds get into a microVM: ports of the VMM, fields for the agent, their order."""
+
+import itertools
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from services.core.run_plan import VolumeKind, VolumeMount
+from services.vm_runner.adapters.confinement.switches import Listen
+from services.vm_runner.adapters.qemu.command_line import (
+    Accelerator,
+    Architecture,
+    command_line,
+    descriptors,
+)
+from services.vm_runner.binds import bind_ports
+from services.vm_runner.guest_mounts import GuestBind, GuestVolume, mount_field
+from services.vm_runner.guest_plan import guest_config
+from services.vm_runner.ports import Disk, HostPort, MachineSpec
+from services.vm_runner.runs import Run
+from services.vm_runner.wire import Tag
+from tests.support.runs import a_plan
+
+
+def a_run(*mounts: VolumeMount) -> Run:
+    return Run(
+        run_id="a" * 32,
+        name="r",
+        plan=replace(a_plan("true"), volumes=mounts),
+        create_time=datetime.now(UTC),
+    )
+
+
+def test_each_port_of_a_machine_has_a_socket_and_a_descriptor_of_its_own() -> None:
+    spec = MachineSpec(
+        run_id="abc",
+        directory=Path("/s/runs/r"),
+        vcpus=1,
+        memory_mib=256,
+        disks=(Disk(serial="writable", path=Path("/w"), read_only=False),),
+        ports=(HostPort(name="p0", socket="p0.sock"), HostPort(name="p1", socket="p1.sock")),
+    )
+    command = command_line(
+        "/qemu",
+        spec,
+        vmlinux=Path("/v"),
+        initramfs=Path("/i"),
+        accelerator=Accelerator.TCG,
+        architecture=Architecture.X86_64,
+    )
+    given = dict(enumerate(descriptors(spec), start=3))
+
+    devices = [value for name, value in itertools.pairwise(command) if name == "-device"]
+    chardevs = [value for name, value in itertools.pairwise(command) if name == "-chardev"]
+    assert "virtio-serial-pci,max_ports=4" in devices
+    for number, port in enumerate(spec.ports):
+        assert f"virtserialport,chardev=port{number},name={port.name}" in devices
+        (chardev,) = (value for value in chardevs if f"id=port{number}," in value)
+        descriptor = int(chardev.partition("fd=")[2].partition(",")[0])
+        assert given[descriptor] == Listen(Path(port.socket))
+
+
+def test_binds_are_numbered_among_themselves() -> None:
+    run = a_run(
+        VolumeMount(kind=VolumeKind.NAMED, source="data", target="/d"),
+        VolumeMount(kind=VolumeKind.BIND, source="/a", target="/a"),
+        VolumeMount(kind=VolumeKind.BIND, source="/b", target="/b"),
+    )
+
+    assert [(port.name, port.socket) for port in bind_ports(run)] == [
+        ("lns.bind0", "bind0.sock"),
+        ("lns.bind1", "bind1.sock"),
+    ]
+
+
+def test_what_lies_below_another_mount_is_mounted_after_it() -> None:
+    run = a_run(VolumeMount(kind=VolumeKind.NAMED, source="modules", target="/work/node_modules"))
+    binds = tuple(
+        GuestBind(port="p", target=target, read_only=False, is_file=False)
+        for target in ("/work/node_modules/x", "/work")
+    )
+    config = guest_config(run, None, binds=binds, pids_limit=1)
+
+    targets = [mount.target for mount in config.volumes]
+    assert targets == ["/work", "/work/node_modules", "/work/node_modules/x"]
+
+
+def test_the_agent_is_told_what_to_mount() -> None:
+    volume = GuestVolume(disk="vol0", target="/d", read_only=True)
+    bind = GuestBind(port="lns.bind0", target="/ä", read_only=False, is_file=True, user="joe:wheel")
+
+    assert mount_field(volume) == (Tag.VOLUME, b"ro\0vol0\0/d")
+    assert mount_field(bind) == (Tag.BIND, "rw\0file\0lns.bind0\0/ä\0joe:wheel".encode())
