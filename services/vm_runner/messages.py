@@ -305,6 +305,8 @@ def _format_boot_times(times: BootTimes) -> pb.BootTimes:
     return pb.BootTimes(
         prepare=format_span(times.prepare),
         boot=format_span(times.boot),
+        kernel=format_span(times.kernel),
+        devices=format_span(times.devices),
         mount=format_span(times.mount),
         exec=format_span(times.exec),
     )
@@ -314,6 +316,8 @@ def _parse_boot_times(message: pb.BootTimes) -> BootTimes:
     return BootTimes(
         prepare=message.prepare.ToTimedelta(),
         boot=message.boot.ToTimedelta(),
+        kernel=message.kernel.ToTimedelta(),
+        devices=message.devices.ToTimedelta(),
         mount=message.mount.ToTimedelta(),
         exec=message.exec.ToTimedelta(),
     )

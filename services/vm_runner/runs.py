@@ -101,10 +101,21 @@ class Failure:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BootTimes:
-    """Times of the phases of a start."""
+    """Times of the phases of a start.
+
+    Attributes:
+        prepare: until the VMM's process.
+        boot: from there to the agent's greeting.
+        kernel: of `boot`, as the guest tells it: its kernel, until pid 1.
+        devices: of `boot`, as the guest tells it: modules and devices, until the channel was open.
+        mount: from the greeting to the mounted root.
+        exec: from there to the running workload.
+    """
 
     prepare: timedelta = timedelta()
     boot: timedelta = timedelta()
+    kernel: timedelta = timedelta()
+    devices: timedelta = timedelta()
     mount: timedelta = timedelta()
     exec: timedelta = timedelta()
 

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,11 @@ async def test_the_writable_layer_is_kept_from_a_stop_to_the_next_start(
         second, _, status = await vm.output(run.run_id)
         third = await vm.create("sh", "-c", "cat /kept; ls /opt/plain", digest=image)
         fresh, err, _ = await vm.output(third.run_id)
+        times = (await vm.get(third.run_id)).boot_times
 
     assert status.code == 0
+    inside = times.kernel.ToTimedelta() + times.devices.ToTimedelta()
+    assert timedelta() < inside < times.boot.ToTimedelta()
     written = first.splitlines()[0]
     assert second.splitlines()[0] == written
     assert b"plain" not in second

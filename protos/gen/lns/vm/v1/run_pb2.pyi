@@ -399,6 +399,8 @@ class BootTimes(_message.Message):
     BOOT_FIELD_NUMBER: _builtins.int
     MOUNT_FIELD_NUMBER: _builtins.int
     EXEC_FIELD_NUMBER: _builtins.int
+    KERNEL_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def prepare(self) -> _duration_pb2.Duration:
         """From the request to the VMM's process."""
@@ -415,6 +417,14 @@ class BootTimes(_message.Message):
     def exec(self) -> _duration_pb2.Duration:
         """From the mounted root to the running workload."""
 
+    @_builtins.property
+    def kernel(self) -> _duration_pb2.Duration:
+        """Part of `boot`, as the guest tells it: its kernel, until pid 1."""
+
+    @_builtins.property
+    def devices(self) -> _duration_pb2.Duration:
+        """Part of `boot`, as the guest tells it: its modules and devices, until its channel was open."""
+
     def __init__(
         self,
         *,
@@ -422,10 +432,12 @@ class BootTimes(_message.Message):
         boot: _duration_pb2.Duration | None = ...,
         mount: _duration_pb2.Duration | None = ...,
         exec: _duration_pb2.Duration | None = ...,
+        kernel: _duration_pb2.Duration | None = ...,
+        devices: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["boot", b"boot", "exec", b"exec", "mount", b"mount", "prepare", b"prepare"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["boot", b"boot", "devices", b"devices", "exec", b"exec", "kernel", b"kernel", "mount", b"mount", "prepare", b"prepare"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot", b"boot", "exec", b"exec", "mount", b"mount", "prepare", b"prepare"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot", b"boot", "devices", b"devices", "exec", b"exec", "kernel", b"kernel", "mount", b"mount", "prepare", b"prepare"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
