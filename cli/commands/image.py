@@ -14,6 +14,7 @@ from lns.registry.v1 import registry_service_pb2 as registry_pb
 from cli.commands.inspect import describe_reference
 from cli.context import FAILURE, Context, subcommand
 from cli.options import format_option, platform_option, quiet_ids
+from cli.paging import PAGE_SIZE, every
 from cli.render.messages import age, iso_time, to_document
 from cli.render.output import columns, write_document, write_rows
 from cli.render.progress import open_reporter
@@ -28,7 +29,6 @@ _COLUMNS = columns(
     reference="REFERENCE", family="FAMILY", digest="DIGEST", created="CREATED", size="SIZE"
 )
 _DAMAGE_COLUMNS = columns(path="PATH", description="DAMAGE", repaired="REPAIRED")
-_PAGE = 1000
 
 
 @click.group("image", short_help="Manage the images in the store")
@@ -202,15 +202,9 @@ async def _write(
         await asyncio.to_thread(file.write, piece.data)
 
 
-async def _stored(session: Session) -> AsyncIterator[registry_pb.StoredImage]:
-    request = registry_pb.ListStoredImagesRequest(page_size=_PAGE)
-    while True:
-        response = await session.registry.ListStoredImages(request)
-        for one in response.images:
-            yield one
-        if not response.next_page_token:
-            return
-        request.page_token = response.next_page_token
+def _stored(session: Session) -> AsyncIterator[registry_pb.StoredImage]:
+    request = registry_pb.ListStoredImagesRequest(page_size=PAGE_SIZE)
+    return every(session.registry.ListStoredImages, request, lambda page: page.images)
 
 
 def _row(one: registry_pb.StoredImage, *, now: float, whole: bool) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from lns.vm.v1 import vm_service_pb2 as pb
 from cli.context import Context, subcommand
 from cli.labels import parse_labels
 from cli.options import format_option
+from cli.paging import PAGE_SIZE, every
 from cli.render.messages import iso_time, to_document
 from cli.render.output import columns, write_document, write_rows
 from cli.render.text import format_size, short_id
@@ -18,7 +19,6 @@ from services.core.errors import InUse
 from services.core.quantity import parse_mebibytes
 
 _COLUMNS = columns(name="NAME", used="USED", limit="LIMIT", runs="RUNS", created_at="CREATED")
-_PAGE = 1000
 _MIB = 1024 * 1024
 
 
@@ -98,14 +98,9 @@ async def volume_prune(context: Context, force: bool) -> None:
 
 
 async def _volumes(session: Session) -> list[run_pb2.Volume]:
-    request = pb.ListVolumesRequest(page_size=_PAGE)
-    volumes: list[run_pb2.Volume] = []
-    while True:
-        response = await session.vm.ListVolumes(request)
-        volumes += response.volumes
-        if not response.next_page_token:
-            return volumes
-        request.page_token = response.next_page_token
+    request = pb.ListVolumesRequest(page_size=PAGE_SIZE)
+    found = every(session.vm.ListVolumes, request, lambda page: page.volumes)
+    return [volume async for volume in found]
 
 
 def _row(one: run_pb2.Volume) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from services.core.errors import LimitExceeded, RequestInvalid
 from services.core.reference import MAX_REFERENCE_CHARACTERS
-from services.core.route_match import RouteMatch, path_matches
+from services.core.route_match import RouteMatch, match_segments, path_matches
 from services.core.run_plan import Policy, PolicyRoute, PolicyRule, Verdict
 
 MAX_ROUTES: Final = 4096
@@ -262,20 +262,7 @@ def _common(one: PolicyRule, two: PolicyRule) -> PolicyRule | None:
 
 def _covers(wide: str, narrow: str) -> bool:
     """Says whether every path of the pattern `narrow` certainly fits the pattern `wide`."""
-    segments = narrow.split("/")
-    reachable = {0}
-    for part in wide.split("/"):
-        if part == "**":
-            reachable = set(range(min(reachable), len(segments) + 1))
-        else:
-            reachable = {
-                position + 1
-                for position in reachable
-                if position < len(segments) and _covers_segment(part, segments[position])
-            }
-        if not reachable:
-            return False
-    return len(segments) in reachable
+    return match_segments(wide, narrow, _covers_segment)
 
 
 def _covers_segment(wide: str, narrow: str) -> bool:

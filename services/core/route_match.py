@@ -12,6 +12,7 @@ never a name that happens to have such an address.
 
 import ipaddress
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Self
@@ -108,6 +109,18 @@ def path_matches(pattern: str, path: str) -> bool:
     `**` is any number of segments, also none; `*` is one segment or a part of one. The query is not
     part of the path. Takes time in proportion to both lengths multiplied, whatever the pattern.
     """
+    return match_segments(pattern, path, _fits)
+
+
+def match_segments(pattern: str, path: str, fits: Callable[[str, str], bool]) -> bool:
+    """Says whether the segments of a path fit those of a pattern, one by one or by `**`.
+
+    Args:
+        pattern: segments between slashes; `**` is any number of segments.
+        path: likewise.
+        fits: says of a segment of the pattern, which is not `**`, and one of the path whether they
+            fit.
+    """
     segments = path.split("/")
     reachable = {0}
     for part in pattern.split("/"):
@@ -117,7 +130,7 @@ def path_matches(pattern: str, path: str) -> bool:
             reachable = {
                 index + 1
                 for index in reachable
-                if index < len(segments) and _fits(part, segments[index])
+                if index < len(segments) and fits(part, segments[index])
             }
         if not reachable:
             return False

@@ -127,6 +127,27 @@ def format_progress(snapshot: Snapshot) -> usage_pb2.Progress:
     )
 
 
+def format_pull_event(event: Snapshot | Pulled) -> pb.PullResponse:
+    """Returns a message of the stream of a pull."""
+    if isinstance(event, Snapshot):
+        return pb.PullResponse(progress=format_progress(event))
+    return pb.PullResponse(result=format_pulled(event))
+
+
+def format_push_event(event: Snapshot | PushedImage) -> pb.PushImageResponse:
+    """Returns a message of the stream of a push."""
+    if isinstance(event, Snapshot):
+        return pb.PushImageResponse(progress=format_progress(event))
+    return pb.PushImageResponse(result=format_pushed(event))
+
+
+def format_copy_event(event: Snapshot | PushedImage) -> pb.CopyManifestResponse:
+    """Returns a message of the stream of a copy."""
+    if isinstance(event, Snapshot):
+        return pb.CopyManifestResponse(progress=format_progress(event))
+    return pb.CopyManifestResponse(result=format_pushed(event))
+
+
 def format_manifest(resolved: Resolved, config: bytes) -> pb.GetManifestResponse:
     """Returns the answer of GetManifest."""
     return pb.GetManifestResponse(

@@ -16,7 +16,7 @@ from services.registry_gateway.blobs import Blobs
 from services.registry_gateway.device_logins import DeviceLogins
 from services.registry_gateway.login_ports import Credential
 from services.registry_gateway.logins import Logins
-from services.registry_gateway.progress import Board, Snapshot, follow
+from services.registry_gateway.progress import Board, follow
 from services.registry_gateway.pull import Pull, PullWish
 from services.registry_gateway.push_artifact import PushArtifact
 from services.registry_gateway.push_image import PushImage
@@ -75,10 +75,7 @@ class RegistryServicer(rpc.RegistryServiceServicer):
         work = self._use.pull.run(wanted, board)
         async with aclosing(follow(work, board)) as events:
             async for event in events:
-                if isinstance(event, Snapshot):
-                    yield pb.PullResponse(progress=messages.format_progress(event))
-                else:
-                    yield pb.PullResponse(result=messages.format_pulled(event))
+                yield messages.format_pull_event(event)
 
     async def PushArtifact(
         self, request: pb.PushArtifactRequest, context: Any
@@ -114,10 +111,7 @@ class RegistryServicer(rpc.RegistryServiceServicer):
         )
         async with aclosing(follow(work, board)) as events:
             async for event in events:
-                if isinstance(event, Snapshot):
-                    yield pb.PushImageResponse(progress=messages.format_progress(event))
-                else:
-                    yield pb.PushImageResponse(result=messages.format_pushed(event))
+                yield messages.format_push_event(event)
 
     async def WriteBlob(
         self, request_iterator: AsyncIterator[pb.WriteBlobRequest], context: Any
@@ -181,10 +175,7 @@ class RegistryServicer(rpc.RegistryServiceServicer):
         )
         async with aclosing(follow(work, board)) as events:
             async for event in events:
-                if isinstance(event, Snapshot):
-                    yield pb.CopyManifestResponse(progress=messages.format_progress(event))
-                else:
-                    yield pb.CopyManifestResponse(result=messages.format_pushed(event))
+                yield messages.format_copy_event(event)
 
     async def DeleteManifest(
         self, request: pb.DeleteManifestRequest, context: Any
