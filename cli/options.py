@@ -24,7 +24,7 @@ class WorkloadCommand(click.Command):
         ctx.allow_extra_args = True  # refused here, with the way out
         super().parse_args(ctx, args)
         if ctx.args and not ctx.resilient_parsing:
-            ctx.fail(f"Got {' '.join(ctx.args)!r} without -- before it: what is run stands behind")
+            ctx.fail(f"{' '.join(ctx.args)!r} needs a -- before it, if it is the command to run")
         return ctx.args
 
     def collect_usage_pieces(self, ctx: click.Context) -> list[str]:

@@ -56,32 +56,23 @@ async def push(
             hint="leave --family, --content and --annotation out",
         )
     if not is_image and (wants_document or is_path(source)):
-        request = pb.PushArtifactRequest(
+        artifact = pb.PushArtifactRequest(
             reference=reference,
             family=family or "",
             document=read_document(source),
             annotations=_annotations(annotation),
         )
         async with open_session(context, Peer.REGISTRY_GATEWAY) as session:
-            await _push_artifact(context, session, request, content, quiet=quiet)
+            await _push_artifact(context, session, artifact, content, quiet=quiet)
         return
     image = pb.PushImageRequest(
         source=_absolute_source(source), reference=reference, all_platforms=all_platforms
     )
     async with open_session(context, Peer.REGISTRY_GATEWAY) as session:
-        with open_reporter(context, sys.stderr, quiet=quiet) as reporter:
-            reporter.doing(f"pushing {reference}")
-            try:
-                result = await last_result(
-                    session.registry.PushImage(image), reporter, "the gateway"
-                )
-            except ImageUnknown as error:
-                raise error if is_image else _neither(source, error) from error
-    context.write(result.descriptor.digest)
-    if not quiet:
-        context.note(
-            f"pushed {result.reference}, {format_size(result.transferred_bytes)} transferred"
-        )
+        try:
+            await _push_image(context, session, image, quiet=quiet)
+        except ImageUnknown as error:
+            raise error if is_image else _neither(source, error) from error
 
 
 async def _push_artifact(
@@ -101,6 +92,20 @@ async def _push_artifact(
     context.write(response.descriptor.digest)
     if not quiet:
         context.note(f"pushed {response.reference} as {response.family}")
+
+
+async def _push_image(
+    context: Context, session: Session, request: pb.PushImageRequest, *, quiet: bool
+) -> None:
+    with open_reporter(context, sys.stderr, quiet=quiet) as reporter:
+        reporter.doing(f"pushing {request.reference}")
+        answers = session.registry.PushImage(request)
+        result = await last_result(answers, reporter, "the gateway")
+    context.write(result.descriptor.digest)
+    if not quiet:
+        context.note(
+            f"pushed {result.reference}, {format_size(result.transferred_bytes)} transferred"
+        )
 
 
 def _neither(source: str, error: ImageUnknown) -> ImageUnknown:

@@ -212,8 +212,9 @@ def _scalar(text: str) -> str:
 def _invalid(violations: Iterable[Violation]) -> RequestInvalid:
     found = tuple(violations)
     more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    place = "" if found[0].subject == "$" else f"{found[0].subject} "
     return RequestInvalid(
-        f"this is not a lock file: {found[0].subject} {found[0].description}{more}",
+        f"this is not a lock file: {place}{found[0].description}{more}",
         hint="`lns lock REF -o lns.lock` writes one",
         violations=found,
     )

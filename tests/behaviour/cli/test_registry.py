@@ -183,7 +183,7 @@ def test_a_name_that_is_neither_a_run_nor_a_reference_is_told_as_both(
     result = lns("inspect", "typo")
 
     assert "why: the hub does not answer" in result.err
-    assert "there is no run of that name (`lns ps -a`)" in result.err
+    assert "try: `lns ps -a` lists the runs, none has that name; else: " in result.err
 
 
 def pulled(services: ScriptedServices, family: str = "", document: bytes = b"") -> None:

@@ -93,8 +93,8 @@ MISUSE = [
     (["completion", "nonsense"], "is not one of 'bash', 'zsh', 'fish'"),
     (["run", "--policy", "/nonexistent", "x"], "File '/nonexistent' does not exist"),
     (["run", "image", "ls", "-x"], "No such option"),
-    (["run", "image", "ls", "/"], "Got 'ls /' without -- before it"),
-    (["resolve", "image", "ls"], "Got 'ls' without -- before it"),
+    (["run", "image", "ls", "/"], "'ls /' needs a -- before it"),
+    (["resolve", "image", "ls"], "'ls' needs a -- before it"),
     (["service", "nonsense"], "No such command 'nonsense'"),
 ]
 
