@@ -42,7 +42,9 @@ async def inspect(
                 document = await describe_reference(session, name, platform)
             except LnsError as error:
                 if may_be_run:
-                    error.hint = f"`lns ps -a` lists the runs, none has that name; else: {way_out(error)}"
+                    error.hint = (
+                        f"`lns ps -a` lists the runs, none has that name; else: {way_out(error)}"
+                    )
                 raise
     write_document(document, form=form, write=context.write)
 
