@@ -81,7 +81,9 @@ async def open_vm_runner(home: Path, own: VmSettings) -> AsyncIterator[Service]:
         choice = AcceleratorChoice(
             mode=own.accelerator, directory=home / "guest", probe_seconds=own.probe_time
         )
-        confinement = _confinement(own)
+        cgroups = Cgroups(find_place(own.cgroup, is_root=os.geteuid() == 0))
+        cgroups.sweep()
+        confinement = _confinement(own, cgroups)
         hypervisor = QemuHypervisor(
             binary=own.qemu or f"qemu-system-{architecture.value}",
             files=files,
@@ -107,7 +109,7 @@ async def open_vm_runner(home: Path, own: VmSettings) -> AsyncIterator[Service]:
             disks=disks,
             listeners=TcpListeners(),
             volumes=volumes,
-            binds=_binds(home, own),
+            binds=_binds(home, own, cgroups),
             limits=limits,
             boots=BootQueue(limits.boots_at_once),
         )
@@ -118,11 +120,9 @@ async def open_vm_runner(home: Path, own: VmSettings) -> AsyncIterator[Service]:
         yield _service(VmServicer(runner, volumes, host))
 
 
-def _confinement(own: VmSettings) -> Confinement:
+def _confinement(own: VmSettings, cgroups: Cgroups) -> Confinement:
     is_root = os.geteuid() == 0
     launcher = own.launcher or default_launcher(Path(__file__).parent)
-    cgroups = Cgroups(find_place(own.cgroup, is_root=is_root))
-    cgroups.sweep()
     return Confinement(
         launcher=launcher,
         support=HostSupport(
@@ -134,9 +134,9 @@ def _confinement(own: VmSettings) -> Confinement:
     )
 
 
-def _binds(home: Path, own: VmSettings) -> Binds:
+def _binds(home: Path, own: VmSettings, cgroups: Cgroups) -> Binds:
     required = own.confinement is ConfinementMode.REQUIRED
-    return Binds(FileServers(home, view_required=required))
+    return Binds(FileServers(home, cgroups=cgroups, view_required=required))
 
 
 def _service(servicer: VmServicer) -> Service:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from services.core.errors import RequestInvalid, VmFailed
 from services.vm_runner import secret_names
+from services.vm_runner.adapters.confinement.cgroups import CgroupLimits, Cgroups
 from services.vm_runner.adapters.qemu.process import Process, find_process
 from services.vm_runner.bind_host import BindSource, ServedBind
 
@@ -24,6 +25,8 @@ _START_SECONDS = 30.0
 _END_SECONDS = 5.0
 _ANSWER_BYTES = 4096
 _SYSTEM = ("/proc", "/sys", "/dev")
+_LIMITS = CgroupLimits(memory_bytes=2 << 30, cpu_millis=1000, pids=64)
+"""Of all servers of a run. The memory counts the host's page cache of what they read and write."""
 
 
 class FileServers:
@@ -31,11 +34,13 @@ class FileServers:
 
     Args:
         home: the state directory, of which nothing is ever bound.
+        cgroups: where a run's servers have a group of their own.
         view_required: whether a server that can have no view of its own is an error.
     """
 
-    def __init__(self, home: Path, *, view_required: bool) -> None:
+    def __init__(self, home: Path, *, cgroups: Cgroups, view_required: bool) -> None:
         self._home = home
+        self._cgroups = cgroups
         self._view_required = view_required
         self._processes: dict[Path, Process] = {}
 
@@ -75,6 +80,7 @@ class FileServers:
         It is a child of this process and nothing else of it: whoever waits for it when it ends is
         the service that holds it then.
         """
+        command = self._command(bind, self._cgroups.make(_group(bind), _LIMITS))
         ours, theirs = os.pipe2(os.O_CLOEXEC)
         messages = os.open(
             bind.directory / f"{_stem(bind)}.log",
@@ -85,7 +91,7 @@ class FileServers:
         try:
             pid = os.posix_spawn(
                 sys.executable,
-                self._command(bind),
+                command,
                 {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
                 file_actions=[
                     (os.POSIX_SPAWN_DUP2, null, 0),
@@ -109,7 +115,7 @@ class FileServers:
             raise VmFailed(f"{bind.source} cannot be served: {text}")
         return pid, os.pidfd_open(pid)
 
-    def _command(self, bind: ServedBind) -> list[str]:
+    def _command(self, bind: ServedBind, cgroups: tuple[Path, ...] = ()) -> list[str]:
         switches = {
             "--read-only": bind.read_only,
             "--keep-secrets": bind.keep_secrets,
@@ -122,6 +128,7 @@ class FileServers:
             "--pid-file", _pid_file(bind).name,
             "--socket", bind.port.socket,
             "--source", str(bind.source),
+            *(f"--cgroup={directory}" for directory in cgroups),
             *(name for name, is_on in switches.items() if is_on),
         ]  # fmt: skip
 
@@ -139,6 +146,8 @@ class FileServers:
             except TimeoutError:
                 await process.kill()
             pid_file.unlink(missing_ok=True)
+        for group in {_group(bind) for bind in binds}:
+            self._cgroups.remove(group)
 
 
 def _read_answer(pipe: int) -> bytes:
@@ -188,6 +197,11 @@ def _stem(bind: ServedBind) -> str:
 
 def _pid_file(bind: ServedBind) -> Path:
     return bind.directory / f"{_stem(bind)}.pid"
+
+
+def _group(bind: ServedBind) -> str:
+    """Returns the name of the group that all servers of a run are in."""
+    return f"{bind.run_id}-binds"
 
 
 def _marker(bind: ServedBind) -> str:

@@ -21,6 +21,7 @@ from services.vm_runner.file_server.wire import Malformed
 
 READY = "ready"
 _OPEN_NODES = 1024
+_OOM_SCORE = "500"
 _FIRST_INHERITED, _INHERITED_MOST = 3, 1 << 20
 
 
@@ -31,6 +32,9 @@ def main() -> int:
     os.chdir(arguments.directory)  # the path of a socket is short
     null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)  # there is none later
     try:
+        for directory in arguments.cgroup:
+            (directory / "cgroup.procs").write_text("0")
+        Path("/proc/self/oom_score_adj").write_text(_OOM_SCORE)
         if not _take_pid_file(arguments.pid_file):
             return _report(READY, null)
         connection = socket.socket(socket.AF_UNIX)
@@ -67,6 +71,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--pid-file", required=True)
     parser.add_argument("--socket", required=True)
     parser.add_argument("--source", required=True, type=Path)
+    parser.add_argument("--cgroup", action="append", default=[], type=Path, help="to join")
     parser.add_argument("--read-only", action="store_true")
     parser.add_argument("--keep-secrets", action="store_true")
     parser.add_argument("--view-required", action="store_true")

@@ -20,6 +20,7 @@ from pathlib import Path
 import pytest
 
 from services.core.errors import RequestInvalid, VmFailed
+from services.vm_runner.adapters.confinement.cgroups import Cgroups, find_place
 from services.vm_runner.adapters.file_servers import FileServers
 from services.vm_runner.bind_host import ServedBind
 from services.vm_runner.file_server import wire
@@ -45,6 +46,11 @@ def a_bind(directory: Path, source: Path, **more: bool) -> ServedBind:
     )
 
 
+def a_host(directory: Path, *, view_required: bool = False) -> FileServers:
+    cgroups = Cgroups(find_place(is_root=os.geteuid() == 0))
+    return FileServers(directory / "home", cgroups=cgroups, view_required=view_required)
+
+
 @contextmanager
 def a_vmm(directory: Path) -> Iterator[socket.socket]:
     """Listens where a VMM would."""
@@ -60,7 +66,7 @@ async def served(
     directory: Path, source: Path, **more: bool
 ) -> AsyncIterator[tuple[FuseClient, int]]:
     """Serves a bind by a process; yields a guest of it, and the process's pid."""
-    servers = FileServers(directory / "home", view_required=more.pop("view_required", False))
+    servers = a_host(directory, view_required=more.pop("view_required", False))
     bind = a_bind(directory, source, **more)
     with a_vmm(directory) as listening:
         await servers.serve(bind)
@@ -182,6 +188,19 @@ async def test_the_server_has_nothing_but_its_bind(short_directory: Path, folder
 
 
 @as_root
+async def test_the_servers_of_a_run_have_a_cgroup_of_their_own(
+    short_directory: Path, folder: Path
+) -> None:
+    place = find_place(is_root=True)
+    groups = {folder / f"lns-{RUN}-binds" for folder in place.folders.values()} if place else set()
+    async with served(short_directory, folder) as (_, pid):
+        for group in groups:
+            assert str(pid) in (group / "cgroup.procs").read_text().split()
+        assert (process_directory(pid) / "oom_score_adj").read_text() == "500\n"
+    assert not any(group.exists() for group in groups)
+
+
+@as_root
 async def test_a_read_only_bind_is_mounted_so(short_directory: Path, folder: Path) -> None:
     async with served(short_directory, folder, read_only=True) as (guest, pid):
         options = (process_directory(pid) / "mountinfo").read_text().split()[5]
@@ -211,7 +230,7 @@ async def test_there_is_one_server_of_a_port_however_often_it_is_asked_for(
 ) -> None:
     bind = a_bind(short_directory, folder)
     async with served(short_directory, folder) as (_, pid):
-        later = FileServers(short_directory / "home", view_required=False)  # the next service
+        later = a_host(short_directory)  # the next service
         await later.serve(bind)
         assert int((short_directory / "bind0.pid").read_text()) == pid
 
@@ -223,9 +242,7 @@ async def test_a_server_that_is_not_found_is_in_nobodys_way(
     async with served(short_directory, folder) as (guest, pid):
         pid_file = short_directory / "bind0.pid"
         pid_file.write_text("")
-        command = FileServers(short_directory, view_required=False)._command(
-            a_bind(short_directory, folder)
-        )
+        command = a_host(short_directory)._command(a_bind(short_directory, folder))
         second = await asyncio.to_thread(
             subprocess.run, command, capture_output=True, timeout=20, check=True
         )
@@ -238,7 +255,7 @@ async def test_a_server_that_is_not_found_is_in_nobodys_way(
 async def test_a_guest_that_offends_loses_its_server_and_nothing_else(
     short_directory: Path, folder: Path, offence: bytes
 ) -> None:
-    servers = FileServers(short_directory / "home", view_required=False)
+    servers = a_host(short_directory)
     bind = a_bind(short_directory, folder)
     with a_vmm(short_directory) as listening:
         await servers.serve(bind)
@@ -254,7 +271,7 @@ async def test_a_guest_that_offends_loses_its_server_and_nothing_else(
 async def test_what_cannot_be_served_is_said_and_leaves_nothing(
     short_directory: Path, folder: Path
 ) -> None:
-    servers = FileServers(short_directory / "home", view_required=False)
+    servers = a_host(short_directory)
     with pytest.raises(VmFailed, match="cannot be served: No such file"):
         await servers.serve(a_bind(short_directory, folder))  # nobody listens
     with a_vmm(short_directory), pytest.raises(VmFailed, match="missing"):
@@ -337,7 +354,7 @@ def test_the_filter_denies_what_serving_does_not_need(machine: str) -> None:
 
 
 async def test_what_may_be_bound_is_described(short_directory: Path, folder: Path) -> None:
-    servers = FileServers(short_directory / "home", view_required=False)
+    servers = a_host(short_directory)
     (folder / ".env").touch()
     (folder / "id_rsa").touch()
     (folder / ".docker").mkdir()
@@ -359,7 +376,7 @@ async def test_what_may_not_be_bound_is_refused(short_directory: Path, folder: P
     os.mkfifo(folder / "pipe")
     (folder / "to-root").symlink_to("/")
     (folder / "loop").symlink_to("loop")
-    servers = FileServers(home, view_required=False)
+    servers = a_host(short_directory)
     for source, reason in (
         (folder / "missing", "No such file"),
         (folder / "a" / "x", "Not a directory"),
@@ -389,7 +406,7 @@ def mounted(folder: Path, short_directory: Path) -> Iterator[Path]:
     point = short_directory / "mount"
     point.mkdir()
     with a_vmm(short_directory) as listening:
-        command = FileServers(short_directory / "home", view_required=True)._command(
+        command = a_host(short_directory, view_required=True)._command(
             a_bind(short_directory, folder)
         )
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
