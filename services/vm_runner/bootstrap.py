@@ -81,8 +81,7 @@ async def open_vm_runner(home: Path, own: VmSettings) -> AsyncIterator[Service]:
         choice = AcceleratorChoice(
             mode=own.accelerator, directory=home / "guest", probe_seconds=own.probe_time
         )
-        cgroups = Cgroups(find_place(own.cgroup, is_root=os.geteuid() == 0))
-        cgroups.sweep()
+        cgroups = _cgroups(own)
         confinement = _confinement(own, cgroups)
         hypervisor = QemuHypervisor(
             binary=own.qemu or f"qemu-system-{architecture.value}",
@@ -118,6 +117,12 @@ async def open_vm_runner(home: Path, own: VmSettings) -> AsyncIterator[Service]:
         await runner.recover()
         host = _host(hypervisor, choice, confinement, files, home)
         yield _service(VmServicer(runner, volumes, host))
+
+
+def _cgroups(own: VmSettings) -> Cgroups:
+    cgroups = Cgroups(find_place(own.cgroup, is_root=os.geteuid() == 0))
+    cgroups.sweep()
+    return cgroups
 
 
 def _confinement(own: VmSettings, cgroups: Cgroups) -> Confinement:
