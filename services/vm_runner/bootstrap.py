@@ -71,13 +71,7 @@ async def open_vm_runner(home: Path, own: VmSettings) -> AsyncIterator[Service]:
         channel = await stack.enter_async_context(
             open_channel(own.materializer, images_pb.DESCRIPTOR, default_target=suite_target(home))
         )
-        files = GuestFileCache(
-            directory=home / "guest",
-            kernels=own.kernels,
-            kernel=own.kernel,
-            agent=own.agent or default_agent(Path(__file__).parent),
-            blocking=blocking,
-        )
+        files = _guest_files(home, own, blocking)
         choice = AcceleratorChoice(
             mode=own.accelerator, directory=home / "guest", probe_seconds=own.probe_time
         )
@@ -117,6 +111,16 @@ async def open_vm_runner(home: Path, own: VmSettings) -> AsyncIterator[Service]:
         await runner.recover()
         host = _host(hypervisor, choice, confinement, files, home)
         yield _service(VmServicer(runner, volumes, host))
+
+
+def _guest_files(home: Path, own: VmSettings, blocking: Blocking) -> GuestFileCache:
+    return GuestFileCache(
+        directory=home / "guest",
+        kernels=own.kernels,
+        kernel=own.kernel,
+        agent=own.agent or default_agent(Path(__file__).parent),
+        blocking=blocking,
+    )
 
 
 def _cgroups(own: VmSettings) -> Cgroups:
