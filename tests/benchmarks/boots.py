@@ -103,7 +103,7 @@ class BareBoot:
 
 def starts() -> Comparisons:
     """`lns run … -- true`, from a template and from scratch."""
-    with _prepared() as (client, bare, reference), open_podman() as podman:
+    with prepared() as (client, bare, reference), open_podman() as podman:
         with contextlib.suppress(Unavailable):
             podman.pull(reference)
         how = f"({bare.accelerator})"
@@ -138,7 +138,7 @@ def starts() -> Comparisons:
 
 def output() -> Comparisons:
     """What a workload writes, until the client has it."""
-    with _prepared() as (client, bare, reference), open_podman() as podman:
+    with prepared() as (client, bare, reference), open_podman() as podman:
         with contextlib.suppress(Unavailable):
             podman.pull(reference)
         write = ("head", "-c", f"{_OUTPUT_MIB}M", "/dev/zero")
@@ -154,7 +154,7 @@ def output() -> Comparisons:
 
 def memory() -> Comparisons:
     """What ten identical idle microVMs take."""
-    with _prepared() as (client, bare, reference):
+    with prepared() as (client, bare, reference):
         sizes: list[int] = []
         for number in range(_VMS):
             client.ask(
@@ -197,7 +197,7 @@ def _phases(client: Client, reference: str, *options: str) -> str:
 
 
 @contextlib.contextmanager
-def _prepared() -> Iterator[tuple[Client, BareBoot, str]]:
+def prepared() -> Iterator[tuple[Client, BareBoot, str]]:
     """Services that have run the demo's image once, both ways, and what a bare boot needs."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "lns")
     layout = cache / "rootfs/current/oci"
