@@ -15,14 +15,12 @@ from cli.errors import describe
 from cli.options import Decorator
 from cli.render.progress import open_reporter
 from cli.render.text import format_size
-from cli.run.request import to_duration
+from cli.run.group import members_of
+from cli.run.stopping import stop_run
 from cli.run.watching import State, Watch
 from cli.session import Peer, Session, open_session, reach_suite
 from services.chassis.status import from_status
-from services.core.errors import LnsError, RequestInvalid
-
-_STOP_MARGIN_SECONDS = 30.0
-_DEFAULT_STOP_SECONDS = 10.0
+from services.core.errors import LnsError, RequestInvalid, RunUnknown
 
 runs_argument: Decorator = click.argument("runs", metavar="RUN...", nargs=-1, required=True)
 timeout_option: Decorator = click.option(
@@ -40,13 +38,14 @@ async def each(
 ) -> int:
     """Does something to each run, side by side; prints what it gives, in order; 1 if one failed.
 
-    One that fails does not keep the others from being done.
+    The name of a group stands for all its runs. One that fails does not keep the others from being
+    done.
     """
     async with open_session(context, Peer.VM_RUNNER) as session:
-        results = await asyncio.gather(*(act(session, run) for run in runs), return_exceptions=True)
+        lists = await asyncio.gather(*(_each_of(session, run, act) for run in runs))
     code = 0
     verb = context.doing.removesuffix(" ".join(run or "''" for run in runs)).strip()
-    for run, result in zip(runs, results, strict=True):
+    for run, result in (pair for pairs in lists for pair in pairs):
         if isinstance(result, LnsError):
             context.doing = f"{verb} {run}"
             for line in describe(result, context):
@@ -57,6 +56,32 @@ async def each(
         elif result is not None:
             context.write(result)
     return code
+
+
+async def _each_of(
+    session: Session, text: str, act: Callable[[Session, str], Awaitable[str | None]]
+) -> list[tuple[str, str | BaseException | None]]:
+    """Does something to a run, or to each run of a group; returns names and results."""
+    try:
+        return [(text, await act(session, text))]
+    except RunUnknown as unknown:
+        runs = await _members(session, text)
+        if not runs:
+            return [(text, unknown)]
+    except LnsError as error:
+        return [(text, error)]
+    results = await asyncio.gather(*(act(session, run) for run in runs), return_exceptions=True)
+    return list(zip(runs, results, strict=True))
+
+
+async def _members(session: Session, text: str) -> list[str]:
+    """Returns the names of a group's runs; none for what is no group."""
+    if not text:
+        return []
+    try:
+        return [run.name for run in await members_of(session.vm, text)]
+    except LnsError:  # that there is no such run says enough
+        return []
 
 
 @command("start", doing="start {runs}")
@@ -209,15 +234,8 @@ async def prune(context: Context, volumes: bool, dry_run: bool, force: bool) -> 
 
 
 async def _stop(session: Session, run: str, grace: float | None) -> None:
-    request = pb.StopRunRequest(run=run)
-    if grace is not None:
-        request.timeout.CopyFrom(to_duration(grace))
-        allowed = grace
-    else:
-        found = (await session.vm.GetRun(pb.GetRunRequest(run=run))).run
-        own = found.options.stop_timeout.ToTimedelta().total_seconds()
-        allowed = own if found.options.HasField("stop_timeout") else _DEFAULT_STOP_SECONDS
-    await session.vm.StopRun(request, timeout=allowed + _STOP_MARGIN_SECONDS)
+    found = (await session.vm.GetRun(pb.GetRunRequest(run=run))).run
+    await stop_run(session.vm, found, grace=grace)
 
 
 def _exit_code(run: run_pb2.Run) -> int:

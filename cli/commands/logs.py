@@ -1,19 +1,23 @@
-"""`lns logs`: what a run wrote."""
+"""`lns logs`: what a run or a group wrote."""
 
 import datetime as dt
 import re
 import time
+from collections.abc import AsyncIterator, Sequence
 
 import click
 from google.protobuf import timestamp_pb2
+from lns.vm.v1 import run_pb2
 from lns.vm.v1 import vm_service_pb2 as pb
 
 from cli.context import Context, command
-from cli.run.console import STDERR, STDOUT
-from cli.session import Peer, open_session
+from cli.run.console import STDERR, STDOUT, open_lines
+from cli.run.group import members_of
+from cli.session import Peer, Session, open_session
 from cli.terminal import write_all
 from services.chassis.settings_values import parse_duration
-from services.core.errors import RequestInvalid
+from services.chassis.tasks import together
+from services.core.errors import RequestInvalid, RunUnknown
 
 
 @command("logs", doing="show the log of {run}")
@@ -34,7 +38,10 @@ async def logs(
     tail: int | None,
     timestamps: bool,
 ) -> None:
-    """Show what a run wrote to standard output and standard error, each where it belongs."""
+    """Show what a run wrote to standard output and standard error, each where it belongs.
+
+    Of a group, the lines of all its runs, each behind the name of its agent.
+    """
     request = pb.ReadLogsRequest(
         run=run,
         follow=follow,
@@ -42,12 +49,50 @@ async def logs(
         since_time=parse_time(since, now=time.time()) if since else None,
         until_time=parse_time(until, now=time.time()) if until else None,
     )
-    stamper = Stamper()
     async with open_session(context, Peer.VM_RUNNER) as session:
-        async for piece in session.vm.ReadLogs(request):
-            is_error = piece.stream == pb.ReadLogsResponse.STREAM_STDERR
-            data = stamper.stamp(piece) if timestamps else piece.data
-            await write_all(STDERR if is_error else STDOUT, data)
+        try:
+            async for data, is_error in _read(session, request, timestamps=timestamps):
+                await write_all(STDERR if is_error else STDOUT, data)
+        except RunUnknown:
+            members = await members_of(session.vm, run) if run else []
+            if not members:
+                raise
+            await _show_group(context, session, request, members, timestamps=timestamps)
+
+
+async def _read(
+    session: Session, request: pb.ReadLogsRequest, *, timestamps: bool
+) -> AsyncIterator[tuple[bytes, bool]]:
+    stamper = Stamper()
+    async for piece in session.vm.ReadLogs(request):
+        data = stamper.stamp(piece) if timestamps else piece.data
+        yield data, piece.stream == pb.ReadLogsResponse.STREAM_STDERR
+
+
+async def _show_group(
+    context: Context,
+    session: Session,
+    request: pb.ReadLogsRequest,
+    members: Sequence[run_pb2.Run],
+    *,
+    timestamps: bool,
+) -> None:
+    """Shows several logs as they come, one behind the other unless they are followed."""
+    lines = open_lines(context, [run.plan.member for run in members])
+
+    async def show(run: run_pb2.Run) -> None:
+        own = pb.ReadLogsRequest()
+        own.CopyFrom(request)
+        own.run = run.run_id
+        async for data, is_error in _read(session, own, timestamps=timestamps):
+            await lines.add(run.plan.member, data, is_error=is_error)
+        await lines.finish(run.plan.member)
+
+    if request.follow:
+        await together([show(run) for run in members])
+    else:
+        for run in members:
+            await show(run)
 
 
 class Stamper:

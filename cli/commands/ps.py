@@ -18,6 +18,7 @@ from services.core.errors import RequestInvalid
 _COLUMNS = columns(
     id="ID",
     name="NAME",
+    group="GROUP",
     source="RUNS",
     command="COMMAND",
     created="CREATED",
@@ -37,7 +38,7 @@ _PAGE = 1000
     "--filter",
     "filters",
     multiple=True,
-    metavar="label=NAME=VALUE",
+    metavar="label=NAME=VALUE|group=NAME",
     help="Only such runs; repeatable.",
 )
 @format_option
@@ -52,12 +53,12 @@ async def ps(
     quiet: bool,
 ) -> None:
     """List runs, newest first."""
-    labels = _labels(filters)
+    labels, group = _parse_filters(filters)
     async with open_session(context, Peer.VM_RUNNER) as session:
         runs = [
             run
             async for run in iter_runs(
-                session, include_ended=everything or bool(last), labels=labels
+                session, include_ended=everything or bool(last), labels=labels, group=group
             )
         ]
     shown = newest_first(runs)[:last]
@@ -69,10 +70,16 @@ async def ps(
 
 
 async def iter_runs(
-    session: Session, *, include_ended: bool, labels: dict[str, str] | None = None
+    session: Session,
+    *,
+    include_ended: bool,
+    labels: dict[str, str] | None = None,
+    group: str = "",
 ) -> AsyncIterator[run_pb2.Run]:
     """Yields every run, page by page."""
-    request = pb.ListRunsRequest(include_ended=include_ended, page_size=_PAGE, labels=labels)
+    request = pb.ListRunsRequest(
+        include_ended=include_ended, page_size=_PAGE, labels=labels, group=group
+    )
     while True:
         response = await session.vm.ListRuns(request)
         for run in response.runs:
@@ -82,8 +89,15 @@ async def iter_runs(
         request.page_token = response.next_page_token
 
 
-def _labels(filters: tuple[str, ...]) -> dict[str, str]:
+def _parse_filters(filters: tuple[str, ...]) -> tuple[dict[str, str], str]:
+    """Returns the labels and the group that are asked for."""
+    groups = [one.removeprefix("group=") for one in filters if one.startswith("group=")]
+    labels = [one.removeprefix("label=") for one in filters if one.startswith("label=")]
     for one in filters:
-        if not one.startswith("label="):
-            raise RequestInvalid(f"{one!r} is not a filter", hint="write label=NAME=VALUE")
-    return parse_labels([one.removeprefix("label=") for one in filters])
+        if not one.startswith(("label=", "group=")):
+            raise RequestInvalid(
+                f"{one!r} is not a filter", hint="write label=NAME=VALUE or group=NAME"
+            )
+    if len(set(groups)) > 1 or "" in groups:
+        raise RequestInvalid("a run is of one group", hint="write group=NAME once")
+    return parse_labels(labels), "".join(groups[:1])

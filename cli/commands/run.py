@@ -4,7 +4,7 @@ import dataclasses
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
@@ -14,6 +14,7 @@ from lns.vm.v1 import vm_service_pb2 as pb
 from cli import terminal
 from cli.config import load_config
 from cli.context import RUN_FAILURE, Context, command
+from cli.errors import describe
 from cli.options import WorkloadCommand, plan_options
 from cli.render.phases import Phases
 from cli.render.plan import write_plans
@@ -21,7 +22,8 @@ from cli.render.progress import open_reporter
 from cli.render.text import printable
 from cli.run import foreground
 from cli.run.attachment import Attachment
-from cli.run.console import STDIN, open_console, process_terminal_size
+from cli.run.console import STDIN, open_console, open_lines, process_terminal_size
+from cli.run.group import GroupRun, group_code
 from cli.run.launch import Order, Services, launch
 from cli.run.request import PULL_MODES, PlanFlags, resolve_request, run_options
 from cli.run.signals import SignalSender
@@ -79,10 +81,14 @@ async def run(
 ) -> int:
     """Run REF, an agent, a bundle or an image, in a microVM of its own.
 
+    A bundle of several agents becomes a group: a microVM each, which reach each other by the names
+    of their agents.
+
     COMMAND replaces the command that REF brings. Without REF, COMMAND runs in the minimal guest.
 
     The exit code is the workload's; 125 if lns failed, 126 if the command cannot be executed, 127
-    if it was not found, 128+n if signal n ended it.
+    if it was not found, 128+n if signal n ended it. A group's is the first that is not 0, in the
+    order of the bundle.
     """
     config = load_config(context)
     keys = terminal.parse_detach_keys(
@@ -150,22 +156,49 @@ async def _run(
         runner=session.vm,
     )
     with open_reporter(context, sys.stderr, quiet=quiet) as reporter:
-        run = await launch(order, services, reporter=reporter, phases=phases)
-        watch = Watch(session.vm, run, note=reporter.note, begin=time.monotonic())
-        context.doing = f"run {order.subject} as {run.name}"
+        runs = await launch(order, services, reporter=reporter, phases=phases)
+        begin = time.monotonic()
+        watches = [Watch(session.vm, run, note=reporter.note, begin=begin) for run in runs]
+        context.doing = f"run {order.subject} as {runs[0].group.name or runs[0].name}"
+        group = _group(context, session, watches) if len(runs) > 1 else None
         if detach:
-            await _until_started(context, watch)
+            await (group.until_started() if group else _until_started(context, watches[0]))
     if detach:
-        context.write(run.run_id)
-        code = 0 if watch.has_started else _never_ran(context, watch.run)
+        for run in runs:
+            context.write(run.run_id)
+        codes = [0 if one.has_started else _never_ran(context, one.run) for one in watches]
+        code = next(filter(None, codes), 0)
+    elif group is not None:
+        code = await _followed(context, group, [run.plan.member for run in runs])
     else:
-        code = await _attached(context, session, watch, order.options, keys)
-    if watch.started_after is not None:
-        phases.add("started", watch.started_after)
+        code = await _attached(context, session, watches[0], order.options, keys)
+    started = [one.started_after for one in watches if one.started_after is not None]
+    if started:
+        phases.add("started", max(started))
     if not quiet:
-        emulated = " (emulated: see lns doctor)" if watch.run.accelerator == "tcg" else ""
-        context.note(phases.line() + emulated)
+        emulated = any(one.run.accelerator == "tcg" for one in watches)
+        context.note(phases.line() + (" (emulated: see lns doctor)" if emulated else ""))
     return code
+
+
+def _group(context: Context, session: Session, watches: Sequence[Watch]) -> GroupRun:
+    async def revive() -> None:
+        await reach_suite(context)
+
+    by_name = {watch.run.plan.member: watch for watch in watches}
+    return GroupRun(by_name, session.vm, revive=revive, note=context.note)
+
+
+async def _followed(context: Context, group: GroupRun, names: Sequence[str]) -> int:
+    """Shows what a group writes until all of it has ended; returns its exit code."""
+    with terminal.forwarded_signals(group.signalled):
+        ends = await group.follow(open_lines(context, names))
+    for end in ends:
+        if end.error is not None:
+            context.doing = f"run {end.name}"
+            for line in describe(end.error, context):
+                context.note(line)
+    return group_code(ends)
 
 
 def _never_ran(context: Context, run: run_pb2.Run) -> int:

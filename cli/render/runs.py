@@ -31,6 +31,7 @@ def run_row(run: run_pb2.Run, *, now: float, whole: bool = False) -> dict[str, A
     return {
         "id": run.run_id if whole else short_id(run.run_id),
         "name": run.name,
+        "group": run.group.name,
         "source": run.plan.source.reference or "imageless",
         "image": run.plan.image.requested or run.plan.image.reference,
         "command": command if whole else shorten(command, _COMMAND_WIDTH),

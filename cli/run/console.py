@@ -2,12 +2,15 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+import os
+from collections.abc import AsyncIterator, Callable, Sequence
 
 from lns.vm.v1 import run_pb2
 from lns.vm.v1 import vm_service_pb2 as pb
 
 from cli import terminal
+from cli.context import Context
+from cli.render.lines import PrefixedLines
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 _PENDING_INPUTS = 4
@@ -97,6 +100,17 @@ async def _end(task: asyncio.Future[None]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task
+
+
+def open_lines(context: Context, names: Sequence[str]) -> PrefixedLines:
+    """Returns this process's outputs for the lines of several runs, coloured on a terminal."""
+
+    async def write(data: bytes, is_error: bool) -> None:
+        await terminal.write_all(STDERR if is_error else STDOUT, data)
+
+    wanted = not context.is_set("NO_COLOR")
+    coloured = (wanted and os.isatty(STDOUT), wanted and os.isatty(STDERR))
+    return PrefixedLines(names, write=write, coloured=coloured)
 
 
 def process_terminal_size() -> run_pb2.TerminalSize | None:

@@ -18,9 +18,10 @@ from lns.vm.v1 import vm_service_pb2 as vm_pb
 
 from cli.render.phases import Phases
 from cli.render.progress import Reporter
+from cli.run.group import remove_all, start_all
 from cli.run.ports import Gateway, Materializer, Resolver, Runner
-from services.chassis.tasks import together
-from services.core.errors import ServiceUnavailable, Unimplemented
+from services.chassis.tasks import settle, together
+from services.core.errors import RequestInvalid, ServiceUnavailable, Unimplemented
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +32,7 @@ class Order:
         resolve: what to resolve, with the flags that the resolver judges.
         options: the flags that the runner judges.
         pull: when registries are asked for blobs.
-        request_id: makes the creation idempotent.
+        request_id: 32 hexadecimal digits; makes the creation idempotent, and is the id of a group.
         subject: how the reference is called in messages.
     """
 
@@ -54,57 +55,90 @@ class Services:
 
 async def launch(
     order: Order, services: Services, *, reporter: Reporter, phases: Phases
-) -> run_pb2.Run:
-    """Returns the run that `order` asks for, created and starting.
+) -> list[run_pb2.Run]:
+    """Returns the runs that `order` asks for, created and starting: several for a group.
 
     Raises:
-        LnsError: as the services gave it; nothing was created then.
+        LnsError: as the services gave it; nothing was created then, or nothing is left.
     """
     reporter.doing(f"resolving {order.subject}")
     with phases.measure("resolved"):
-        plan = await resolve_one(order, services.resolver)
-    for warning in plan.warnings:
+        plans = await resolve_all(order, services.resolver)
+    for warning in dict.fromkeys(warning for plan in plans for warning in plan.warnings):
         reporter.note(f"lns: {warning}")
-    image = ""
-    if plan.HasField("image") or plan.mounts:
-        reporter.doing(f"pulling {plan.image.requested or plan.name}")
+    images = [""] * len(plans)
+    if any(map(_needs_image, plans)):
+        names = ", ".join(dict.fromkeys(plan.image.requested or plan.name for plan in plans))
+        reporter.doing(f"pulling {names}")
         with phases.measure("pulled"):
-            await pull_all(_needed(plan), order.pull, services.gateway, reporter)
-        reporter.doing(f"materializing {plan.name}")
+            references = [reference for plan in plans for reference in _needed(plan)]
+            await pull_all(references, order.pull, services.gateway, reporter)
+        reporter.doing(f"materializing {', '.join(plan.name for plan in plans)}")
         with phases.measure("materialized"):
-            result = await materialize(plan, services.materializer, reporter)
-        for warning in result.warnings:
-            reporter.note(f"lns: {warning}")
-        image = result.image.composefs_digest
-    reporter.doing(f"starting {plan.name}")
-    return await _create(
-        vm_pb.CreateRunRequest(
-            request_id=order.request_id, plan=plan, image_digest=image, options=order.options
-        ),
-        services.runner,
-    )
+            images = [await _image(plan, services.materializer, reporter) for plan in plans]
+    reporter.doing(f"starting {', '.join(plan.name for plan in plans)}")
+    requests = _create_requests(order, plans, images)
+    if len(requests) == 1:
+        return [await _create(requests[0], services.runner)]
+    return await _create_group(requests, services.runner)
 
 
-async def resolve_one(order: Order, resolver: Resolver) -> run_plan_pb2.RunPlan:
-    """Returns the one plan of a reference, if it can be run.
+async def resolve_all(order: Order, resolver: Resolver) -> Sequence[run_plan_pb2.RunPlan]:
+    """Returns the plans of a reference, if they can be run.
 
     Raises:
-        Unimplemented: it has a workflow, or several agents.
+        Unimplemented: it has a workflow.
+        RequestInvalid: it has several agents, and a flag is for one.
         LnsError: as the resolver gave it.
     """
-    response = await resolver.Resolve(order.resolve)
-    if len(response.plans) != 1:
-        raise Unimplemented(
-            f"{order.subject} has {len(response.plans)} agents; this version runs bundles of one",
-            hint="run its agents one by one; `lns resolve` lists them",
-        )
-    plan = response.plans[0]
-    if plan.has_workflow:
+    plans = (await resolver.Resolve(order.resolve)).plans
+    if not plans:
+        raise ServiceUnavailable(f"the resolver gave no plan for {order.subject}")
+    if any(plan.has_workflow for plan in plans):
         raise Unimplemented(
             f"{order.subject} has a workflow, which lns carries and does not run",
             hint="run its agent by its own reference",
         )
-    return plan
+    if len(plans) > 1 and (order.options.tty or order.options.stdin):
+        raise RequestInvalid(
+            f"{order.subject} has {len(plans)} agents, and this terminal cannot be all of theirs",
+            hint="leave -i and -t out; `lns exec -i -t NAME sh` gives a terminal in one of them",
+        )
+    return plans
+
+
+def _create_requests(
+    order: Order, plans: Sequence[run_plan_pb2.RunPlan], images: Sequence[str]
+) -> list[vm_pb.CreateRunRequest]:
+    """Returns the requests that make a run of each plan; several are one group, not started."""
+    if len(plans) == 1:
+        return [
+            vm_pb.CreateRunRequest(
+                request_id=order.request_id,
+                plan=plans[0],
+                image_digest=images[0],
+                options=order.options,
+            )
+        ]
+    group = run_pb2.RunGroup(
+        id=order.request_id,
+        name=order.options.name,
+        members=[plan.member for plan in plans],
+    )
+    options = run_pb2.RunOptions()
+    options.CopyFrom(order.options)
+    options.ClearField("name")
+    return [
+        vm_pb.CreateRunRequest(
+            request_id=f"{order.request_id}-{number}",
+            plan=plan,
+            image_digest=image,
+            options=options,
+            do_not_start=True,
+            group=group,
+        )
+        for number, (plan, image) in enumerate(zip(plans, images, strict=True))
+    ]
 
 
 async def pull_all(
@@ -166,6 +200,19 @@ async def last_result(stream: AsyncIterable[Any], reporter: Reporter, service: s
     return result
 
 
+async def _image(plan: run_plan_pb2.RunPlan, materializer: Materializer, reporter: Reporter) -> str:
+    if not _needs_image(plan):
+        return ""
+    result = await materialize(plan, materializer, reporter)
+    for warning in result.warnings:
+        reporter.note(f"lns: {warning}")
+    return result.image.composefs_digest
+
+
+def _needs_image(plan: run_plan_pb2.RunPlan) -> bool:
+    return plan.HasField("image") or bool(plan.mounts)
+
+
 def _needed(plan: run_plan_pb2.RunPlan) -> list[str]:
     image = [plan.image.reference] if plan.HasField("image") else []
     return image + [mount.reference for mount in plan.mounts]
@@ -176,6 +223,21 @@ async def _pull(
 ) -> None:
     request = registry_pb.PullRequest(reference=reference, mode=mode)
     await last_result(gateway.Pull(request), reporter, "the registry gateway")
+
+
+async def _create_group(
+    requests: Sequence[vm_pb.CreateRunRequest], runner: Runner
+) -> list[run_pb2.Run]:
+    """Creates the runs of a group, then starts them; of one that cannot be, nothing is left."""
+    created: list[run_pb2.Run] = []
+    try:
+        for request in requests:
+            run = await _create(request, runner)
+            created.append(run)
+    except BaseException:
+        await settle(asyncio.ensure_future(remove_all(created, runner)))
+        raise
+    return await start_all(created, runner)
 
 
 async def _create(request: vm_pb.CreateRunRequest, runner: Runner) -> run_pb2.Run:

@@ -47,6 +47,20 @@ class Runner(Protocol):
         """Records and starts a run."""
         ...
 
+    def StartRun(self, request: vm_pb.StartRunRequest, /) -> Awaitable[vm_pb.StartRunResponse]:
+        """Starts a run that was created or ended."""
+        ...
+
+    def StopRun(
+        self, request: vm_pb.StopRunRequest, /, *, timeout: float | None = None
+    ) -> Awaitable[vm_pb.StopRunResponse]:
+        """Asks a run to end and waits for it, `timeout` seconds at most."""
+        ...
+
+    def ListRuns(self, request: vm_pb.ListRunsRequest, /) -> Awaitable[vm_pb.ListRunsResponse]:
+        """Lists runs."""
+        ...
+
     def GetRun(self, request: vm_pb.GetRunRequest, /) -> Awaitable[vm_pb.GetRunResponse]:
         """Describes a run."""
         ...

@@ -90,10 +90,15 @@ class FakeRunner:
         connections: one script an Attach: responses, errors that break it, and events that it
             waits for. The last is used again.
         received: what clients sent, one list a connection.
+        stopping: set by StopRun; a script may wait for it.
     """
 
-    def __init__(self) -> None:
-        self.run = run_pb2.Run(run_id=RUN_ID, name="fake", state=run_pb2.Run.STATE_STARTING)
+    def __init__(self, run_id: str = RUN_ID, member: str = "") -> None:
+        self.run = run_pb2.Run(run_id=run_id, name="fake", state=run_pb2.Run.STATE_STARTING)
+        self.run.plan.member = member
+        self.cannot_start: LnsError | None = None
+        self.started = 0
+        self.stopping = asyncio.Event()
         self.created: list[vm_pb.CreateRunRequest] = []
         self.creating = asyncio.Event()
         self.creating.set()
@@ -107,7 +112,7 @@ class FakeRunner:
 
     def state(self, state: run_pb2.Run.State.ValueType, **fields: object) -> None:
         """Adds the event that the run is in a state now."""
-        run = run_pb2.Run(run_id=RUN_ID, name="fake", state=state, **fields)  # type: ignore[arg-type]  # the fields of the message
+        run = run_pb2.Run(run_id=self.run.run_id, name="fake", state=state, **fields)  # type: ignore[arg-type]  # the fields of the message
         self.events.append(run_pb2.RunEvent(sequence=len(self.events) + 1, state_changed=run))
 
     async def CreateRun(self, request: vm_pb.CreateRunRequest, /) -> vm_pb.CreateRunResponse:
@@ -116,8 +121,28 @@ class FakeRunner:
         return vm_pb.CreateRunResponse(run=self.run)
 
     async def GetRun(self, request: vm_pb.GetRunRequest, /) -> vm_pb.GetRunResponse:
-        assert request.run == RUN_ID
+        assert request.run == self.run.run_id
         return vm_pb.GetRunResponse(run=self.run)
+
+    async def StartRun(self, request: vm_pb.StartRunRequest, /) -> vm_pb.StartRunResponse:
+        if self.cannot_start is not None:
+            raise self.cannot_start
+        self.started += 1
+        return vm_pb.StartRunResponse(run=self.run)
+
+    async def StopRun(
+        self,
+        request: vm_pb.StopRunRequest,
+        /,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109  # as the stubs take it
+    ) -> vm_pb.StopRunResponse:
+        assert timeout is not None
+        self.stopping.set()
+        return vm_pb.StopRunResponse(run=self.run)
+
+    async def ListRuns(self, request: vm_pb.ListRunsRequest, /) -> vm_pb.ListRunsResponse:
+        return vm_pb.ListRunsResponse(runs=[self.run])
 
     async def KillRun(self, request: vm_pb.KillRunRequest, /) -> vm_pb.KillRunResponse:
         self.signals.append(request.signal)
@@ -168,6 +193,75 @@ class FakeRunner:
     ) -> None:
         async for request in requests:
             received.append(request)  # noqa: PERF401  # a test looks at it meanwhile
+
+
+class FakeGroup:
+    """Several runs, each scripted as `FakeRunner` is, by the names of a group's members.
+
+    Attributes:
+        members: by their names, which are their ids too.
+        created: requests in their order.
+        refusals: raised by the creation of a member.
+    """
+
+    def __init__(self, *names: str) -> None:
+        self.members = {name: FakeRunner(name, name) for name in names}
+        self.created: list[vm_pb.CreateRunRequest] = []
+        self.refusals: dict[str, LnsError] = {}
+
+    @property
+    def removed(self) -> list[str]:
+        return [name for name, member in self.members.items() if member.removed]
+
+    async def CreateRun(self, request: vm_pb.CreateRunRequest, /) -> vm_pb.CreateRunResponse:
+        self.created.append(request)
+        name = request.plan.member
+        if name in self.refusals:
+            raise self.refusals[name]
+        return await self.members[name].CreateRun(request)
+
+    async def StartRun(self, request: vm_pb.StartRunRequest, /) -> vm_pb.StartRunResponse:
+        return await self.members[request.run].StartRun(request)
+
+    async def StopRun(
+        self,
+        request: vm_pb.StopRunRequest,
+        /,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109  # as the stubs take it
+    ) -> vm_pb.StopRunResponse:
+        return await self.members[request.run].StopRun(request, timeout=timeout)
+
+    async def GetRun(self, request: vm_pb.GetRunRequest, /) -> vm_pb.GetRunResponse:
+        return await self.members[request.run].GetRun(request)
+
+    async def ListRuns(self, request: vm_pb.ListRunsRequest, /) -> vm_pb.ListRunsResponse:
+        return vm_pb.ListRunsResponse(runs=[member.run for member in self.members.values()])
+
+    async def KillRun(self, request: vm_pb.KillRunRequest, /) -> vm_pb.KillRunResponse:
+        return await self.members[request.run].KillRun(request)
+
+    async def RemoveRun(self, request: vm_pb.RemoveRunRequest, /) -> vm_pb.RemoveRunResponse:
+        return await self.members[request.run].RemoveRun(request)
+
+    async def WatchRun(
+        self, request: vm_pb.WatchRunRequest, /
+    ) -> AsyncIterator[vm_pb.WatchRunResponse]:
+        async for response in self.members[request.run].WatchRun(request):
+            yield response
+
+    async def Attach(
+        self, requests: AsyncIterator[vm_pb.AttachRequest], /
+    ) -> AsyncIterator[vm_pb.AttachResponse]:
+        first = await anext(requests)
+
+        async def again() -> AsyncIterator[vm_pb.AttachRequest]:
+            yield first
+            async for request in requests:
+                yield request
+
+        async for response in self.members[first.start.run].Attach(again()):
+            yield response
 
 
 def _is_end(event: run_pb2.RunEvent | LnsError | asyncio.Event) -> bool:

@@ -12,15 +12,19 @@ from cli.render.phases import Phases
 from cli.render.progress import SilentReporter
 from cli.run.launch import Order, Services, launch
 from services.core.errors import (
+    InUse,
     LnsError,
     ManifestUnknown,
+    NameTaken,
     PlanInvalid,
+    RequestInvalid,
     ServiceUnavailable,
     Unimplemented,
 )
 from tests.fakes.run_services import (
     RUN_ID,
     FakeGateway,
+    FakeGroup,
     FakeMaterializer,
     FakeResolver,
     FakeRunner,
@@ -68,13 +72,18 @@ class Setting:
         self.gateway = FakeGateway()
         self.materializer = FakeMaterializer()
         self.runner = FakeRunner()
+        self.group: FakeGroup | None = None
+        self.options = run_pb2.RunOptions(remove=True)
         self.reporter = NotingReporter()
         self.phases = Phases()
 
     async def launch(self) -> run_pb2.Run:
+        return (await self.launch_all())[0]
+
+    async def launch_all(self) -> list[run_pb2.Run]:
         order = Order(
             resolve=resolver_pb.ResolveRequest(reference="r.example/bundles/b:1"),
-            options=run_pb2.RunOptions(remove=True),
+            options=self.options,
             pull=registry_pb.PULL_MODE_MISSING,
             request_id="abc",
             subject="r.example/bundles/b:1",
@@ -83,7 +92,7 @@ class Setting:
             resolver=self.resolver,
             gateway=self.gateway,
             materializer=self.materializer,
-            runner=self.runner,
+            runner=self.group or self.runner,
         )
         return await launch(order, services, reporter=self.reporter, phases=self.phases)
 
@@ -171,10 +180,15 @@ async def test_a_materializer_that_ends_without_an_image_made_none() -> None:
     assert setting.runner.created == []
 
 
+async def test_a_resolver_without_a_plan_is_a_service_that_does_not_work() -> None:
+    with pytest.raises(ServiceUnavailable):
+        await Setting().launch()
+
+
 @pytest.mark.parametrize(
     "plans",
-    [(a_plan(), a_plan()), (), (a_plan(has_workflow=True),)],
-    ids=["several agents", "none", "a workflow"],
+    [(a_plan(has_workflow=True),), (a_plan(), a_plan(has_workflow=True))],
+    ids=["a workflow", "a workflow of several agents"],
 )
 async def test_what_this_version_does_not_run_is_said(plans: tuple[plan_pb.RunPlan, ...]) -> None:
     setting = Setting(*plans)
@@ -219,3 +233,65 @@ async def test_the_first_failure_ends_the_other_pulls() -> None:
         await setting.launch()
 
     assert failure.value in failures
+
+
+def a_team() -> Setting:
+    setting = Setting(
+        a_plan(group="team", member="writer"),
+        a_plan(group="team", member="critic", warnings=["w"]),
+    )
+    setting.group = FakeGroup("writer", "critic")
+    return setting
+
+
+async def test_several_agents_become_a_group_whose_runs_are_all_there_before_one_starts() -> None:
+    setting = a_team()
+    assert setting.group is not None
+    setting.options.name = "mine"
+
+    runs = await setting.launch_all()
+
+    assert [run.run_id for run in runs] == ["writer", "critic"]
+    writer, critic = setting.group.created
+    assert writer.group == critic.group
+    assert (critic.group.id, critic.group.name) == ("abc", "mine")
+    assert list(critic.group.members) == ["writer", "critic"]
+    assert [one.request_id for one in (writer, critic)] == ["abc-0", "abc-1"]
+    assert all(one.do_not_start and one.options.remove for one in (writer, critic))
+    assert not writer.options.name
+    assert critic.image_digest == setting.materializer.digest
+    assert [member.started for member in setting.group.members.values()] == [1, 1]
+    assert setting.reporter.notes == ["lns: w"]
+
+
+async def test_of_a_group_that_cannot_be_whole_nothing_is_left() -> None:
+    setting = a_team()
+    assert setting.group is not None
+    setting.group.refusals["critic"] = NameTaken("critic is taken")
+    with pytest.raises(NameTaken):
+        await setting.launch_all()
+    assert setting.group.removed == ["writer"]
+
+    setting = a_team()
+    assert setting.group is not None
+    setting.group.members["writer"].cannot_start = InUse("port 80 is in use")
+    with pytest.raises(InUse):
+        await setting.launch_all()
+    assert setting.group.removed == ["writer", "critic"]
+
+    setting = a_team()
+    assert setting.group is not None
+    setting.gateway.failures = {MODEL: ManifestUnknown("model")}
+    with pytest.raises(ManifestUnknown):
+        await setting.launch_all()
+    assert setting.group.created == []
+
+
+@pytest.mark.parametrize("flag", ["tty", "stdin"])
+async def test_a_group_has_no_terminal_and_no_input(flag: str) -> None:
+    setting = a_team()
+    setattr(setting.options, flag, True)
+
+    with pytest.raises(RequestInvalid, match="2 agents"):
+        await setting.launch_all()
+    assert setting.gateway.pulled == []

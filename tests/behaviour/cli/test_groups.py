@@ -1,0 +1,133 @@
+"""What the commands do when they are given the name of a group."""
+
+import pytest
+from lns.vm.v1 import run_pb2
+from lns.vm.v1 import vm_service_pb2 as pb
+
+from services.core.errors import RunStateConflict, RunUnknown
+from tests.behaviour.cli.conftest import Client
+from tests.support.scripted_services import ScriptedServices
+
+State = run_pb2.Run.State
+
+
+def member(name: str) -> run_pb2.Run:
+    run = run_pb2.Run(run_id=name * 4, name=f"team-{name}", state=State.STATE_RUNNING)
+    run.group.CopyFrom(run_pb2.RunGroup(id="a" * 32, name="team", members=["web", "worker"]))
+    run.plan.member = name
+    return run
+
+
+@pytest.fixture(autouse=True)
+def team(services: ScriptedServices) -> None:
+    """A group of two, and no other run."""
+    runs = {run.name: run for run in (member("worker"), member("web"))}
+
+    def list_runs(request: pb.ListRunsRequest) -> pb.ListRunsResponse:
+        assert request.include_ended
+        return pb.ListRunsResponse(runs=runs.values() if request.group in ("", "team") else ())
+
+    def get(request: pb.GetRunRequest) -> object:
+        run = runs.get(request.run)
+        return pb.GetRunResponse(run=run) if run else RunUnknown(f"there is no {request.run}")
+
+    services["ListRuns"] = list_runs
+    services["GetRun"] = get
+
+
+def of_single_runs(response: object) -> object:
+    """An answer for the runs of the group, which are the only ones there are."""
+    return lambda request: (
+        response if request.run.startswith(("team-", "web", "worker")) else RunUnknown("none")
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "method"),
+    [
+        (("stop", "-t", "3", "team"), "StopRun"),
+        (("kill", "-s", "USR1", "team"), "KillRun"),
+        (("start", "team"), "StartRun"),
+        (("pause", "team"), "PauseRun"),
+        (("resume", "team"), "ResumeRun"),
+        (("rm", "-f", "team"), "RemoveRun"),
+    ],
+)
+def test_a_group_stands_for_its_runs_in_their_order(
+    services: ScriptedServices, lns: Client, arguments: tuple[str, ...], method: str
+) -> None:
+    services[method] = of_single_runs(getattr(pb, f"{method}Response")())
+
+    result = lns(*arguments)
+
+    assert (result.code, result.out) == (0, "team-web\nteam-worker\n")
+    asked = [request.run for request in services.asked(method) if request.run != "team"]
+    assert len(asked) == 2
+
+
+def test_one_run_that_fails_keeps_no_other_of_its_group_from_being_done(
+    services: ScriptedServices, lns: Client
+) -> None:
+    answers = {
+        "team-web": RunStateConflict("team-web is running"),
+        "team-worker": pb.RemoveRunResponse(),
+    }
+    services["RemoveRun"] = lambda request: answers.get(request.run, RunUnknown("none"))
+
+    result = lns("rm", "team")
+
+    assert (result.code, result.out) == (1, "team-worker\n")
+    assert "cannot remove team-web" in result.err
+
+
+def test_what_is_neither_a_run_nor_a_group_is_said_once(
+    services: ScriptedServices, lns: Client
+) -> None:
+    services["RemoveRun"] = RunUnknown("there is no run 'nothing'")
+
+    result = lns("rm", "nothing")
+
+    assert result.code == 1
+    assert result.err.count("nothing'") == 1
+
+
+def test_logs_of_a_group_stand_behind_the_names_of_its_agents(
+    services: ScriptedServices, lns: Client
+) -> None:
+    def read(request: pb.ReadLogsRequest) -> object:
+        if request.run == "team":
+            return RunUnknown("team is a group of runs")
+        return [
+            pb.ReadLogsResponse(
+                stream=pb.ReadLogsResponse.STREAM_STDOUT, data=f"{request.run} says\nre".encode()
+            ),
+            pb.ReadLogsResponse(stream=pb.ReadLogsResponse.STREAM_STDOUT, data=b"st"),
+            pb.ReadLogsResponse(stream=pb.ReadLogsResponse.STREAM_STDERR, data=b"oops\n"),
+        ]
+
+    services["ReadLogs"] = read
+
+    result = lns("logs", "--tail", "9", "team")
+
+    assert result.out.splitlines() == [
+        "web    | webwebwebweb says",
+        "web    | rest",
+        "worker | workerworkerworkerworker says",
+        "worker | rest",
+    ]
+    assert result.err.splitlines() == ["web    | oops", "worker | oops"]
+    assert [request.tail_lines for request in services.asked("ReadLogs")] == [9, 9, 9]
+
+
+def test_ps_shows_groups_and_can_be_asked_for_one(services: ScriptedServices, lns: Client) -> None:
+    table = lns("ps", "-a")
+    assert "team-web" in table.out
+    assert "GROUP" in table.out.splitlines()[0]
+    assert lns("ps", "-a", "--format", "{{.Group}}/{{.Name}}").out == (
+        "team/team-web\nteam/team-worker\n"
+    )
+
+    assert lns("ps", "-aq", "--filter", "group=other").out == ""
+    assert services.asked("ListRuns")[-1].group == "other"
+    assert lns("ps", "-a", "--filter", "group=a", "--filter", "group=b").code == 1
+    assert lns("ps", "-a", "--filter", "team").code == 1
