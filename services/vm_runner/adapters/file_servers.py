@@ -13,11 +13,15 @@ import stat
 import sys
 from pathlib import Path
 
+import structlog
+
 from services.core.errors import RequestInvalid, VmFailed
 from services.vm_runner import secret_names
 from services.vm_runner.adapters.confinement.cgroups import CgroupLimits, Cgroups
 from services.vm_runner.adapters.qemu.process import Process, find_process
 from services.vm_runner.bind_host import BindSource, ServedBind
+
+log = structlog.get_logger()
 
 _MODULE = "services.vm_runner.file_server"
 _READY = b"ready"
@@ -140,14 +144,20 @@ class FileServers:
             process = process or find_process(pid_file, marker=_marker(bind))
             if process is None:
                 continue
-            try:
-                async with asyncio.timeout(_END_SECONDS):
-                    await process.wait()
-            except TimeoutError:
-                await process.kill()
+            await _see_end(process)
             pid_file.unlink(missing_ok=True)
         for group in {_group(bind) for bind in binds}:
             self._cgroups.remove(group)
+
+
+async def _see_end(process: Process) -> None:
+    """Waits for an end, brings it about, and goes on without it: a file system may hang."""
+    for end in (process.wait, process.kill):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_END_SECONDS):
+                await end()
+            return
+    log.warning("file_server_hangs", pid=process.pid)
 
 
 def _read_answer(pipe: int) -> bytes:
