@@ -20,6 +20,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "transfers/large": transfers.large,
     "materialize/image": materialize.image,
     "materialize/layer": materialize.layer,
+    "materialize/workers": materialize.workers,
     "materialize/writer": materialize.writer,
     "materialize/verity": materialize.verity,
     "materialize/disk": materialize.disk,

@@ -22,6 +22,7 @@ MIB = 1 << 20
 _IMAGE_BYTES = 300_000_000
 _LAYER_BYTES = 10_000_000
 _FAMILY = 10
+_LAYER_JOBS = Path(__file__).with_name("peers") / "layer_jobs.py"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,6 +114,27 @@ def layer() -> Comparisons:
             ],
             figures=[Figure(contender="10 MB on top", against="all four", limit=0.1)],
             notes=["materializing alone: the blobs are in the store already"],
+        )
+
+
+def workers() -> Comparisons:
+    """The layers of an image taken apart in turn, in two threads, in two processes."""
+    with new_folder() as folder:
+        layout = layouts.write_real_layout(folder / "layout", compressed_bytes=_IMAGE_BYTES)
+
+        def take_apart(how: str) -> Sample:
+            with new_folder() as target:
+                return run_command([sys.executable, _LAYER_JOBS, how, layout.folder, target])
+
+        yield Comparison(
+            title="the three layers of a 300 MB image, taken apart",
+            contenders=[
+                Contender(name="in turn", take=lambda: take_apart("one")),
+                Contender(name="two threads", take=lambda: take_apart("threads")),
+                Contender(name="two processes", take=lambda: take_apart("processes")),
+            ],
+            work=(layout.size / MIB, "MiB"),
+            notes=["inside a job one thread decompresses and hashes ahead of the one that parses"],
         )
 
 
