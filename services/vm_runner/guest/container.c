@@ -19,9 +19,11 @@
 #include "machine.h"
 #include "seed.h"
 
-/* Of <linux/mount.h>, which cannot be included beside the C library's. */
+/* Of <linux/mount.h>, which cannot be included beside the C library's; glibc's has them. */
+#ifndef OPEN_TREE_CLONE
 #define OPEN_TREE_CLONE 1
 #define MOVE_MOUNT_F_EMPTY_PATH 4
+#endif
 #ifndef AT_RECURSIVE
 #define AT_RECURSIVE 0x8000
 #endif

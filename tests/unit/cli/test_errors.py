@@ -5,7 +5,7 @@ import pytest
 from cli.app import dispatch
 from cli.context import Context
 from cli.errors import describe, way_out
-from services.core.errors import LEAVES, ArtifactInvalid, ManifestUnknown, Violation
+from services.core.errors import LEAVES, ArtifactInvalid, ManifestUnknown, Violation, VmFailed
 
 
 def context(**attributes: object) -> Context:
@@ -130,3 +130,11 @@ def test_an_argument_that_is_empty_is_shown_as_one(
 
     lines = capsys.readouterr().err.splitlines()
     assert what in lines
+
+
+def test_a_guest_s_last_lines_stay_lines() -> None:
+    error = VmFailed("the VMM died", metadata={"details": "one\ntwo \x1b[31mthree"})
+
+    shown = describe(error, context(debug=True))
+    at = shown.index("  details: one")
+    assert shown[at + 1] == "    two \\x1b[31mthree"
