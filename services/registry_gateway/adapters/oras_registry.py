@@ -1,16 +1,8 @@
-"""Registries through oras, fenced: the only module that knows it.
+"""All registries: manifests, blobs, tags and referrers, each with the repository that has it."""
 
-oras gives the shape of the API: the URLs of a repository, paging of tags, existence of blobs. Every
-request that it makes goes through `do_request`, which is ours: so are transport, credentials,
-retries, limits, and the bytes, which oras would lose or not verify (ADR 0030).
-"""
-
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Concatenate, Final, ParamSpec, TypeVar
-
-import oras.container
-import oras.provider
 
 from services.chassis.blocking import Blocking
 from services.core.descriptor import (
@@ -25,8 +17,6 @@ from services.core.errors import (
     ContentCorrupt,
     DigestInvalid,
     LimitExceeded,
-    LnsError,
-    ManifestUnknown,
     RegistryDenied,
     RegistryProtocol,
     RequestInvalid,
@@ -34,12 +24,13 @@ from services.core.errors import (
 from services.core.manifest import MAX_MANIFEST_BYTES, Index, parse_manifest
 from services.core.reference import Reference
 from services.registry_gateway.adapters.authenticator import Access
+from services.registry_gateway.adapters.blob_offer import UploadTarget
 from services.registry_gateway.adapters.download import Downloader
 from services.registry_gateway.adapters.exchange import Exchange, Request
-from services.registry_gateway.adapters.http_client import Reply
-from services.registry_gateway.adapters.origin import Locator, resolve_url
+from services.registry_gateway.adapters.oras_repository import GOOD, OrasRepository
+from services.registry_gateway.adapters.origin import Locator
 from services.registry_gateway.adapters.registry_errors import error_of
-from services.registry_gateway.adapters.upload import Uploader, UploadTarget
+from services.registry_gateway.adapters.upload import Uploader
 from services.registry_gateway.login_ports import Credential
 from services.registry_gateway.ports import BlobSource, Ingest, RawManifest
 from services.registry_gateway.progress import Meter, Stage, Stop
@@ -48,89 +39,9 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 _ACCEPT: Final = {"Accept": ", ".join((OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX))}
-_MAX_PAGES: Final = 2000
 _MAX_REFERRERS: Final = 10_000
-_MAX_LIST_BYTES: Final = 32 * 1024 * 1024
-_GOOD: Final = frozenset({200, 201, 202, 204})
 _NOT_FOUND: Final = 404
 _NO_DELETION: Final = frozenset({400, 405})
-
-
-class _Repository(oras.provider.Registry):
-    """One repository for the time of one call: oras' methods over our requests."""
-
-    def __init__(
-        self, exchange: Exchange, locator: Locator, reference: Reference, actions: str, stop: Stop
-    ) -> None:
-        origin = locator.origin(reference.host)
-        super().__init__(hostname=origin.authority, insecure=origin.scheme == "http")
-        self.what = str(reference)
-        self.not_found: type[LnsError] = ManifestUnknown
-        self.access = Access.to(reference.path, actions)
-        self.container = oras.container.Container(
-            f"{origin.authority}/{reference.path}", registry=origin.authority
-        )
-        self._exchange = exchange
-        self._origin = origin
-        self._stop = stop
-        self._pages = 0
-        self._room = _MAX_LIST_BYTES
-
-    def url(self, path: str) -> str:
-        """Returns the URL of what a `Container` calls `host/v2/…`."""
-        return f"{self.prefix}://{path}"
-
-    def manifest_url(self, selector: str) -> str:
-        """Returns the URL of the manifest of a tag or digest."""
-        return self.url(self.container.manifest_url(selector))
-
-    def request(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
-    ) -> Reply:
-        """Sends a request and returns the answer, whatever it is; the caller closes it."""
-        request = Request(
-            method=method,
-            url=url,
-            access=self.access,
-            headers=headers,
-            body=None if body is None else lambda: body,
-            home=self._origin,
-        )
-        return self._exchange.send(request, stop=self._stop)
-
-    def checked(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
-    ) -> Reply:
-        """Like `request`; raises the error of an answer that is not good."""
-        reply = self.request(method, url, headers, body)
-        if reply.status_code not in _GOOD:
-            with reply:
-                raise self.error(reply)
-        return reply
-
-    def do_request(
-        self, url: str, method: str = "GET", headers: Mapping[str, str] | None = None
-    ) -> Reply:
-        """What oras sends its requests through: one page of a list each.
-
-        Raises:
-            LimitExceeded: the pages are too many or too large in all.
-        """
-        self._pages += 1
-        if self._pages > _MAX_PAGES:
-            raise LimitExceeded(f"{self.what}: a list of more than {_MAX_PAGES} pages")
-        reply = self.checked(method, url, headers or {})
-        self._room -= reply.hold(self._room)
-        return reply
-
-    def next_page(self, reply: Reply) -> str:
-        """Returns the URL of the page after this one, or the empty string."""
-        link = reply.links.get("next", {}).get("url", "")
-        return resolve_url(reply.url, link) if link else ""
-
-    def error(self, reply: Reply) -> LnsError:
-        """Returns the error of a failing answer."""
-        return error_of(reply, what=self.what, not_found=self.not_found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,7 +103,7 @@ class OrasRegistry:
             at = self._open(repository, "pull", meter.stop)
             request = Request(
                 method="GET",
-                url=at.url(at.container.get_blob_url(digest)),
+                url=at.blob_url(digest),
                 access=at.access,
                 headers={},
             )
@@ -252,7 +163,7 @@ class OrasRegistry:
         def verify(stop: Stop) -> None:
             request = Request(method="GET", url=f"{origin}/v2/", access=Access(), headers={})
             with alone.send(request, stop=stop) as reply:
-                if reply.status_code not in _GOOD:
+                if reply.status_code not in GOOD:
                     raise error_of(reply, what=host, not_found=RegistryProtocol)
             if not alone.authenticator.is_challenged(origin):
                 raise RequestInvalid(
@@ -273,8 +184,8 @@ class OrasRegistry:
         stop = Stop()
         return await self._calls.run_cancellable(stop, work, stop, *args, **kwargs)
 
-    def _open(self, reference: Reference, actions: str, stop: Stop) -> _Repository:
-        return _Repository(self._exchange, self._locator, reference, actions, stop)
+    def _open(self, reference: Reference, actions: str, stop: Stop) -> OrasRepository:
+        return OrasRepository(self._exchange, self._locator, reference, actions, stop)
 
     def _upload_target(
         self, stop: Stop, repository: Reference, descriptor: Descriptor
@@ -282,8 +193,8 @@ class OrasRegistry:
         at = self._open(repository, "pull,push", stop)
         return UploadTarget(
             what=repository.repository,
-            blob_url=at.url(at.container.get_blob_url(descriptor.digest)),
-            uploads_url=at.url(at.container.upload_blob_url()),
+            blob_url=at.blob_url(descriptor.digest),
+            uploads_url=at.uploads_url,
             access=at.access,
         )
 
@@ -294,7 +205,7 @@ class OrasRegistry:
                 raise at.error(reply)
             text = reply.headers.get("Docker-Content-Digest", "")
             try:
-                return Digest(text) if reply.status_code in _GOOD else None
+                return Digest(text) if reply.status_code in GOOD else None
             except DigestInvalid:
                 return None
 
@@ -331,14 +242,7 @@ class OrasRegistry:
             return bool(reply.headers.get("OCI-Subject"))
 
     def _list_tags(self, stop: Stop, repository: Reference) -> Sequence[str]:
-        at = self._open(repository, "pull", stop)
-        try:
-            tags = at.get_tags(at.container)
-        except (TypeError, ValueError):  # oras expects a list, and links that are addresses
-            tags = [None]
-        if not all(isinstance(tag, str) for tag in tags):
-            raise RegistryProtocol(f"{repository.repository}: the list of tags is not one")
-        return sorted(set(tags))
+        return self._open(repository, "pull", stop).list_tags()
 
     def _list_referrers(self, stop: Stop, subject: Reference) -> Sequence[Descriptor] | None:
         at = self._open(subject, "pull", stop)
@@ -348,7 +252,7 @@ class OrasRegistry:
             with at.request("GET", url, {"Accept": OCI_INDEX}) as reply:
                 if reply.status_code == _NOT_FOUND and not found:
                     return None
-                if reply.status_code not in _GOOD:
+                if reply.status_code not in GOOD:
                     raise at.error(reply)
                 index = parse_manifest(reply.read(MAX_MANIFEST_BYTES), media_type=OCI_INDEX)
                 if not isinstance(index, Index):
@@ -368,5 +272,5 @@ class OrasRegistry:
                     hint="its administrator can switch deletion on",
                     metadata={"registry": reference.host},
                 )
-            if reply.status_code not in _GOOD:
+            if reply.status_code not in GOOD:
                 raise at.error(reply)

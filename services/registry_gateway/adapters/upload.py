@@ -22,19 +22,16 @@ from services.core.errors import (
     RegistryProtocol,
     RegistryUnavailable,
 )
-from services.registry_gateway.adapters.authenticator import Access
+from services.registry_gateway.adapters.blob_offer import BlobOffer, UploadTarget
 from services.registry_gateway.adapters.exchange import Exchange, Request
 from services.registry_gateway.adapters.http_client import CHUNK_BYTES, Reply
-from services.registry_gateway.adapters.origin import Origin, check_target, resolve_url
 from services.registry_gateway.adapters.registry_errors import error_of
 from services.registry_gateway.ports import BlobSource, UploadSession, UploadSessions
 from services.registry_gateway.progress import Meter, Stage, Stop
 
 _CREATED: Final = 201
 _ACCEPTED: Final = 202
-_OK: Final = 200
 _NO_CONTENT: Final = 204
-_MAX_MOUNTS: Final = 3
 _CHUNKS_REFUSED: Final = frozenset({400, 404, 405, 411, 413, 416})
 _RANGE = re.compile(r"(?:bytes=)?0-(\d{1,19})\Z")
 _OCTETS: Final = {"Content-Type": "application/octet-stream"}
@@ -53,23 +50,6 @@ class ChunkPolicy:
     chunk_bytes: int = 32 << 20
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UploadTarget:
-    """Where a blob goes.
-
-    Attributes:
-        what: the repository, for messages.
-        blob_url: the blob's own URL.
-        uploads_url: where upload sessions begin.
-        access: what is asked for there.
-    """
-
-    what: str
-    blob_url: str
-    uploads_url: str
-    access: Access
-
-
 class _ChunksRefused(Exception):
     """The registry does not take chunks; the blob goes in one request."""
 
@@ -79,6 +59,7 @@ class Uploader:
 
     def __init__(self, exchange: Exchange, policy: ChunkPolicy, sessions: UploadSessions) -> None:
         self._exchange = exchange
+        self._blobs = BlobOffer(exchange)
         self._policy = policy
         self._sessions = sessions
 
@@ -120,7 +101,7 @@ class Uploader:
                 self._finish(upload, session)
             except RegistryUnavailable as error:
                 tries.failed(error)
-                if self._exists(upload.target, upload.meter.stop):  # only the answer was lost
+                if self._blobs.exists(upload.target, upload.meter.stop):  # only the answer was lost
                     return
             else:
                 return
@@ -144,7 +125,7 @@ class Uploader:
                 if session is not None and session.offset > before:
                     tries.progressed()
                 tries.failed(error)
-                if self._exists(upload.target, upload.meter.stop):
+                if self._blobs.exists(upload.target, upload.meter.stop):
                     break
                 session = self._taken_up(upload, session)
             else:
@@ -154,39 +135,8 @@ class Uploader:
     def offer(
         self, target: UploadTarget, descriptor: Descriptor, mount_from: Sequence[str], stop: Stop
     ) -> Stage | None:
-        """Says whether the target has the blob or could mount it; else None."""
-        if self._exists(target, stop):
-            return Stage.EXISTS
-        for path in mount_from[:_MAX_MOUNTS]:
-            if self._mount(target, descriptor, path, stop):
-                return Stage.MOUNTED
-        return None
-
-    def _exists(self, target: UploadTarget, stop: Stop) -> bool:
-        request = Request(method="HEAD", url=target.blob_url, access=target.access, headers={})
-        with self._exchange.send(request, stop=stop) as reply:
-            return reply.status_code == _OK
-
-    def _mount(self, target: UploadTarget, descriptor: Descriptor, path: str, stop: Stop) -> bool:
-        query = urlencode({"mount": descriptor.digest, "from": path})
-        request = Request(
-            method="POST",
-            url=f"{target.uploads_url}?{query}",
-            access=target.access.and_pull(path),
-            headers={"Content-Length": "0"},
-        )
-        try:
-            with self._exchange.send(request, stop=stop) as reply:
-                if reply.status_code == _ACCEPTED:
-                    self._cancel(target, self._location(target, reply), stop)
-                return reply.status_code == _CREATED
-        except LnsError:
-            stop.check()
-            return False  # a mount only saves time: what is wrong shows when the bytes go
-
-    def _cancel(self, target: UploadTarget, location: str, stop: Stop) -> None:
-        with self._exchange.send(self._to(target, "DELETE", location), stop=stop):
-            pass
+        """See `BlobOffer.offer`."""
+        return self._blobs.offer(target, descriptor, mount_from, stop)
 
     def _begin(self, target: UploadTarget, meter: Meter) -> tuple[UploadSession, int]:
         """Begins an upload; returns it with the least size of chunks that the registry takes."""
@@ -201,7 +151,7 @@ class Uploader:
                 raise error_of(reply, what=target.what, not_found=ManifestUnknown)
             text = reply.headers.get("OCI-Chunk-Min-Length", "")
             least = int(text) if re.fullmatch(r"[0-9]{1,9}", text) else 0
-            return UploadSession(location=self._location(target, reply)), least
+            return UploadSession(location=target.location(reply)), least
 
     def _finish(self, upload: "_Upload", session: UploadSession) -> None:
         """Sends what is left and closes the upload."""
@@ -211,7 +161,7 @@ class Uploader:
         separator = "&" if urlsplit(session.location).query else "?"
         query = urlencode({"digest": upload.descriptor.digest})
         request = replace(
-            self._to(target, "PUT", f"{session.location}{separator}{query}"),
+            target.request("PUT", f"{session.location}{separator}{query}"),
             headers={**_OCTETS, "Content-Length": str(rest[1] - rest[0])},
             body=lambda: _Body(upload, rest),
             retried=False,
@@ -225,7 +175,7 @@ class Uploader:
         end = min(start + size, upload.descriptor.size)
         meter.stage, meter.done = Stage.UPLOADING, start
         request = replace(
-            self._to(target, "PATCH", session.location),
+            target.request("PATCH", session.location),
             headers={
                 **_OCTETS,
                 "Content-Length": str(end - start),
@@ -239,7 +189,7 @@ class Uploader:
                 if start == 0 and reply.status_code in _CHUNKS_REFUSED:
                     raise _ChunksRefused
                 raise self._lost_or(reply, target)
-            session.location = self._location(target, reply)
+            session.location = target.location(reply)
             session.offset = _received(reply, lowest=start + 1, highest=end)
         meter.done = session.offset
 
@@ -248,32 +198,17 @@ class Uploader:
         if session is None or session.offset == 0:
             return None
         try:
-            request = self._to(upload.target, "GET", session.location)
+            request = upload.target.request("GET", session.location)
             with self._exchange.send(request, stop=upload.meter.stop) as reply:
                 if reply.status_code != _NO_CONTENT:
                     return None
                 if _received(reply, lowest=0, highest=session.offset) != session.offset:
                     return None
                 if reply.headers.get("Location"):
-                    session.location = self._location(upload.target, reply)
+                    session.location = upload.target.location(reply)
         except RegistryProtocol:
             return None
         return session
-
-    def _to(self, target: UploadTarget, method: str, url: str) -> Request:
-        return Request(
-            method=method,
-            url=url,
-            access=target.access,
-            headers={},
-            home=Origin.of_url(target.uploads_url),
-        )
-
-    def _location(self, target: UploadTarget, reply: Reply) -> str:
-        location = reply.headers.get("Location", "")
-        if not location:
-            raise RegistryProtocol(f"{target.what}: the registry began an upload without a place")
-        return check_target(Origin.of_url(target.uploads_url), resolve_url(reply.url, location))
 
     def _lost_or(self, reply: Reply, target: UploadTarget) -> LnsError:
         """A session that is gone may begin anew; everything else is the registry's last word."""
