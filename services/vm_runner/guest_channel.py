@@ -228,6 +228,10 @@ class GuestChannel:
         if self._streams.pop(stream_id, None) is not None:
             self._control.append(encode_frame(Frame(type=FrameType.RESET, id=stream_id)))
 
+    def reset_late(self, stream_id: int) -> None:
+        """Gives up a stream that the guest has made after it was given up here."""
+        self._control.append(encode_frame(Frame(type=FrameType.RESET, id=stream_id)))
+
     def acknowledge(self, stream_id: int, size: int, *, ended: bool = False) -> None:
         """Says that the next `size` bytes of a stream (and its end) are safe here."""
         stream = self._streams.get(stream_id)

@@ -71,6 +71,7 @@ class GuestSession:
         self._goodbye: asyncio.Future[None] = loop.create_future()
         self._stats: asyncio.Future[GuestStats] | None = None
         self._connecting: dict[int, asyncio.Future[Connected]] = {}
+        self._too_late: set[int] = set()
         self._openings: asyncio.Queue[Opening] = asyncio.Queue()  # as long as tickets may be open
 
     # ---- requests ----
@@ -188,6 +189,7 @@ class GuestSession:
         try:
             connected = await self._answer(answer)
         except BaseException:
+            self._too_late.add(stream.id)  # the guest may still come to it
             stream.reset()
             raise
         finally:
@@ -318,6 +320,9 @@ class GuestSession:
             case Connected():
                 if answer := self._connecting.get(event.stream_id):
                     _resolve(answer, event)
+                elif event.stream_id in self._too_late:
+                    self._too_late.discard(event.stream_id)
+                    self.channel.reset_late(event.stream_id)
             case Opening():
                 self._openings.put_nowait(event)
             case GuestStats():

@@ -121,10 +121,12 @@ class PublishedPorts:
             async with asyncio.TaskGroup() as ways:
                 ways.create_task(_carry_in(connection, stream))
                 ways.create_task(_carry_out(stream, connection))
-        except BaseExceptionGroup as errors:
-            raise GuestUnreachable("the connection broke") from errors
-        finally:
+        except BaseException as error:
             stream.reset()
+            if isinstance(error, BaseExceptionGroup):
+                raise GuestUnreachable("the connection broke") from error
+            raise
+        stream.leave()
 
 
 async def _carry_in(connection: ClientConnection, stream: GuestStream) -> None:
@@ -132,6 +134,7 @@ async def _carry_in(connection: ClientConnection, stream: GuestStream) -> None:
         if not await stream.write(data):
             return  # the guest has closed its side for reading
     stream.finish()
+    await stream.drain()
 
 
 async def _carry_out(stream: GuestStream, connection: ClientConnection) -> None:

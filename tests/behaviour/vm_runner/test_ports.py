@@ -76,6 +76,32 @@ async def test_a_connection_reaches_the_guest_and_closes_by_halves(vm: VmClient)
         assert await ask(port.host_port, b"x" * 3_000_000) == b"3000000 " + b"X" * 100
 
 
+SLOW = """
+import socket, time
+listener = socket.create_server(("127.0.0.1", 0))
+print(listener.getsockname()[1], flush=True)
+connection, _ = listener.accept()
+connection.sendall(b"bye")
+connection.shutdown(socket.SHUT_WR)
+count = 0
+while data := connection.recv(20_000):
+    count += len(data)
+    time.sleep(0.001)
+print("got", count, flush=True)
+"""
+
+
+async def test_a_server_that_answers_before_it_reads_gets_everything_all_the_same(
+    vm: VmClient,
+) -> None:
+    run = await vm.create(sys.executable, "-c", SLOW)
+    async with vm.attach(pb.AttachStart(run=run.run_id, replay=True)) as terminal:
+        guest_port = int(await terminal.until(b"\n"))
+        port = await publish(vm, run, guest_port)
+        assert await ask(port.host_port, b"x" * 2_000_000) == b"bye"
+        assert b"got 2000000\n" in await terminal.until(b"\n")
+
+
 async def test_two_hundred_connections_at_once_are_served(vm: VmClient) -> None:
     async with a_server(vm) as (run, guest_port):
         port = (await publish(vm, run, guest_port)).host_port

@@ -164,6 +164,21 @@ async def test_a_service_that_ends_resets_connections_and_the_next_one_carries_n
     assert await team.sh("client", "wget -q -O - http://web/plain") == "no program"
 
 
+async def test_what_was_asked_of_a_service_that_ended_is_asked_of_the_next_one(team: Team) -> None:
+    web = team.runs["web"]
+    await team.vm.stub.PauseRun(pb.PauseRunRequest(run=web))
+    asking = "rm -f /tmp/answer; wget -q -O /tmp/answer http://web/plain >/dev/null 2>&1 &"
+    await team.sh("client", asking)
+    await team.sh("client", "until grep -q '01014D7F:0050 02 ' /proc/net/tcp; do sleep 0.1; done")
+
+    await team.serve()
+    await team.reachable("client")
+    await team.vm.stub.ResumeRun(pb.ResumeRunRequest(run=web))
+
+    answer = "until grep . /tmp/answer 2>/dev/null; do sleep 0.1; done"
+    assert await team.sh("client", answer) == "no program"
+
+
 async def test_a_peer_that_has_ended_is_refused(team: Team) -> None:
     await team.vm.stub.StopRun(pb.StopRunRequest(run=team.runs["web"]))
 

@@ -5,13 +5,16 @@ import contextlib
 import hashlib
 import os
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 
 from services.core.errors import GuestUnreachable
-from services.vm_runner.guest_session import GuestSession
+from services.vm_runner.guest_session import GuestSession, open_session
 from services.vm_runner.outgoing import carry
-from tests.support.guest_agent import agent_session
+from services.vm_runner.ports import MachineSpec
+from tests.fakes.hypervisor import FakeHost, FakeHypervisor, FakeMachine
+from tests.support.guest_agent import agent_session, require_agent
 
 pytestmark = pytest.mark.integration
 
@@ -56,6 +59,16 @@ async def ends() -> AsyncIterator[Ends]:
         finally:
             carrying.cancel()
             await asyncio.gather(carrying, return_exceptions=True)
+
+
+@pytest.fixture
+async def machine() -> AsyncIterator[FakeMachine]:
+    host = FakeHost(require_agent())
+    spec = MachineSpec(run_id="r", directory=Path("/"), vcpus=1, memory_mib=64, disks=())
+    machine = await FakeHypervisor(host).start(spec)
+    assert isinstance(machine, FakeMachine)
+    yield machine
+    await host.close()
 
 
 async def test_bytes_arrive_in_both_ways_at_once(ends: Ends) -> None:
@@ -127,3 +140,20 @@ async def test_a_guest_that_goes_away_resets_the_connection() -> None:
             await carrying
         with pytest.raises(ConnectionResetError):
             await asyncio.wait_for(reader.read(1), 10)
+
+
+async def test_a_connection_that_a_guest_makes_too_late_is_given_up(machine: FakeMachine) -> None:
+    arrived: asyncio.Queue[Socket] = asyncio.Queue()
+    server = await asyncio.start_server(
+        lambda reader, writer: arrived.put_nowait((reader, writer)), "127.0.0.1", 0
+    )
+    async with server, open_session(await machine.connect(), answer_seconds=10) as session:
+        await machine.pause()
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(session.connect(server.sockets[0].getsockname()[1]), 0.1)
+        await machine.resume()
+
+        reader, writer = await asyncio.wait_for(arrived.get(), 10)
+        with pytest.raises(ConnectionResetError):
+            await asyncio.wait_for(reader.read(1), 10)
+        writer.close()
