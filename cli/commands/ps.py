@@ -10,6 +10,7 @@ from lns.vm.v1 import vm_service_pb2 as pb
 from cli.context import Context, command
 from cli.labels import parse_labels
 from cli.options import format_option, quiet_ids
+from cli.paging import PAGE_SIZE, every
 from cli.render.output import columns, write_rows
 from cli.render.runs import newest_first, run_row
 from cli.session import Peer, Session, open_session
@@ -25,7 +26,6 @@ _COLUMNS = columns(
     status="STATUS",
     ports="PORTS",
 )
-_PAGE = 1000
 
 
 @command("ps", doing="list runs")
@@ -69,24 +69,18 @@ async def ps(
     write_rows(rows, _COLUMNS, form=form, write=context.write, quiet_field="id" if quiet else None)
 
 
-async def iter_runs(
+def iter_runs(
     session: Session,
     *,
     include_ended: bool,
     labels: dict[str, str] | None = None,
     group: str = "",
 ) -> AsyncIterator[run_pb2.Run]:
-    """Yields every run, page by page."""
+    """Yields every run."""
     request = pb.ListRunsRequest(
-        include_ended=include_ended, page_size=_PAGE, labels=labels, group=group
+        include_ended=include_ended, page_size=PAGE_SIZE, labels=labels, group=group
     )
-    while True:
-        response = await session.vm.ListRuns(request)
-        for run in response.runs:
-            yield run
-        if not response.next_page_token:
-            return
-        request.page_token = response.next_page_token
+    return every(session.vm.ListRuns, request, lambda page: page.runs)
 
 
 def _parse_filters(filters: tuple[str, ...]) -> tuple[dict[str, str], str]:

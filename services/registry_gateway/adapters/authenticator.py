@@ -16,7 +16,8 @@ from urllib.parse import urlencode, urlsplit
 
 from services.core.errors import RegistryProtocol, RegistryUnauthenticated, RegistryUnavailable
 from services.registry_gateway.adapters.challenge import Challenge, parse_challenges
-from services.registry_gateway.adapters.http_client import HttpClient, Reply
+from services.registry_gateway.adapters.http_client import HttpClient
+from services.registry_gateway.adapters.http_reply import Reply
 from services.registry_gateway.adapters.origin import Origin, check_target
 from services.registry_gateway.login_ports import Credential, Credentials
 from services.registry_gateway.progress import Stop

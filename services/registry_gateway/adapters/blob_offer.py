@@ -9,7 +9,7 @@ from services.core.descriptor import Descriptor
 from services.core.errors import LnsError, RegistryProtocol
 from services.registry_gateway.adapters.authenticator import Access
 from services.registry_gateway.adapters.exchange import Exchange, Request
-from services.registry_gateway.adapters.http_client import Reply
+from services.registry_gateway.adapters.http_reply import Reply
 from services.registry_gateway.adapters.origin import Origin, check_target, resolve_url
 from services.registry_gateway.progress import Stage, Stop
 

@@ -19,7 +19,8 @@ from services.core.errors import (
 )
 from services.registry_gateway.adapters.authenticator import CLIENT_ID
 from services.registry_gateway.adapters.challenge import parse_challenges
-from services.registry_gateway.adapters.http_client import HttpClient, Reply
+from services.registry_gateway.adapters.http_client import HttpClient
+from services.registry_gateway.adapters.http_reply import Reply
 from services.registry_gateway.adapters.origin import Locator, Origin, check_target
 from services.registry_gateway.login_ports import Credential, DeviceCode
 from services.registry_gateway.progress import Stop

@@ -21,7 +21,7 @@ from services.core.errors import (
     RegistryUnavailable,
 )
 from services.registry_gateway.adapters.exchange import Exchange, Request
-from services.registry_gateway.adapters.http_client import Reply, Truncated
+from services.registry_gateway.adapters.http_reply import Reply, Truncated
 from services.registry_gateway.adapters.origin import Origin
 from services.registry_gateway.adapters.registry_errors import error_of
 from services.registry_gateway.ports import Ingest

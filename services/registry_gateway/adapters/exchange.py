@@ -22,7 +22,8 @@ from services.core.errors import (
     TooManyRequests,
 )
 from services.registry_gateway.adapters.authenticator import Access, Authenticator
-from services.registry_gateway.adapters.http_client import Body, HttpClient, Reply
+from services.registry_gateway.adapters.http_client import Body, HttpClient
+from services.registry_gateway.adapters.http_reply import Reply
 from services.registry_gateway.adapters.origin import Origin, check_target, resolve_url
 from services.registry_gateway.login_ports import Credentials
 from services.registry_gateway.metrics import RETRIES

@@ -16,7 +16,7 @@ from services.core.errors import LimitExceeded, LnsError, ManifestUnknown, Regis
 from services.core.reference import Reference
 from services.registry_gateway.adapters.authenticator import Access
 from services.registry_gateway.adapters.exchange import Exchange, Request
-from services.registry_gateway.adapters.http_client import Reply
+from services.registry_gateway.adapters.http_reply import Reply
 from services.registry_gateway.adapters.origin import Locator, resolve_url
 from services.registry_gateway.adapters.registry_errors import error_of
 from services.registry_gateway.progress import Stop

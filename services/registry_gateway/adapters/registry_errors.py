@@ -22,7 +22,7 @@ from services.core.errors import (
     TooManyRequests,
     Violation,
 )
-from services.registry_gateway.adapters.http_client import Reply
+from services.registry_gateway.adapters.http_reply import Reply
 from services.registry_gateway.adapters.origin import Origin
 
 _MAX_VIOLATIONS: Final = 200

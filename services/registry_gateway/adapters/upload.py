@@ -24,7 +24,7 @@ from services.core.errors import (
 )
 from services.registry_gateway.adapters.blob_offer import BlobOffer, UploadTarget
 from services.registry_gateway.adapters.exchange import Exchange, Request
-from services.registry_gateway.adapters.http_client import CHUNK_BYTES, Reply
+from services.registry_gateway.adapters.http_reply import CHUNK_BYTES, Reply
 from services.registry_gateway.adapters.registry_errors import error_of
 from services.registry_gateway.ports import BlobSource, UploadSession, UploadSessions
 from services.registry_gateway.progress import Meter, Stage, Stop

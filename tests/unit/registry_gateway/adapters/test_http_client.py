@@ -15,7 +15,8 @@ import trustme
 
 from services.chassis import context
 from services.core import errors
-from services.registry_gateway.adapters.http_client import HttpClient, Timeouts, Truncated
+from services.registry_gateway.adapters.http_client import HttpClient, Timeouts
+from services.registry_gateway.adapters.http_reply import Truncated
 from services.registry_gateway.adapters.origin import Origin
 from services.registry_gateway.progress import Stop
 
