@@ -58,7 +58,7 @@ async def qemu(home: Path) -> AsyncIterator[Make]:
             binary=f"qemu-system-{platform.machine()}",
             files=files,
             choice=choice,
-            confinement=bootstrap._confinement(settings),
+            confinement=bootstrap._confinement(settings, bootstrap._cgroups(settings)),
             architecture=Architecture(platform.machine()),
         )
 
