@@ -1,4 +1,4 @@
-"""`lns inspect`: a run, or what a reference names."""
+"""`lns inspect`: a run, a group, or what a reference names."""
 
 import json
 from typing import Any
@@ -12,6 +12,7 @@ from cli.errors import way_out
 from cli.options import platform_option
 from cli.render.messages import to_document
 from cli.render.output import write_document
+from cli.run.group import members_of
 from cli.run.request import parse_platform
 from cli.session import Peer, Session, open_session
 from services.core.errors import LnsError, RunUnknown
@@ -30,7 +31,7 @@ from services.core.errors import LnsError, RunUnknown
 async def inspect(
     context: Context, name: str, kind: str | None, platform: str | None, form: str | None
 ) -> None:
-    """Describe a run by name or id; or manifest, config, sizes and platforms behind a reference."""
+    """Describe a run or a group; or manifest, config, sizes and platforms behind a reference."""
     may_be_run = kind == "run" or (kind is None and not set(name) & set("/:@"))
     document = None
     if may_be_run:
@@ -53,6 +54,10 @@ async def _run(session: Session, name: str, *, is_certain: bool) -> dict[str, An
     try:
         response = await session.vm.GetRun(vm_pb.GetRunRequest(run=name))
     except RunUnknown:
+        runs = await members_of(session.vm, name) if name else []
+        if runs:
+            group = to_document(runs[0].group)
+            return {"group": group, "runs": [to_document(run) for run in runs]}
         if is_certain:
             raise
         return None

@@ -1,5 +1,7 @@
 """What the commands do when they are given the name of a group."""
 
+import json
+
 import pytest
 from lns.vm.v1 import run_pb2
 from lns.vm.v1 import vm_service_pb2 as pb
@@ -131,3 +133,10 @@ def test_ps_shows_groups_and_can_be_asked_for_one(services: ScriptedServices, ln
     assert services.asked("ListRuns")[-1].group == "other"
     assert lns("ps", "-a", "--filter", "group=a", "--filter", "group=b").code == 1
     assert lns("ps", "-a", "--filter", "team").code == 1
+
+
+def test_a_group_is_described_with_its_runs(lns: Client) -> None:
+    document = json.loads(lns("inspect", "team").out)
+
+    assert document["group"]["members"] == ["web", "worker"]
+    assert [run["name"] for run in document["runs"]] == ["team-web", "team-worker"]

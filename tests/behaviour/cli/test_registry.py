@@ -178,6 +178,7 @@ def test_a_name_that_is_neither_a_run_nor_a_reference_is_told_as_both(
     services: ScriptedServices, lns: Client
 ) -> None:
     services["GetRun"] = RunUnknown("there is no run")
+    services["ListRuns"] = vm_pb.ListRunsResponse()
     services["InspectManifest"] = RegistryUnavailable("the hub does not answer")
 
     result = lns("inspect", "typo")
