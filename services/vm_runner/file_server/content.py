@@ -1,5 +1,6 @@
 """Content: files that are open, and directories that are read."""
 
+import ctypes
 import errno
 import os
 import time
@@ -17,6 +18,11 @@ _PERMISSIONS = 0o1777
 _COPY_MAX = 8 << 20
 _SETTLED_NS = 2 * 10**9
 """More than the clock of any file system stands still for between two changes."""
+
+# Python has only posix_fallocate(3), which writes zeros without end where a file system cannot.
+_fallocate = ctypes.CDLL(None, use_errno=True).fallocate
+_fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+_FALLOCATE_MODES = (0, 1, 3)  # take room; the same beyond the end; give a hole back
 
 _WHENCE = (os.SEEK_DATA, os.SEEK_HOLE)
 
@@ -110,12 +116,13 @@ class Content:
         return b""
 
     def fallocate(self, request: Request) -> bytes:
-        """Takes room for a file."""
+        """Takes room for a file, or gives it back."""
         wanted = requests.parse_fallocate(request.body)
-        if wanted.mode:
-            raise refused(errno.EOPNOTSUPP)
         descriptor = self._handles.file(wanted.fh).descriptor
-        os.posix_fallocate(descriptor, wanted.offset, wanted.length)
+        if wanted.mode not in _FALLOCATE_MODES:
+            raise refused(errno.EOPNOTSUPP)
+        if _fallocate(descriptor, wanted.mode, wanted.offset, wanted.length) < 0:
+            raise refused(ctypes.get_errno())
         return b""
 
     def lseek(self, request: Request) -> bytes:

@@ -7,6 +7,7 @@ message.
 
 import errno
 import socket
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -83,6 +84,8 @@ class Session:
             error = failure.errno or errno.EIO
         except (Malformed, ValueError, OverflowError):
             error = errno.EINVAL
+        except struct.error:  # an attribute of the host's that the format has no room for
+            error = errno.EOVERFLOW
         except MemoryError:
             error = errno.ENOMEM
         if request.opcode in _SILENT:

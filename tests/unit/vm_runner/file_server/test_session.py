@@ -284,7 +284,7 @@ def test_holes_room_and_copies(folder: Path, guest: FuseClient) -> None:
     assert (folder / "sparse").stat().st_size == 8192
     fails(
         errno.EOPNOTSUPP,
-        lambda: guest.ask(Opcode.FALLOCATE, entry.node, struct.pack("<QQQII", fh, 0, 1, 2, 0)),
+        lambda: guest.ask(Opcode.FALLOCATE, entry.node, struct.pack("<QQQII", fh, 0, 1, 8, 0)),
     )
     (offset,) = struct.unpack(
         "<Q", guest.ask(Opcode.LSEEK, entry.node, struct.pack("<QQII", fh, 0, 4, 0))
