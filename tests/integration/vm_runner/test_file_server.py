@@ -225,6 +225,25 @@ async def test_a_file_is_served_alone(short_directory: Path, folder: Path) -> No
 # ---- its life ----
 
 
+async def test_servers_that_came_and_went_leave_nothing(
+    short_directory: Path, folder: Path
+) -> None:
+    pids = []
+    for number in range(12):
+        async with served(short_directory, folder) as (_, pid):
+            pids.append(pid)
+        (short_directory / "bind0.sock").unlink()
+        if number == 1:  # what Python opens once is open
+            before = descriptors()
+    assert descriptors() == before
+    assert not [pid for pid in pids if process_directory(pid).exists()]
+    assert sorted(path.name for path in short_directory.iterdir()) == ["bind0.log", "bound"]
+
+
+def descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 async def test_there_is_one_server_of_a_port_however_often_it_is_asked_for(
     short_directory: Path, folder: Path
 ) -> None:
