@@ -67,6 +67,20 @@ def test_binary_data_goes_through_and_ctrl_c_reaches_the_workload(lns: Lns, imag
     process.stderr.close()
 
 
+def test_what_cannot_be_executed_is_no_success_in_the_background(lns: Lns, image: str) -> None:
+    commands = {
+        "no-such-program": (127, "is not there"),
+        "/etc/passwd": (126, "cannot be executed"),
+    }
+    for command, (code, said) in commands.items():
+        result = lns.run("run", "-d", "-q", "--rm", image, "--", command)
+
+        assert result.returncode == code
+        assert f"lns: {command} {said}" in result.stderr
+        assert len(result.stdout.strip()) == 32
+    assert lns.ok("ps", "-aq") == ""
+
+
 def test_a_run_in_the_background_has_a_life(lns: Lns, image: str) -> None:
     name = f"life-{secrets.token_hex(3)}"
     script = "echo first; touch /kept; while :; do sleep 1; done"
@@ -80,6 +94,7 @@ def test_a_run_in_the_background_has_a_life(lns: Lns, image: str) -> None:
     assert lns.ok("ps", "-q") == run_id[:12]
     assert lns.ok("logs", run_id[:6]) == "first"
     assert lns.ok("exec", name, "sh", "-c", "echo $WHO; ls /kept") == "me\n/kept"
+    assert lns.ok("exec", name, "--", "echo", "--", "it") == "-- it"
     assert lns.ok("exec", "-i", name, "cat", stdin="typed") == "typed"
     assert lns.run("exec", name, "sh", "-c", "exit 9").returncode == 9
     assert lns.run("exec", name, "no-such-program").returncode == 127
