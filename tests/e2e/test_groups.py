@@ -30,7 +30,7 @@ while True:
     try:
         print(urllib.request.urlopen("http://web:8080/me").read().decode(), flush=True)
         break
-    except ConnectionRefusedError:
+    except OSError:  # it boots, or does not listen yet
         time.sleep(0.1)
 try:
     urllib.request.urlopen("http://web:8081/")
