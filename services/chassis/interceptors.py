@@ -20,14 +20,14 @@ import contextlib
 import dataclasses
 import inspect
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
 import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from services.core.errors import RequestInvalid
+from services.core.errors import RequestInvalid, ServiceUnavailable
 
 
 @dataclasses.dataclass(slots=True, kw_only=True)
@@ -64,7 +64,8 @@ class Wrapper(grpc.aio.ServerInterceptor):
 
     def __init__(self, scopes: Sequence[Scope]) -> None:
         self._scopes = tuple(scopes)
-        self._live = 0
+        self._live: set[asyncio.Task[Any]] = set()
+        self._ended: set[asyncio.Task[Any]] = set()
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -76,20 +77,46 @@ class Wrapper(grpc.aio.ServerInterceptor):
         """
         await self._idle.wait()
 
+    def end_calls(self) -> None:
+        """Cancels the handlers that still run; their callers are told ServiceUnavailable.
+
+        grpc itself would cancel the calls, and then it is chance whether a caller reads that the
+        server went away or that the call was cancelled, as if by the caller.
+        """
+        for task in self._live - self._ended:
+            self._ended.add(task)
+            task.cancel()
+
     @contextlib.asynccontextmanager
     async def around(self, call: ServedCall) -> AsyncIterator[None]:
         """Enters the scopes for one call."""
-        self._live += 1
+        task = asyncio.current_task()
+        if task is None:
+            raise AssertionError("a handler runs in a task")
+        self._live.add(task)
         self._idle.clear()
         try:
             async with contextlib.AsyncExitStack() as stack:
                 for scope in self._scopes:
                     await stack.enter_async_context(scope(call))
-                yield
+                with self._told_of_the_end(task):
+                    yield
         finally:
-            self._live -= 1
+            self._live.discard(task)
+            self._ended.discard(task)
             if not self._live:
                 self._idle.set()
+
+    @contextlib.contextmanager
+    def _told_of_the_end(self, task: asyncio.Task[Any]) -> Iterator[None]:
+        try:
+            yield
+        except asyncio.CancelledError:
+            if task not in self._ended or task.uncancel():
+                raise  # by the caller, or by the caller too
+            raise ServiceUnavailable(
+                "the service is shutting down", hint="try again when it is back"
+            ) from None
 
     async def intercept_service(
         self,

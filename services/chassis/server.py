@@ -101,7 +101,7 @@ async def running_server(
     """Yields the bound addresses while the services are served, then drains.
 
     Draining: health says NOT_SERVING, new calls are refused, calls in flight get
-    `settings.grace` seconds, then they are cancelled.
+    `settings.grace` seconds, then their handlers are cancelled and answer ServiceUnavailable.
 
     Raises:
         SettingsInvalid: an address or a TLS file cannot be used.
@@ -130,16 +130,29 @@ async def running_server(
             yield addresses
         finally:
             probes.drain()
-            await server.stop(settings.grace)
-            await _cleaned_up(wrapper)
+            await _stop(server, wrapper, settings.grace)
 
 
-async def _cleaned_up(wrapper: Wrapper) -> None:
-    """Lets cancelled handlers end before what they use is closed."""
+async def _stop(server: grpc.aio.Server, wrapper: Wrapper, grace: float) -> None:
+    """Ends serving, and lets handlers end before what they use is closed.
+
+    grpc refuses new calls from here on, and gets more time than the calls have: those that outlive
+    the grace period still answer why.
+    """
+    stopping = asyncio.ensure_future(server.stop(grace + _CLEAN_UP_SECONDS))
+    if not await _idle(wrapper, grace):
+        wrapper.end_calls()
+        if not await _idle(wrapper, _CLEAN_UP_SECONDS):
+            log.error("calls_still_running", waited_seconds=_CLEAN_UP_SECONDS)
+    await stopping
+
+
+async def _idle(wrapper: Wrapper, seconds: float) -> bool:
     try:
-        await asyncio.wait_for(wrapper.idle(), _CLEAN_UP_SECONDS)
+        await asyncio.wait_for(wrapper.idle(), seconds)
     except TimeoutError:
-        log.error("calls_still_running", waited_seconds=_CLEAN_UP_SECONDS)  # noqa: TRY400  # no bug
+        return False
+    return True
 
 
 def _bind(

@@ -72,7 +72,7 @@ async def test_a_call_that_outlives_the_grace_period_is_cancelled(short_director
 
             process.terminate()
 
-            with pytest.raises(errors.ServiceUnavailable):
+            with pytest.raises(errors.ServiceUnavailable, match="the service is shutting down"):
                 await call.read()
         output, _ = await process.communicate()
 

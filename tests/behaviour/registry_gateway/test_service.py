@@ -175,13 +175,15 @@ async def test_a_reader_that_is_slow_gets_the_result_and_no_backlog(world: World
 
 async def test_a_server_that_drains_ends_pulls_and_keeps_what_came(short_directory: Path) -> None:
     async with served(short_directory) as world:
-        async with running(world, grace=0.2):
-            world.put(IMAGE)
-            world.registry.gate.clear()
-            pulling = asyncio.ensure_future(world.pull())
-            await eventually(lambda: world.registry.calls["fetch_blob"] == 3)
-        with pytest.raises(errors.ServiceUnavailable):
-            await pulling
+        async with open_channel(PeerSettings(target=world.target), pb.DESCRIPTOR) as channel:
+            async with running(world, grace=0.2):
+                world.stub = rpc.RegistryServiceStub(channel)  # outlives the server
+                world.put(IMAGE)
+                world.registry.gate.clear()
+                pulling = asyncio.ensure_future(world.pull())
+                await eventually(lambda: world.registry.calls["fetch_blob"] == 3)
+            with pytest.raises(errors.ServiceUnavailable, match="shutting down"):
+                await pulling
         assert world.store.at_work == set()
         assert await world.index.list_tags() == []
 
