@@ -1,5 +1,6 @@
 """Boots that fail, in real microVMs: what is said of them, and when another one is made."""
 
+import contextlib
 import os
 import signal
 from pathlib import Path
@@ -9,6 +10,7 @@ from lns.vm.v1 import run_pb2, vm_service_pb2
 
 from services.chassis.status import from_status
 from services.core.errors import VmFailed
+from services.vm_runner.adapters.qemu.message_pipe import PIPE, MessagePipe
 from tests.support.eventually import eventually
 from tests.support.materializer import served
 from tests.support.microvm import busybox_image, microvms, require_microvms, served_runner
@@ -57,3 +59,41 @@ async def test_a_vmm_that_is_killed_before_the_workload_is_replaced(short_direct
     assert (out, status.code) == (b"once\n", 3)
     (notice,) = notices
     assert "QEMU was killed by SIGKILL" in notice
+
+
+def stuff(pipe: MessagePipe) -> None:
+    """Reads a pipe no longer, and fills it to the brim."""
+    pipe._stop_watching()
+    writer = os.open(pipe._directory / PIPE, os.O_WRONLY | os.O_NONBLOCK)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writer, b"stuffed ")
+    os.close(writer)
+
+
+async def test_a_console_that_nobody_reads_holds_up_neither_guest_nor_vmm(
+    short_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As between two services: QMP answers, programs run, the kernel goes on after its words."""
+    require_microvms()
+    pipes: list[MessagePipe] = []
+    watch = MessagePipe.watch
+
+    def noted(pipe: MessagePipe) -> None:
+        pipes.append(pipe)
+        watch(pipe)
+
+    monkeypatch.setattr(MessagePipe, "watch", noted)
+    async with microvms(short_directory) as (vm, images):
+        image = await busybox_image(images)
+        run = await vm.create("tail", "-f", "/dev/null", digest=image.composefs_digest)
+        await vm.until(run.run_id, Run.STATE_RUNNING)
+        stuff(pipes[-1])
+        _, _, status = await vm.execute(run.run_id, "tail", "/dev/zero")  # the kernel says so
+        assert status.code == 137
+        await vm.stub.PauseRun(pb.PauseRunRequest(run=run.run_id))
+        await vm.stub.ResumeRun(pb.ResumeRunRequest(run=run.run_id))
+        out, _, _ = await vm.execute(run.run_id, "sh", "-c", "echo fine")
+        await vm.stub.RemoveRun(pb.RemoveRunRequest(run=run.run_id, force=True))
+
+    assert out == b"fine\n"
