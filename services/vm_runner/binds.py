@@ -11,7 +11,7 @@ import structlog
 from services.core.errors import LnsError, RequestInvalid
 from services.core.run_plan import VolumeKind, VolumeMount
 from services.vm_runner.bind_host import BindHost, BindSource, ServedBind
-from services.vm_runner.guest_mounts import GuestBind
+from services.vm_runner.channel.mounts import GuestBind
 from services.vm_runner.ports import HostPort
 from services.vm_runner.runs import Run
 

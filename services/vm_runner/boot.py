@@ -18,9 +18,10 @@ from services.core.errors import GuestUnreachable, LnsError, VmFailed
 from services.vm_runner import lifecycle
 from services.vm_runner.binds import bind_ports
 from services.vm_runner.boot_queue import Place
+from services.vm_runner.channel.handles import GuestProcess, GuestStream
+from services.vm_runner.channel.messages import ProcessPhase, Welcome
+from services.vm_runner.channel.session import GuestSession, open_session
 from services.vm_runner.exit_status import exec_message, exit_status, start_failure
-from services.vm_runner.guest_handles import GuestProcess, GuestStream
-from services.vm_runner.guest_messages import ProcessPhase, Welcome
 from services.vm_runner.guest_plan import (
     MAIN_PROCESS,
     WRITABLE_SERIAL,
@@ -28,7 +29,6 @@ from services.vm_runner.guest_plan import (
     image_disks,
     workload,
 )
-from services.vm_runner.guest_session import GuestSession, open_session
 from services.vm_runner.outgoing import Outgoing
 from services.vm_runner.ports import Disk, Image, Machine, MachineSpec
 from services.vm_runner.run_log import LogChunk, LogStream, RunLog

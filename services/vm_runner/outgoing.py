@@ -16,9 +16,9 @@ import structlog
 
 from services.core.errors import GuestUnreachable, LnsError
 from services.vm_runner import groups
-from services.vm_runner.guest_handles import GuestProcess, GuestStream
-from services.vm_runner.guest_messages import Opening
-from services.vm_runner.guest_session import GuestSession
+from services.vm_runner.channel.handles import GuestProcess, GuestStream
+from services.vm_runner.channel.messages import Opening
+from services.vm_runner.channel.session import GuestSession
 from services.vm_runner.runs import Run
 
 log = structlog.get_logger()

@@ -14,8 +14,8 @@ import structlog
 
 from services.core.errors import GuestUnreachable, LnsError
 from services.core.run_plan import PortMapping
-from services.vm_runner.guest_handles import GuestProcess, GuestStream
-from services.vm_runner.guest_session import GuestSession
+from services.vm_runner.channel.handles import GuestProcess, GuestStream
+from services.vm_runner.channel.session import GuestSession
 from services.vm_runner.ports import ClientConnection, Listener, PortListeners
 
 log = structlog.get_logger()

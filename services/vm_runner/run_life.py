@@ -18,8 +18,8 @@ from services.core.errors import GuestUnreachable, Internal, LnsError
 from services.core.run_plan import PortMapping
 from services.vm_runner import lifecycle
 from services.vm_runner.boot import Boot, MachineLost, first_error
-from services.vm_runner.guest_handles import GuestProcess
-from services.vm_runner.guest_session import GuestSession
+from services.vm_runner.channel.handles import GuestProcess
+from services.vm_runner.channel.session import GuestSession
 from services.vm_runner.history import History
 from services.vm_runner.outgoing import Outgoing, Peers
 from services.vm_runner.ports import Machine, MachineUsage

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from services.core.errors import InUse, NameTaken, RequestInvalid, VolumeUnknown
 from services.core.run_plan import VolumeKind, VolumeMount
 from services.vm_runner import names
-from services.vm_runner.guest_mounts import GuestVolume
+from services.vm_runner.channel.mounts import GuestVolume
 from services.vm_runner.ports import Disk, DiskMaker, VolumeStore
 from services.vm_runner.runs import Run, Volume
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from services.vm_runner.adapters.guest_files import default_agent
 from services.vm_runner.adapters.socket_channel import adopt_socket
-from services.vm_runner.guest_session import GuestSession, open_session
+from services.vm_runner.channel.session import GuestSession, open_session
 from tests.support.prerequisites import Prerequisite, missing
 
 ROOT = Path(__file__).parents[2]

@@ -7,7 +7,14 @@ import pytest
 from lns.vm.v1 import run_pb2, vm_service_pb2
 
 from services.core.errors import NameTaken, RequestInvalid, RunUnknown
-from services.vm_runner.wire import Frame, FrameFlag, FrameType, Tag, encode_fields, encode_frame
+from services.vm_runner.channel.wire import (
+    Frame,
+    FrameFlag,
+    FrameType,
+    Tag,
+    encode_fields,
+    encode_frame,
+)
 from tests.support.eventually import eventually
 from tests.support.vm_service import VmClient, VmWorld, vm_service
 

@@ -11,7 +11,14 @@ import structlog
 from lns.vm.v1 import run_pb2
 
 from services.core.errors import LnsError
-from services.vm_runner.wire import Frame, FrameFlag, FrameType, Tag, encode_fields, encode_frame
+from services.vm_runner.channel.wire import (
+    Frame,
+    FrameFlag,
+    FrameType,
+    Tag,
+    encode_fields,
+    encode_frame,
+)
 from tests.support.eventually import eventually
 from tests.support.vm_service import VmClient, VmWorld
 

@@ -18,7 +18,7 @@ from services.vm_runner.adapters.guest_files import GuestFileCache
 from services.vm_runner.adapters.qemu.accelerator import AcceleratorChoice, AcceleratorMode
 from services.vm_runner.adapters.qemu.command_line import Architecture
 from services.vm_runner.adapters.qemu.hypervisor import QemuHypervisor
-from services.vm_runner.guest_session import open_session
+from services.vm_runner.channel.session import open_session
 from services.vm_runner.ports import Hypervisor, MachineSpec
 from services.vm_runner.settings import VmSettings, kernel_cache
 from tests.fakes.hypervisor import FakeHost, FakeHypervisor

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from services.core.errors import GuestUnreachable
-from services.vm_runner.guest_session import GuestSession, open_session
+from services.vm_runner.channel.session import GuestSession, open_session
 from services.vm_runner.outgoing import carry
 from services.vm_runner.ports import MachineSpec
 from tests.fakes.hypervisor import FakeHost, FakeHypervisor, FakeMachine

@@ -14,11 +14,11 @@ from services.vm_runner.adapters.qemu.command_line import (
     descriptors,
 )
 from services.vm_runner.binds import bind_ports
-from services.vm_runner.guest_mounts import GuestBind, GuestVolume, mount_field
+from services.vm_runner.channel.mounts import GuestBind, GuestVolume, mount_field
+from services.vm_runner.channel.wire import Tag
 from services.vm_runner.guest_plan import guest_config
 from services.vm_runner.ports import Disk, HostPort, MachineSpec
 from services.vm_runner.runs import Run
-from services.vm_runner.wire import Tag
 from tests.support.runs import a_plan
 
 

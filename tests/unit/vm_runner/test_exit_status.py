@@ -3,6 +3,7 @@ import errno
 import pytest
 
 from services.core.errors import RequestInvalid
+from services.vm_runner.channel.messages import ProcessPhase, ProcessState
 from services.vm_runner.exit_status import (
     exec_message,
     exit_status,
@@ -10,7 +11,6 @@ from services.vm_runner.exit_status import (
     signal_number,
     start_failure,
 )
-from services.vm_runner.guest_messages import ProcessPhase, ProcessState
 from services.vm_runner.runs import ExitStatus
 
 

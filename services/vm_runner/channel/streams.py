@@ -5,7 +5,7 @@ The end of a direction takes one position, so that it is acknowledged like a byt
 
 from collections import deque
 
-from services.vm_runner.wire import GuestViolation
+from services.vm_runner.channel.wire import GuestViolation
 
 WINDOW_BYTES = 256 * 1024
 """Bytes of a direction that may be under way: sent and not acknowledged."""

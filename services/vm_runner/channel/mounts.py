@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from services.vm_runner.wire import Tag
+from services.vm_runner.channel.wire import Tag
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,15 +5,15 @@ from collections.abc import AsyncGenerator
 from typing import Protocol
 
 from services.core.errors import GuestUnreachable
-from services.vm_runner.guest_channel import GuestChannel
-from services.vm_runner.guest_messages import (
+from services.vm_runner.channel.endpoint import GuestChannel
+from services.vm_runner.channel.messages import (
     GuestEvent,
     ProcessPhase,
     ProcessState,
     StreamData,
     StreamReset,
 )
-from services.vm_runner.wire import FrameType, Tag, encode_fields
+from services.vm_runner.channel.wire import FrameType, Tag, encode_fields
 
 
 class Session(Protocol):

@@ -13,7 +13,7 @@ import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 
-from services.vm_runner.guest_messages import (
+from services.vm_runner.channel.messages import (
     Configured,
     Connected,
     Goodbye,
@@ -30,9 +30,9 @@ from services.vm_runner.guest_messages import (
     StreamWritable,
     Welcome,
 )
-from services.vm_runner.guest_streams import StreamInput, StreamOutput
-from services.vm_runner.guest_tickets import Tickets
-from services.vm_runner.wire import (
+from services.vm_runner.channel.streams import StreamInput, StreamOutput
+from services.vm_runner.channel.tickets import Tickets
+from services.vm_runner.channel.wire import (
     FRAME_MAX,
     PROTOCOL_VERSION,
     SYNC_MARK,

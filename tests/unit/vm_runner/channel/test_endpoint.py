@@ -5,8 +5,8 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from services.vm_runner.guest_channel import GuestChannel
-from services.vm_runner.guest_messages import (
+from services.vm_runner.channel.endpoint import GuestChannel
+from services.vm_runner.channel.messages import (
     Connected,
     Goodbye,
     GuestEvent,
@@ -23,9 +23,9 @@ from services.vm_runner.guest_messages import (
     StreamWritable,
     Welcome,
 )
-from services.vm_runner.guest_streams import WINDOW_BYTES
-from services.vm_runner.guest_tickets import TICKETS_MAX
-from services.vm_runner.wire import (
+from services.vm_runner.channel.streams import WINDOW_BYTES
+from services.vm_runner.channel.tickets import TICKETS_MAX
+from services.vm_runner.channel.wire import (
     FRAME_MAX,
     SYNC_MARK,
     Frame,

@@ -13,9 +13,9 @@ from collections.abc import AsyncIterator
 from typing import TypeVar
 
 from services.core.errors import GuestUnreachable, LnsError
-from services.vm_runner.guest_channel import GuestChannel
-from services.vm_runner.guest_handles import GuestProcess, GuestStream
-from services.vm_runner.guest_messages import (
+from services.vm_runner.channel.endpoint import GuestChannel
+from services.vm_runner.channel.handles import GuestProcess, GuestStream
+from services.vm_runner.channel.messages import (
     Configured,
     Connected,
     Goodbye,
@@ -34,9 +34,9 @@ from services.vm_runner.guest_messages import (
     StreamWritable,
     Welcome,
 )
-from services.vm_runner.guest_pace import SLICE_BYTES, Pace
+from services.vm_runner.channel.pace import SLICE_BYTES, Pace
+from services.vm_runner.channel.wire import NONCE_BYTES, FrameType, Tag, encode_fields
 from services.vm_runner.ports import ByteChannel
-from services.vm_runner.wire import NONCE_BYTES, FrameType, Tag, encode_fields
 
 _READ_BYTES = 256 * 1024
 _ENTROPY_BYTES = 64

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.vm_runner.wire import (
+from services.vm_runner.channel.wire import (
     FRAME_MAX,
     MESSAGE_MAX,
     NONCE_BYTES,

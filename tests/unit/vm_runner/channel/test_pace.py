@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.vm_runner.guest_pace import Pace
+from services.vm_runner.channel.pace import Pace
 
 
 def test_a_guest_that_takes_little_never_waits() -> None:

@@ -1,6 +1,6 @@
 """Tickets under which a guest asks for connections that its programs begin."""
 
-from services.vm_runner.wire import GuestViolation
+from services.vm_runner.channel.wire import GuestViolation
 
 TICKETS_MAX = 128
 """Tickets of one guest without an answer on its way; the agent holds further connections back."""

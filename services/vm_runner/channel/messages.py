@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from ipaddress import IPv4Address, IPv4Network
 
-from services.vm_runner.guest_mounts import GuestBind, GuestVolume, mount_field
-from services.vm_runner.wire import Fields, GuestViolation, Tag, encode_fields
+from services.vm_runner.channel.mounts import GuestBind, GuestVolume, mount_field
+from services.vm_runner.channel.wire import Fields, GuestViolation, Tag, encode_fields
 
 _ADDRESS_MAX = 0xFFFF_FFFF
 _PORT_MAX = 0xFFFF
