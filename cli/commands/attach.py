@@ -44,7 +44,7 @@ async def attach_to(
         await reach_suite(context)
 
     run = (await session.vm.GetRun(pb.GetRunRequest(run=name))).run
-    watch = Watch(session.vm, run, note=context.note)
+    watch = Watch(session.vm, run, note=context.note, has_past=True)
     if watch.has_ended:
         context.note(f"lns: {run.name} has ended; `lns logs {run.name}` has what it said")
     async with (

@@ -176,14 +176,17 @@ async def resume(context: Context, runs: tuple[str, ...]) -> int:
 @command("wait", doing="wait for {runs}")
 @runs_argument
 async def wait(context: Context, runs: tuple[str, ...]) -> int:
-    """Wait until runs have ended, and print the exit code of each."""
+    """Wait until runs have ended, and print the exit code of each.
+
+    Of a run that has ended already, it is the code that it ended with.
+    """
 
     async def revive() -> None:
         await reach_suite(context)
 
     async def act(session: Session, run: str) -> str:
         found = (await session.vm.GetRun(pb.GetRunRequest(run=run))).run
-        watch = Watch(session.vm, found, note=lambda _: None)
+        watch = Watch(session.vm, found, note=lambda _: None, has_past=True)
         if not watch.has_ended:
             await watch.until(lambda one: one.has_ended, revive=revive)
         return str(_exit_code(watch.run))

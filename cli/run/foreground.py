@@ -37,7 +37,7 @@ async def follow_run(
     Raises:
         LnsError: why the run failed, or why it can no longer be followed.
     """
-    watching = asyncio.ensure_future(watch.until(lambda one: one.is_over, revive=revive))
+    watching = asyncio.ensure_future(watch.until(lambda _: False, revive=revive))
     attached = asyncio.ensure_future(attachment.follow())
     try:
         await asyncio.wait({watching, attached}, return_when=asyncio.FIRST_COMPLETED)

@@ -7,7 +7,7 @@ from lns.vm.v1 import run_pb2
 from lns.vm.v1 import vm_service_pb2 as pb
 
 from cli.run.ports import Runner
-from services.core.errors import GuestUnreachable, ServiceUnavailable
+from services.core.errors import GuestUnreachable, RunUnknown, ServiceUnavailable
 
 State = run_pb2.Run.State
 
@@ -18,16 +18,19 @@ _ATTEMPTS = 5
 
 
 class Watch:
-    """Follows one run from its creation.
+    """Follows one run from its creation, or from the life that it was found in.
 
     Attributes:
         run: the run as it was last seen.
         started_after: seconds from `begin` until its workload ran; None before.
+        is_over: whether nothing of the run will run again by itself.
 
     Args:
         runner: the VM runner.
-        run: the run as it was created.
+        run: the run as it was created or found.
         note: shows a line to the person who waits.
+        has_past: whether it was found. The events of a run begin with its creation: those of lives
+            before the one that it was found in are passed over.
         clock: seconds that only grow.
         begin: when the run was asked for, by `clock`.
     """
@@ -38,16 +41,20 @@ class Watch:
         run: run_pb2.Run,
         *,
         note: Callable[[str], None],
+        has_past: bool = False,
         clock: Callable[[], float] = time.monotonic,
         begin: float | None = None,
     ) -> None:
         self.run = run
         self.started_after: float | None = None
+        self.is_over = False
         self._runner = runner
         self._note = note
         self._clock = clock
         self._begin = clock() if begin is None else begin
         self._sequence = 0
+        self._found = run
+        self._is_behind = has_past
 
     async def until(
         self, is_enough: Callable[["Watch"], bool], *, revive: Callable[[], Awaitable[None]]
@@ -78,13 +85,15 @@ class Watch:
         request = pb.WatchRunRequest(
             run=self.run.run_id,
             after_sequence=self._sequence,
-            until_ended=not self._restarts,
+            until_ended=True,
         )
         async for response in self._runner.WatchRun(request):
-            if self._take(response.event) or is_enough(self):
+            await self._take(response.event)
+            if self.is_over or is_enough(self):
                 return
         if not self.has_ended:
             raise ServiceUnavailable("the events of the run ended before the run did")
+        self.is_over = True  # the service knows what the run's restart policy wants
 
     @property
     def has_ended(self) -> bool:
@@ -92,33 +101,46 @@ class Watch:
         return self.run.state in ENDED
 
     @property
-    def is_over(self) -> bool:
-        """Whether nothing of the run will run again by itself."""
-        return self.has_failed or (self.run.state == State.STATE_EXITED and not self._restarts)
-
-    @property
     def has_failed(self) -> bool:
         """Whether lns or the machine ended the run, not its workload."""
         return self.run.state in (State.STATE_FAILED, State.STATE_LOST)
-
-    @property
-    def _restarts(self) -> bool:
-        policy = self.run.options.restart.mode
-        return policy in (run_pb2.RestartPolicy.MODE_ALWAYS, run_pb2.RestartPolicy.MODE_ON_FAILURE)
 
     @property
     def has_started(self) -> bool:
         """Whether its workload ran at some time."""
         return self.started_after is not None
 
-    def _take(self, event: run_pb2.RunEvent) -> bool:
-        """Notes one event; returns whether it is the last."""
+    async def _take(self, event: run_pb2.RunEvent) -> None:
+        """Notes one event."""
         self._sequence = event.sequence
         kind = event.WhichOneof("event")
-        if kind == "notice":
+        if kind == "removed":
+            self.is_over = True
+        elif kind == "notice" and not self._is_behind:
             self._note(f"lns: {event.notice}")
-        elif kind == "state_changed":
+        elif kind == "state_changed" and not await self._is_past(event.state_changed):
             self.run = event.state_changed
             if self.run.state == State.STATE_RUNNING and self.started_after is None:
                 self.started_after = self._clock() - self._begin
-        return kind == "removed"
+
+    async def _is_past(self, run: run_pb2.Run) -> bool:
+        """Returns whether an event tells of a life before the one that the run was found in.
+
+        A life is known by the time of its start, which a run that boots has not yet: once one has
+        started, or ended, the run is looked at again.
+        """
+        if self._is_behind and not _life(self._found):
+            if not _life(run):
+                return True
+            try:
+                self._found = (await self._runner.GetRun(pb.GetRunRequest(run=run.run_id))).run
+            except RunUnknown:  # removed: there is no life behind this one
+                self._found = run
+        if self._is_behind:
+            self._is_behind = _life(run) != _life(self._found)
+        return self._is_behind
+
+
+def _life(run: run_pb2.Run) -> int:
+    """Returns what tells lives of a run apart; 0 for one that has neither started nor ended."""
+    return run.start_time.ToNanoseconds() or run.end_time.ToNanoseconds()

@@ -10,7 +10,7 @@ from lns.types.v1 import run_plan_pb2, usage_pb2
 from lns.vm.v1 import run_pb2
 from lns.vm.v1 import vm_service_pb2 as vm_pb
 
-from services.core.errors import LnsError
+from services.core.errors import LnsError, RunUnknown
 
 RUN_ID = "0123456789abcdef" * 2
 
@@ -97,6 +97,7 @@ class FakeRunner:
         self.run = run_pb2.Run(run_id=run_id, name="fake", state=run_pb2.Run.STATE_STARTING)
         self.run.plan.member = member
         self.cannot_start: LnsError | None = None
+        self.is_removed = False
         self.started = 0
         self.stopping = asyncio.Event()
         self.created: list[vm_pb.CreateRunRequest] = []
@@ -122,6 +123,8 @@ class FakeRunner:
 
     async def GetRun(self, request: vm_pb.GetRunRequest, /) -> vm_pb.GetRunResponse:
         assert request.run == self.run.run_id
+        if self.is_removed:
+            raise RunUnknown("there is no such run")
         return vm_pb.GetRunResponse(run=self.run)
 
     async def StartRun(self, request: vm_pb.StartRunRequest, /) -> vm_pb.StartRunResponse:
@@ -157,7 +160,7 @@ class FakeRunner:
         self, request: vm_pb.WatchRunRequest, /
     ) -> AsyncIterator[vm_pb.WatchRunResponse]:
         self.watched_from.append(request.after_sequence)
-        for event in list(self.events):
+        for event in self.events:  # also those that a test adds meanwhile
             if isinstance(event, LnsError):
                 self.events.remove(event)
                 raise event
@@ -165,7 +168,7 @@ class FakeRunner:
                 await event.wait()
             elif event.sequence > request.after_sequence:
                 yield vm_pb.WatchRunResponse(event=event)
-        if not self.events or not _is_end(self.events[-1]):
+        if not (request.until_ended and self.events and _is_end(self.events[-1])):
             await asyncio.Event().wait()
 
     async def Attach(

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from lns.materializer.v1 import materializer_service_pb2 as materializer_pb
 from lns.registry.v1 import registry_service_pb2 as registry_pb
 from lns.vm.v1 import run_pb2
 from lns.vm.v1 import vm_service_pb2 as pb
 
 from cli.run.ports import Gateway, Materializer, Runner
+from cli.run.watching import Watch
 from services.core.errors import ManifestUnknown
 from tests.fakes.run_services import FakeGateway, FakeMaterializer, FakeRunner
 from tests.support.gateway import run_gateway
@@ -119,6 +121,46 @@ async def test_a_run_is_described_and_removed_by_its_id(ended: Ended) -> None:
     removed = await ended.runner.RemoveRun(pb.RemoveRunRequest(run=ended.run_id, force=True))
 
     assert described.run.run_id == removed.run_id == ended.run_id
+
+
+@contextlib.asynccontextmanager
+async def fake_restarted(_: Path) -> AsyncIterator[Ended]:
+    fake = FakeRunner()
+    for number in (1, 2):
+        times = {"start_time": Timestamp(seconds=number), "end_time": Timestamp(seconds=number)}
+        fake.state(State.STATE_STARTING)
+        fake.state(State.STATE_RUNNING, start_time=times["start_time"])
+        fake.state(State.STATE_EXITED, exit=run_pb2.ExitStatus(code=number), **times)
+    fake.run.start_time.CopyFrom(Timestamp(seconds=2))
+    yield Ended(runner=fake, run_id=fake.run.run_id)
+
+
+@contextlib.asynccontextmanager
+async def served_restarted(home: Path) -> AsyncIterator[Ended]:
+    lives = home / "lives"
+    async with vm_world(home) as world, vm_service(world) as vm:
+        run = await vm.shell(f"echo >> {lives}; sleep 0.2; exit $(wc -l < {lives})")
+        await vm.ended(run.run_id)
+        await vm.stub.StartRun(pb.StartRunRequest(run=run.run_id))
+        yield Ended(runner=vm.stub, run_id=run.run_id)
+
+
+@pytest.mark.parametrize("opened", [fake_restarted, served_restarted])
+async def test_a_run_that_was_started_again_is_watched_to_the_end_of_that_life(
+    opened: Callable[[Path], AbstractAsyncContextManager[Ended]], short_directory: Path
+) -> None:
+    """The first life ended with 1; which events are of the second, their times tell."""
+
+    async def nothing() -> None:
+        pass
+
+    async with opened(short_directory) as ended, asyncio.timeout(10):
+        found = (await ended.runner.GetRun(pb.GetRunRequest(run=ended.run_id))).run
+        assert not Watch(ended.runner, found, note=print).has_ended
+        watch = Watch(ended.runner, found, note=print, has_past=True)
+        await watch.until(lambda one: one.has_ended, revive=nothing)
+
+    assert watch.run.exit.code == 2
 
 
 # The registry gateway

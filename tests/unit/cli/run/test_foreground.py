@@ -1,6 +1,7 @@
 import asyncio
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from lns.vm.v1 import run_pb2
 from lns.vm.v1 import vm_service_pb2 as pb
 
@@ -110,5 +111,41 @@ async def test_output_that_still_comes_is_waited_for_after_the_run_ended() -> No
     await asyncio.sleep(0.1)
     assert not following.done()
     flushed.set()
+
+    assert (await following).exit is not None
+
+
+async def test_a_run_that_failed_and_was_started_again_is_attached_to() -> None:
+    runner = FakeRunner()
+    runner.state(
+        State.STATE_FAILED, end_time=Timestamp(seconds=9), error=to_status(HostUnready("no"))
+    )
+    runner.state(State.STATE_STARTING)
+    runner.connections = [[running := asyncio.Event(), stdout(b"x"), exited(7)]]
+    start = pb.AttachStart(run=RUN_ID)
+    watch = Watch(runner, runner.run, note=print, has_past=True)
+    attachment = Attachment(runner, start, SilentConsole(), revive=nothing)
+
+    following = asyncio.ensure_future(follow_run(watch, attachment, runner, revive=nothing))
+    await asyncio.sleep(0.1)
+    running.set()
+
+    ending = await following
+    assert ending.exit is not None
+    assert ending.exit.code == 7
+
+
+async def test_a_run_that_fails_and_is_started_again_by_its_policy_is_followed_on() -> None:
+    runner = FakeRunner()
+    runner.state(
+        State.STATE_FAILED, end_time=Timestamp(seconds=9), error=to_status(HostUnready("no"))
+    )
+    runner.state(State.STATE_STARTING)
+    runner.connections = [[again := asyncio.Event(), exited(0)]]
+    watch, attachment = parts(runner)
+
+    following = asyncio.ensure_future(follow_run(watch, attachment, runner, revive=nothing))
+    await asyncio.sleep(0.1)
+    again.set()
 
     assert (await following).exit is not None

@@ -1,11 +1,12 @@
 import asyncio
 
 import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
 from lns.vm.v1 import run_pb2
 
 from cli.run.watching import State, Watch
 from services.core.errors import RunUnknown, ServiceUnavailable
-from tests.fakes.run_services import FakeRunner
+from tests.fakes.run_services import RUN_ID, FakeRunner
 
 
 async def nothing() -> None:
@@ -104,6 +105,127 @@ async def test_a_run_that_starts_again_by_itself_is_watched_on() -> None:
     runner.state(State.STATE_FAILED, options=options)
     watch = Watch(runner, runner.run, note=print)
 
-    await watch.until(lambda one: one.is_over, revive=nothing)
+    await watch.until(lambda _: False, revive=nothing)
+
+    assert watch.is_over
+    assert watch.has_failed
+
+
+# A run that was started again
+
+
+def second(number: int) -> Timestamp:
+    return Timestamp(seconds=1_800_000_000 + number)
+
+
+def started_again(runner: FakeRunner, *, found: run_pb2.Run) -> Watch:
+    """A run that was started at 10, ended with 3 at 20, and was started again; and its watch."""
+    runner.state(State.STATE_CREATED)
+    runner.state(State.STATE_STARTING)
+    runner.events.append(run_pb2.RunEvent(sequence=3, notice="of the first life"))
+    runner.state(State.STATE_RUNNING, start_time=second(10))
+    runner.state(
+        State.STATE_EXITED,
+        start_time=second(10),
+        end_time=second(20),
+        exit=run_pb2.ExitStatus(code=3),
+    )
+    runner.state(State.STATE_STARTING)
+    runner.run = run_pb2.Run()
+    runner.run.CopyFrom(found)
+    runner.run.run_id = RUN_ID
+    return Watch(runner, runner.run, note=print, has_past=True)
+
+
+async def test_a_run_that_runs_again_is_waited_for_though_it_ended_before() -> None:
+    runner = FakeRunner()
+    running = run_pb2.Run(state=State.STATE_RUNNING, start_time=second(30))
+    watch = started_again(runner, found=running)
+    ends = asyncio.Event()
+    runner.state(State.STATE_RUNNING, start_time=second(30))
+    runner.events.append(ends)
+
+    waiting = asyncio.ensure_future(watch.until(ended, revive=nothing))
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    exit_status = run_pb2.ExitStatus(code=7)
+    runner.state(State.STATE_EXITED, start_time=second(30), end_time=second(40), exit=exit_status)
+    ends.set()
+    async with asyncio.timeout(5):
+        await waiting
+
+    assert watch.run.exit.code == 7
+
+
+async def test_a_run_that_ends_between_two_looks_has_the_code_of_that_life() -> None:
+    runner = FakeRunner()
+    running = run_pb2.Run(state=State.STATE_RUNNING, start_time=second(10))
+    watch = started_again(runner, found=running)
+
+    async with asyncio.timeout(5):
+        await watch.until(ended, revive=nothing)
+
+    assert watch.run.exit.code == 3
+
+
+async def test_a_run_that_boots_again_is_waited_for_though_it_ended_before(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    runner = FakeRunner()
+    watch = started_again(runner, found=run_pb2.Run(state=State.STATE_STARTING))
+    boots, runs = asyncio.Event(), asyncio.Event()
+    runner.events.append(boots)
+
+    waiting = asyncio.ensure_future(watch.until(ended, revive=nothing))
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    running = {"state": State.STATE_RUNNING, "start_time": second(30)}
+    runner.run = run_pb2.Run(run_id=RUN_ID, **running)  # type: ignore[arg-type]  # the fields of the message
+    runner.state(**running)  # type: ignore[arg-type]  # the same
+    runner.events.append(runs)
+    boots.set()
+    await asyncio.sleep(0.01)
+    assert not waiting.done()
+    exit_status = run_pb2.ExitStatus(code=7)
+    runner.state(State.STATE_EXITED, start_time=second(30), end_time=second(40), exit=exit_status)
+    runs.set()
+    async with asyncio.timeout(5):
+        await waiting
+
+    assert watch.run.exit.code == 7
+    assert "of the first life" not in capsys.readouterr().out
+
+
+async def test_a_boot_that_fails_is_told_from_a_life_before() -> None:
+    runner = FakeRunner()
+    watch = started_again(runner, found=run_pb2.Run(state=State.STATE_STARTING))
+    boots = asyncio.Event()
+    runner.events.append(boots)
+
+    waiting = asyncio.ensure_future(watch.until(ended, revive=nothing))
+    await asyncio.sleep(0.01)
+    failed = {"state": State.STATE_FAILED, "end_time": second(40)}
+    runner.run = run_pb2.Run(run_id=RUN_ID, **failed)  # type: ignore[arg-type]  # the fields of the message
+    runner.state(**failed)  # type: ignore[arg-type]  # the same
+    boots.set()
+    async with asyncio.timeout(5):
+        await waiting
 
     assert watch.has_failed
+
+
+async def test_a_run_that_is_removed_as_it_boots_again_ends_the_watch() -> None:
+    runner = FakeRunner()
+    watch = started_again(runner, found=run_pb2.Run(state=State.STATE_STARTING))
+    boots = asyncio.Event()
+    runner.events.append(boots)
+
+    waiting = asyncio.ensure_future(watch.until(ended, revive=nothing))
+    await asyncio.sleep(0.01)
+    runner.is_removed = True
+    runner.state(State.STATE_EXITED, end_time=second(40), exit=run_pb2.ExitStatus(code=137))
+    boots.set()
+    async with asyncio.timeout(5):
+        await waiting
+
+    assert watch.run.exit.code == 137
