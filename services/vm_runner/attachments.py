@@ -14,7 +14,7 @@ from services.core.errors import LnsError
 from services.vm_runner import lifecycle
 from services.vm_runner.boot import first_error
 from services.vm_runner.channel.handles import GuestProcess, GuestStream
-from services.vm_runner.channel.messages import ProcessSpec
+from services.vm_runner.channel.requests import ProcessSpec
 from services.vm_runner.channel.session import GuestSession
 from services.vm_runner.exit_status import exec_message, exit_status, signal_number, start_failure
 from services.vm_runner.guest_plan import exec_process

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from services.vm_runner.ports import HostPort
+from services.vm_runner.machines import HostPort
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from services.core.errors import LnsError, RequestInvalid
 from services.core.run_plan import VolumeKind, VolumeMount
 from services.vm_runner.bind_host import BindHost, BindSource, ServedBind
 from services.vm_runner.channel.mounts import GuestBind
-from services.vm_runner.ports import HostPort
+from services.vm_runner.machines import HostPort
 from services.vm_runner.runs import Run
 
 log = structlog.get_logger()

@@ -18,8 +18,8 @@ from services.core.errors import GuestUnreachable, LnsError, VmFailed
 from services.vm_runner import lifecycle
 from services.vm_runner.binds import bind_ports
 from services.vm_runner.boot_queue import Place
+from services.vm_runner.channel.events import ProcessPhase, Welcome
 from services.vm_runner.channel.handles import GuestProcess, GuestStream
-from services.vm_runner.channel.messages import ProcessPhase, Welcome
 from services.vm_runner.channel.session import GuestSession, open_session
 from services.vm_runner.exit_status import exec_message, exit_status, start_failure
 from services.vm_runner.guest_plan import (
@@ -29,8 +29,9 @@ from services.vm_runner.guest_plan import (
     image_disks,
     workload,
 )
+from services.vm_runner.machines import Disk, Machine, MachineSpec
 from services.vm_runner.outgoing import Outgoing
-from services.vm_runner.ports import Disk, Image, Machine, MachineSpec
+from services.vm_runner.ports import Image
 from services.vm_runner.run_log import LogChunk, LogStream, RunLog
 from services.vm_runner.runs import BootTimes, ExitStatus, Run, RunState
 from services.vm_runner.surroundings import Surroundings

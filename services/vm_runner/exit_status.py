@@ -5,7 +5,7 @@ import re
 import signal
 
 from services.core.errors import LnsError, RequestInvalid, VmFailed
-from services.vm_runner.channel.messages import ProcessPhase, ProcessState
+from services.vm_runner.channel.events import ProcessPhase, ProcessState
 from services.vm_runner.runs import ExitStatus
 
 NOT_EXECUTABLE = 126

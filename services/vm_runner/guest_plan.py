@@ -4,9 +4,10 @@ import resource
 from dataclasses import replace
 
 from services.vm_runner import groups
-from services.vm_runner.channel.messages import GuestConfig, ProcessSpec, Rlimit
 from services.vm_runner.channel.mounts import GuestBind, GuestVolume
-from services.vm_runner.ports import Disk, Image
+from services.vm_runner.channel.requests import GuestConfig, ProcessSpec, Rlimit
+from services.vm_runner.machines import Disk
+from services.vm_runner.ports import Image
 from services.vm_runner.run_log import LogStream
 from services.vm_runner.runs import ExecRequest, Run, TerminalSize
 from services.vm_runner.volumes import guest_volumes

@@ -16,8 +16,8 @@ import structlog
 
 from services.core.errors import GuestUnreachable, LnsError
 from services.vm_runner import groups
+from services.vm_runner.channel.events import Opening
 from services.vm_runner.channel.handles import GuestProcess, GuestStream
-from services.vm_runner.channel.messages import Opening
 from services.vm_runner.channel.session import GuestSession
 from services.vm_runner.runs import Run
 

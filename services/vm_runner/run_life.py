@@ -21,8 +21,8 @@ from services.vm_runner.boot import Boot, MachineLost, first_error
 from services.vm_runner.channel.handles import GuestProcess
 from services.vm_runner.channel.session import GuestSession
 from services.vm_runner.history import History
+from services.vm_runner.machines import Machine, MachineUsage
 from services.vm_runner.outgoing import Outgoing, Peers
-from services.vm_runner.ports import Machine, MachineUsage
 from services.vm_runner.published_ports import PublishedPorts
 from services.vm_runner.runs import Failure, Run, RunEvent, RunState, RunUsage
 from services.vm_runner.surroundings import Surroundings

@@ -22,7 +22,7 @@ from services.core.run_plan import RunPlan, VolumeKind
 from services.vm_runner import groups, lifecycle, names, naming
 from services.vm_runner.exit_status import signal_number
 from services.vm_runner.groups import Group
-from services.vm_runner.ports import Machine
+from services.vm_runner.machines import Machine
 from services.vm_runner.run_life import RunLife
 from services.vm_runner.runs import Failure, Run, RunOptions, RunState, RunUsage
 from services.vm_runner.surroundings import Surroundings

@@ -4,14 +4,8 @@ from dataclasses import dataclass
 
 from services.vm_runner.binds import Binds
 from services.vm_runner.boot_queue import BootQueue
-from services.vm_runner.ports import (
-    DiskMaker,
-    Hypervisor,
-    ImageSource,
-    LogStorage,
-    PortListeners,
-    RunStore,
-)
+from services.vm_runner.machines import Hypervisor
+from services.vm_runner.ports import DiskMaker, ImageSource, LogStorage, PortListeners, RunStore
 from services.vm_runner.volumes import Volumes
 
 

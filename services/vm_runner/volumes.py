@@ -13,7 +13,8 @@ from services.core.errors import InUse, NameTaken, RequestInvalid, VolumeUnknown
 from services.core.run_plan import VolumeKind, VolumeMount
 from services.vm_runner import names
 from services.vm_runner.channel.mounts import GuestVolume
-from services.vm_runner.ports import Disk, DiskMaker, VolumeStore
+from services.vm_runner.machines import Disk
+from services.vm_runner.ports import DiskMaker, VolumeStore
 from services.vm_runner.runs import Run, Volume
 
 _SIZE_LEAST = 1 << 20

@@ -14,7 +14,7 @@ from services.vm_runner.adapters.confinement.host_support import ConfinementMode
 from services.vm_runner.adapters.qemu.accelerator import AcceleratorChoice
 from services.vm_runner.adapters.qemu.command_line import Architecture
 from services.vm_runner.adapters.qemu.hypervisor import QemuHypervisor
-from services.vm_runner.ports import BootFiles
+from services.vm_runner.machines import BootFiles
 from tests.support.guest_agent import ROOT, require_agent
 from tests.support.prerequisites import Prerequisite, missing
 

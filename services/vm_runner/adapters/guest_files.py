@@ -20,7 +20,7 @@ from services.chassis.blocking import Blocking
 from services.core.errors import HostUnready
 from services.vm_runner.guest_kernel import decompress_module, extract_vmlinux, order_modules
 from services.vm_runner.initramfs import build_initramfs
-from services.vm_runner.ports import BootFiles
+from services.vm_runner.machines import BootFiles
 
 _FORMAT = "1"
 _MODULES = ("virtio_blk", "erofs", "overlay")

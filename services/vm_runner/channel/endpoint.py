@@ -13,13 +13,12 @@ import struct
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 
-from services.vm_runner.channel.messages import (
+from services.vm_runner.channel.events import (
     Configured,
     Connected,
     Goodbye,
     GuestEvent,
     GuestStats,
-    Hello,
     Notice,
     Opening,
     ProcessState,
@@ -30,6 +29,7 @@ from services.vm_runner.channel.messages import (
     StreamWritable,
     Welcome,
 )
+from services.vm_runner.channel.requests import Hello
 from services.vm_runner.channel.streams import StreamInput, StreamOutput
 from services.vm_runner.channel.tickets import Tickets
 from services.vm_runner.channel.wire import (

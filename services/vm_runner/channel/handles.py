@@ -6,7 +6,7 @@ from typing import Protocol
 
 from services.core.errors import GuestUnreachable
 from services.vm_runner.channel.endpoint import GuestChannel
-from services.vm_runner.channel.messages import (
+from services.vm_runner.channel.events import (
     GuestEvent,
     ProcessPhase,
     ProcessState,

@@ -13,19 +13,16 @@ from collections.abc import AsyncIterator
 from typing import TypeVar
 
 from services.core.errors import GuestUnreachable, LnsError
+from services.vm_runner.channel.connection import ByteChannel
 from services.vm_runner.channel.endpoint import GuestChannel
-from services.vm_runner.channel.handles import GuestProcess, GuestStream
-from services.vm_runner.channel.messages import (
+from services.vm_runner.channel.events import (
     Configured,
     Connected,
     Goodbye,
-    GuestConfig,
     GuestEvent,
     GuestStats,
-    Hello,
     Notice,
     Opening,
-    ProcessSpec,
     ProcessState,
     Ready,
     StreamData,
@@ -34,9 +31,10 @@ from services.vm_runner.channel.messages import (
     StreamWritable,
     Welcome,
 )
+from services.vm_runner.channel.handles import GuestProcess, GuestStream
 from services.vm_runner.channel.pace import SLICE_BYTES, Pace
+from services.vm_runner.channel.requests import GuestConfig, Hello, ProcessSpec
 from services.vm_runner.channel.wire import NONCE_BYTES, FrameType, Tag, encode_fields
-from services.vm_runner.ports import ByteChannel
 
 _READ_BYTES = 256 * 1024
 _ENTROPY_BYTES = 64

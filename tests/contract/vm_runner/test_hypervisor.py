@@ -19,7 +19,7 @@ from services.vm_runner.adapters.qemu.accelerator import AcceleratorChoice, Acce
 from services.vm_runner.adapters.qemu.command_line import Architecture
 from services.vm_runner.adapters.qemu.hypervisor import QemuHypervisor
 from services.vm_runner.channel.session import open_session
-from services.vm_runner.ports import Hypervisor, MachineSpec
+from services.vm_runner.machines import Hypervisor, MachineSpec
 from services.vm_runner.settings import VmSettings, kernel_cache
 from tests.fakes.hypervisor import FakeHost, FakeHypervisor
 from tests.support.guest_agent import require_agent

@@ -10,7 +10,7 @@ import pytest
 from services.vm_runner import ports
 from services.vm_runner.adapters.qemu.accelerator import AcceleratorChoice, AcceleratorMode, Finding
 from services.vm_runner.adapters.qemu.command_line import Accelerator
-from services.vm_runner.ports import MachineSpec
+from services.vm_runner.machines import MachineSpec
 from tests.support import fake_qemu
 from tests.support.fake_qemu import FakeQemu
 

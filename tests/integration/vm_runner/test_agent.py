@@ -11,10 +11,12 @@ from pathlib import Path
 import pytest
 
 from services.core.errors import GuestUnreachable
-from services.vm_runner.channel.messages import GuestConfig, ProcessPhase, ProcessSpec, Rlimit
+from services.vm_runner.channel.connection import ByteChannel
+from services.vm_runner.channel.events import ProcessPhase
+from services.vm_runner.channel.requests import GuestConfig, ProcessSpec, Rlimit
 from services.vm_runner.channel.session import GuestSession, open_session
 from services.vm_runner.channel.wire import FRAME_MAX, SYNC_MARK
-from services.vm_runner.ports import ByteChannel, MachineSpec
+from services.vm_runner.machines import MachineSpec
 from tests.fakes.hypervisor import FakeHost, FakeHypervisor, FakeMachine
 from tests.support.guest_agent import ENV, agent_session, require_agent, running_agent
 

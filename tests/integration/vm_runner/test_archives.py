@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from services.vm_runner.attachments import start_exec
-from services.vm_runner.channel.messages import Builtin, ProcessSpec
+from services.vm_runner.channel.requests import Builtin, ProcessSpec
 from services.vm_runner.run_log import LogStream
 from tests.support.guest_agent import agent_session
 

@@ -25,7 +25,7 @@ from services.vm_runner.adapters.file_servers import FileServers
 from services.vm_runner.bind_host import ServedBind
 from services.vm_runner.file_server import wire
 from services.vm_runner.file_server.system_calls import denied_calls, filter_program
-from services.vm_runner.ports import HostPort
+from services.vm_runner.machines import HostPort
 from tests.support.eventually import eventually
 from tests.support.fuse_client import SILENT, FuseClient, FuseError, over
 

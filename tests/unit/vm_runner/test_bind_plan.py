@@ -17,7 +17,7 @@ from services.vm_runner.binds import bind_ports
 from services.vm_runner.channel.mounts import GuestBind, GuestVolume, mount_field
 from services.vm_runner.channel.wire import Tag
 from services.vm_runner.guest_plan import guest_config
-from services.vm_runner.ports import Disk, HostPort, MachineSpec
+from services.vm_runner.machines import Disk, HostPort, MachineSpec
 from services.vm_runner.runs import Run
 from tests.support.runs import a_plan
 

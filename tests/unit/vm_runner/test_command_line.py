@@ -11,7 +11,7 @@ from services.vm_runner.adapters.qemu.command_line import (
     command_line,
     descriptors,
 )
-from services.vm_runner.ports import Disk, MachineSpec
+from services.vm_runner.machines import Disk, MachineSpec
 
 DISKS = (
     Disk(serial="meta", path=Path("/s/images/a.cfs"), read_only=True),

@@ -23,7 +23,7 @@ from services.vm_runner.adapters.confinement.measures import (
     UserRange,
 )
 from services.vm_runner.adapters.confinement.switches import Code
-from services.vm_runner.ports import BootFiles, Disk, MachineSpec
+from services.vm_runner.machines import BootFiles, Disk, MachineSpec
 
 USERS = UserRange(first=1000, count=100)
 PROGRAM = Path("/usr/bin/qemu")

@@ -3,7 +3,7 @@ import errno
 import pytest
 
 from services.core.errors import RequestInvalid
-from services.vm_runner.channel.messages import ProcessPhase, ProcessState
+from services.vm_runner.channel.events import ProcessPhase, ProcessState
 from services.vm_runner.exit_status import (
     exec_message,
     exit_status,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from services.core.errors import GuestUnreachable
-from services.vm_runner.channel.messages import Opening
+from services.vm_runner.channel.events import Opening
 from services.vm_runner.groups import Group
 from services.vm_runner.outgoing import CONNECTIONS_MAX, Outgoing
 from services.vm_runner.runs import Run

@@ -21,7 +21,7 @@ from services.vm_runner.adapters.confinement.measures import (
 from services.vm_runner.adapters.confinement.program_files import ProgramFinder
 from services.vm_runner.adapters.confinement.switches import Listen, Read, Write, launch_line
 from services.vm_runner.host import ConfinementReport
-from services.vm_runner.ports import BootFiles, MachineSpec
+from services.vm_runner.machines import BootFiles, MachineSpec
 
 KVM_DEVICE = Path("/dev/kvm")
 

@@ -21,7 +21,7 @@ from services.chassis import durable
 from services.core.errors import LnsError
 from services.vm_runner.adapters.qemu.command_line import Accelerator
 from services.vm_runner.channel.session import open_session
-from services.vm_runner.ports import Machine, MachineSpec
+from services.vm_runner.machines import Machine, MachineSpec
 
 log = structlog.get_logger()
 

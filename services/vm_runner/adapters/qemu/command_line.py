@@ -16,7 +16,7 @@ from services.vm_runner.adapters.confinement.switches import (
     Read,
     Write,
 )
-from services.vm_runner.ports import Disk, HostPort, MachineSpec
+from services.vm_runner.machines import Disk, HostPort, MachineSpec
 
 CHANNEL_SOCKET = "channel.sock"
 QMP_SOCKET = "qmp.sock"

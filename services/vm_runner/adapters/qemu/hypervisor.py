@@ -35,14 +35,8 @@ from services.vm_runner.adapters.qemu.process import (
     start_process,
 )
 from services.vm_runner.adapters.socket_channel import connect_unix, short_path
-from services.vm_runner.ports import (
-    ByteChannel,
-    Diagnosis,
-    GuestFiles,
-    Machine,
-    MachineSpec,
-    MachineUsage,
-)
+from services.vm_runner.channel.connection import ByteChannel
+from services.vm_runner.machines import Diagnosis, GuestFiles, Machine, MachineSpec, MachineUsage
 
 _QMP_SECONDS = 5.0
 _END_SECONDS = 1.0  # from the end of its sockets to the end of the process

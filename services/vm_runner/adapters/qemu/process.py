@@ -13,7 +13,7 @@ from pathlib import Path
 from services.core.errors import VmFailed
 from services.vm_runner.adapters.confinement.measures import PID_FILE
 from services.vm_runner.adapters.qemu.message_pipe import MessagePipe
-from services.vm_runner.ports import MachineUsage
+from services.vm_runner.machines import MachineUsage
 
 _LAUNCH_SECONDS = 20.0
 _KIB = 1024

@@ -6,12 +6,11 @@ from ipaddress import IPv4Address
 import pytest
 
 from services.vm_runner.channel.endpoint import GuestChannel
-from services.vm_runner.channel.messages import (
+from services.vm_runner.channel.events import (
     Connected,
     Goodbye,
     GuestEvent,
     GuestStats,
-    Hello,
     Notice,
     Opening,
     ProcessPhase,
@@ -23,6 +22,7 @@ from services.vm_runner.channel.messages import (
     StreamWritable,
     Welcome,
 )
+from services.vm_runner.channel.requests import Hello
 from services.vm_runner.channel.streams import WINDOW_BYTES
 from services.vm_runner.channel.tickets import TICKETS_MAX
 from services.vm_runner.channel.wire import (
