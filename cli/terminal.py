@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+import click
+
 from services.core.errors import SettingsInvalid
 
 DEFAULT_DETACH_KEYS: Final = "ctrl-p,ctrl-q"
@@ -170,6 +172,31 @@ def forwarded_signals(deliver: Callable[[str], None]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def cancelled_by_signals() -> Iterator[None]:
+    """Has TERM and HUP cancel the current task while the block runs, as ctrl-c does everywhere.
+
+    Raises:
+        click.exceptions.Exit: one came; with 128 and its number as exit code.
+    """
+    task = asyncio.current_task()
+    received: list[str] = []
+
+    def cancel(name: str) -> None:
+        received.append(name)
+        if task is not None:
+            task.cancel()
+
+    with _handled({signal.SIGTERM: "TERM", signal.SIGHUP: "HUP"}, cancel):
+        try:
+            yield
+        except asyncio.CancelledError:
+            if not received:
+                raise
+            number = signal.Signals[f"SIG{received[0]}"]
+            raise click.exceptions.Exit(128 + number) from None
+
+
+@contextlib.contextmanager
 def resizes(descriptor: int, deliver: Callable[[Size], None]) -> Iterator[None]:
     """Gives the terminal's new size to `deliver` whenever it changes while the block runs."""
 
@@ -184,11 +211,13 @@ def resizes(descriptor: int, deliver: Callable[[Size], None]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _handled(names: Mapping[signal.Signals, str], deliver: Callable[[str], None]) -> Iterator[None]:
+    """Handles signals, but for those that whoever started this process had it ignore: `nohup`."""
     loop = asyncio.get_running_loop()
-    for number, name in names.items():
-        loop.add_signal_handler(number, deliver, name)
+    handled = [number for number in names if signal.getsignal(number) is not signal.SIG_IGN]
+    for number in handled:
+        loop.add_signal_handler(number, deliver, names[number])
     try:
         yield
     finally:
-        for number in names:
+        for number in handled:
             loop.remove_signal_handler(number)

@@ -156,7 +156,8 @@ async def _run(
         runner=session.vm,
     )
     with open_reporter(context, sys.stderr, quiet=quiet) as reporter:
-        runs = await launch(order, services, reporter=reporter, phases=phases)
+        with terminal.cancelled_by_signals():  # what was created is taken back then
+            runs = await launch(order, services, reporter=reporter, phases=phases)
         begin = time.monotonic()
         watches = [Watch(session.vm, run, note=reporter.note, begin=begin) for run in runs]
         context.doing = f"run {order.subject} as {runs[0].group.name or runs[0].name}"

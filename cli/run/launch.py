@@ -18,7 +18,7 @@ from lns.vm.v1 import vm_service_pb2 as vm_pb
 
 from cli.render.phases import Phases
 from cli.render.progress import Reporter
-from cli.run.group import remove_all, start_all
+from cli.run.group import members_of, remove_all, start_all
 from cli.run.ports import Gateway, Materializer, Resolver, Runner
 from services.chassis.tasks import settle, together
 from services.core.errors import RequestInvalid, ServiceUnavailable, Unimplemented
@@ -80,6 +80,7 @@ async def launch(
     requests = _create_requests(order, plans, images)
     if len(requests) == 1:
         return [await _create(requests[0], services.runner)]
+    await _note_leftovers(order.options.name or plans[0].group, services.runner, reporter)
     return await _create_group(requests, services.runner)
 
 
@@ -223,6 +224,16 @@ async def _pull(
 ) -> None:
     request = registry_pb.PullRequest(reference=reference, mode=mode)
     await last_result(gateway.Pull(request), reporter, "the registry gateway")
+
+
+async def _note_leftovers(group: str, runner: Runner, reporter: Reporter) -> None:
+    """Tells of runs of a group's name that were never started: their client was killed."""
+    runs = await members_of(runner, group) if group else []
+    if runs and all(run.state == run_pb2.Run.STATE_CREATED for run in runs):
+        reporter.note(
+            f"lns: there is a group {group} whose runs were recorded and not started;"
+            f" `lns start {group}` starts them, `lns rm {group}` removes them"
+        )
 
 
 async def _create_group(

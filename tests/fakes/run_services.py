@@ -209,6 +209,8 @@ class FakeGroup:
 
     def __init__(self, *names: str) -> None:
         self.members = {name: FakeRunner(name, name) for name in names}
+        for member in self.members.values():
+            member.run.group.CopyFrom(run_pb2.RunGroup(name="team", members=names))
         self.created: list[vm_pb.CreateRunRequest] = []
         self.refusals: dict[str, LnsError] = {}
 

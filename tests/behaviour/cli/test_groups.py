@@ -1,13 +1,20 @@
 """What the commands do when they are given the name of a group."""
 
 import json
+import os
+import subprocess
+import sys
+import threading
 
 import pytest
+from lns.resolver.v1 import resolver_service_pb2 as resolver_pb
+from lns.types.v1 import run_plan_pb2
 from lns.vm.v1 import run_pb2
 from lns.vm.v1 import vm_service_pb2 as pb
 
 from services.core.errors import RunStateConflict, RunUnknown
 from tests.behaviour.cli.conftest import Client
+from tests.support.lns_command import ROOT
 from tests.support.scripted_services import ScriptedServices
 
 State = run_pb2.Run.State
@@ -140,3 +147,45 @@ def test_a_group_is_described_with_its_runs(lns: Client) -> None:
 
     assert document["group"]["members"] == ["web", "worker"]
     assert [run["name"] for run in document["runs"]] == ["team-web", "team-worker"]
+
+
+def test_a_client_that_is_terminated_as_it_begins_a_group_takes_it_back(
+    services: ScriptedServices,
+) -> None:
+    arrived, answered = threading.Event(), threading.Event()
+
+    def create(request: pb.CreateRunRequest) -> pb.CreateRunResponse:
+        if request.plan.member == "worker":
+            arrived.set()
+            assert answered.wait(20)
+        return pb.CreateRunResponse(run=member(request.plan.member))
+
+    services["ListRuns"] = pb.ListRunsResponse()
+    services["Resolve"] = resolver_pb.ResolveResponse(
+        plans=[run_plan_pb2.RunPlan(group="team", member=name) for name in ("web", "worker")]
+    )
+    services["CreateRun"] = create
+    services["RemoveRun"] = pb.RemoveRunResponse()
+    client = subprocess.Popen(
+        [sys.executable, "-c", "from cli.main import main; main()", "run", "r/bundles/team:1"],
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": f"{ROOT}:{ROOT}/protos/gen",
+            **services.environment,
+        },
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert arrived.wait(20)
+        client.terminate()
+        answered.set()
+        _, said = client.communicate(timeout=20)
+    finally:
+        client.kill()
+
+    assert client.returncode == 143, said
+    assert "Traceback" not in said
+    removed = [request.run for request in services.asked("RemoveRun")]
+    assert sorted(removed) == sorted(["web" * 4, "worker" * 4])
+    assert services.asked("StartRun") == []

@@ -6,6 +6,7 @@ import struct
 import termios
 from fcntl import ioctl
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,6 +15,7 @@ from cli.terminal import (
     DetachFilter,
     InputReader,
     Size,
+    cancelled_by_signals,
     forwarded_signals,
     parse_detach_keys,
     raw_mode,
@@ -181,3 +183,51 @@ async def test_a_new_size_is_delivered() -> None:
     assert sizes == [Size(rows=50, columns=132)]
     os.close(controller)
     os.close(terminal)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+async def test_a_signal_cancels_what_can_be_taken_back(number: signal.Signals, code: int) -> None:
+    taken_back = []
+
+    async def work() -> None:
+        with cancelled_by_signals():
+            os.kill(os.getpid(), number)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                taken_back.append(True)
+
+    with pytest.raises(click.exceptions.Exit) as ended:
+        await asyncio.ensure_future(work())
+
+    assert ended.value.exit_code == code
+    assert taken_back
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+async def test_a_cancellation_without_a_signal_stays_one() -> None:
+    async def work() -> None:
+        with cancelled_by_signals():
+            await asyncio.Event().wait()
+
+    working = asyncio.ensure_future(work())
+    await asyncio.sleep(0)
+    working.cancel()
+
+    with pytest.raises(asyncio.CancelledError):
+        await working
+
+
+async def test_a_signal_that_is_ignored_stays_so_as_nohup_wants_it() -> None:
+    names: list[str] = []
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with forwarded_signals(names.append):
+            os.kill(os.getpid(), signal.SIGHUP)
+            os.kill(os.getpid(), signal.SIGUSR1)
+            await eventually(lambda: bool(names))
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+    assert names == ["USR1"]

@@ -180,6 +180,6 @@ async def test_in_the_background_too_a_group_starts_as_a_whole() -> None:
 async def test_the_runs_of_a_group_come_in_the_order_of_its_members() -> None:
     runner = FakeGroup("web", "worker")
     for member in runner.members.values():
-        member.run.group.members.extend(["worker", "web"])
+        member.run.group.members[:] = ["worker", "web"]
 
     assert [run.run_id for run in await members_of(runner, "team")] == ["worker", "web"]

@@ -287,6 +287,37 @@ async def test_of_a_group_that_cannot_be_whole_nothing_is_left() -> None:
     assert setting.group.created == []
 
 
+async def test_a_client_that_is_interrupted_between_the_runs_of_a_group_takes_all_back() -> None:
+    setting = a_team()
+    assert setting.group is not None
+    critic = setting.group.members["critic"]
+    critic.creating.clear()
+
+    launching = asyncio.ensure_future(setting.launch_all())
+    await eventually(lambda: bool(critic.created))
+    launching.cancel()
+    await asyncio.sleep(0)
+    critic.creating.set()
+
+    with pytest.raises(asyncio.CancelledError):
+        await launching
+    assert setting.group.removed == ["writer", "critic"]
+
+
+async def test_a_group_that_a_killed_client_left_unstarted_is_told_of() -> None:
+    setting = a_team()
+    assert setting.group is not None
+    for member in setting.group.members.values():
+        member.run.state = run_pb2.Run.STATE_CREATED
+
+    await setting.launch_all()
+
+    assert setting.reporter.notes[-1] == (
+        "lns: there is a group team whose runs were recorded and not started;"
+        " `lns start team` starts them, `lns rm team` removes them"
+    )
+
+
 @pytest.mark.parametrize("flag", ["tty", "stdin"])
 async def test_a_group_has_no_terminal_and_no_input(flag: str) -> None:
     setting = a_team()
