@@ -16,7 +16,10 @@ RUN_ID = "0123456789abcdef" * 2
 
 
 class FakeResolver:
-    """Answers with the plans it was given, or fails as it was told."""
+    """Answers with the plans it was given, or fails as it was told.
+
+    `tests/contract/cli` holds it to the real one.
+    """
 
     def __init__(self, *plans: run_plan_pb2.RunPlan, failure: LnsError | None = None) -> None:
         self.plans = plans

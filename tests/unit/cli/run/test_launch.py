@@ -3,7 +3,6 @@ import asyncio
 import pytest
 from lns.registry.v1 import registry_service_pb2 as registry_pb
 from lns.resolver.v1 import resolver_service_pb2 as resolver_pb
-from lns.types.v1 import descriptor_pb2
 from lns.types.v1 import run_plan_pb2 as plan_pb
 from lns.vm.v1 import run_pb2
 
@@ -30,29 +29,7 @@ from tests.fakes.run_services import (
     FakeRunner,
 )
 from tests.support.eventually import eventually
-
-IMAGE = "r.example/images/base@sha256:" + "1a" * 32
-MODEL = "r.example/models/m@sha256:" + "2b" * 32
-
-
-def a_plan(**fields: object) -> plan_pb.RunPlan:
-    return plan_pb.RunPlan(
-        name="agent",
-        argv=["true"],
-        image=plan_pb.PinnedImage(
-            reference=IMAGE, manifest=descriptor_pb2.Descriptor(digest="sha256:" + "1a" * 32)
-        ),
-        mounts=[
-            plan_pb.ArtifactMount(
-                family="model",
-                reference=MODEL,
-                manifest=descriptor_pb2.Descriptor(digest="sha256:" + "2b" * 32),
-                path="/etc/agent/model",
-                read_only=True,
-            )
-        ],
-        **fields,  # type: ignore[arg-type]  # the fields of the message
-    )
+from tests.support.run_plans import IMAGE, MODEL, a_plan
 
 
 class NotingReporter(SilentReporter):
