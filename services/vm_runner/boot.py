@@ -19,7 +19,7 @@ from services.vm_runner import lifecycle
 from services.vm_runner.binds import bind_ports
 from services.vm_runner.boot_queue import Place
 from services.vm_runner.channel.events import ProcessPhase, Welcome
-from services.vm_runner.channel.handles import GuestProcess, GuestStream
+from services.vm_runner.channel.handles import GuestProcess
 from services.vm_runner.channel.session import GuestSession, open_session
 from services.vm_runner.exit_status import exec_message, exit_status, start_failure
 from services.vm_runner.guest_plan import (
@@ -31,8 +31,9 @@ from services.vm_runner.guest_plan import (
 )
 from services.vm_runner.machines import Disk, Machine, MachineSpec
 from services.vm_runner.outgoing import Outgoing
+from services.vm_runner.output import WorkloadOutput
 from services.vm_runner.ports import Image
-from services.vm_runner.run_log import LogChunk, LogStream, RunLog
+from services.vm_runner.run_log import LogStream, RunLog
 from services.vm_runner.runs import BootTimes, ExitStatus, Run, RunState
 from services.vm_runner.surroundings import Surroundings
 
@@ -240,7 +241,8 @@ class Boot:
                 self.session = session
                 await self._configure(session)
                 mounted = time.monotonic()
-                process = await self._start_workload(session)
+                output = WorkloadOutput(self._owner.log, self._owner.run.boot)
+                process = await self._start_workload(session, output)
                 kernel, devices = _guest_times(session.welcome, limit=greeted - started)
                 times = BootTimes(
                     prepare=timedelta(seconds=started - began),
@@ -250,7 +252,7 @@ class Boot:
                     mount=timedelta(seconds=mounted - greeted),
                     exec=timedelta(seconds=time.monotonic() - mounted),
                 )
-                await self._see_to_the_end(session, process, times)
+                await self._see_to_the_end(session, process, output, times)
                 await self._shut_down(session)
         except* GuestUnreachable as errors:
             await self._explain(machine, first_error(errors))
@@ -271,15 +273,11 @@ class Boot:
                 metadata={"stage": configured.stage},
             )
 
-    async def _start_workload(self, session: GuestSession) -> GuestProcess:
+    async def _start_workload(self, session: GuestSession, output: WorkloadOutput) -> GuestProcess:
         """Starts the workload, or finds it again; its streams go on where the log stands."""
         run = self._owner.run
         spec = workload(run)
-        progress = await self._owner.log.progress(run.boot)
-        for stream in LogStream:
-            received, ended = progress.get(stream, (0, False))
-            if not ended and stream in (spec.stdio_stream, spec.stderr_stream):
-                session.open_stream(stream, received=received)
+        await output.open(session, spec)
         session.reset_unclaimed()
         self._workload_asked = True
         process = session.start_process(MAIN_PROCESS, spec, open_streams=False)
@@ -294,7 +292,7 @@ class Boot:
     # ---- the workload's time ----
 
     async def _see_to_the_end(
-        self, session: GuestSession, process: GuestProcess, times: BootTimes
+        self, session: GuestSession, process: GuestProcess, output: WorkloadOutput, times: BootTimes
     ) -> None:
         self._leave()
         self.process = process
@@ -304,41 +302,17 @@ class Boot:
         if ran and self._owner.run.state in (RunState.STARTING, RunState.STOPPING):
             run = replace(self._owner.run, boot_times=times)
             await self._owner.update(lifecycle.running(run, now=_now()))
-        async with asyncio.TaskGroup() as pumps:
-            for stream in LogStream:
-                if session.has_stream(stream):
-                    pumps.create_task(self._pump(session.stream(stream), stream))
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(output.carry(session))
             state = await process.wait_ended()
         run = self._owner.run
         message = exec_message(state, program=run.plan.argv[0])
         if message:
-            await self._append(LogStream.STDERR, message.encode(), ended=True)
+            await output.end_with(message)
         run = replace(self._owner.run, oom_kills=run.oom_kills + int(state.oom_killed))
         await self._owner.update(lifecycle.exited(run, exit_status(state), now=_now()))
         if not lifecycle.wants_restart(self._owner.run):
             self._owner.log.close()  # who is attached need not wait for the guest's shutdown
-
-    async def _pump(self, stream: GuestStream, name: LogStream) -> None:
-        """Carries a stream into the log; acknowledged is only what is there."""
-        ended = False
-        while not ended:
-            data, ended = await stream.receive()
-            await self._append(name, data, ended=ended)
-            stream.acknowledge(len(data), ended=ended)
-
-    async def _append(self, stream: LogStream, data: bytes, *, ended: bool) -> None:
-        boot = self._owner.run.boot
-        progress = await self._owner.log.progress(boot)
-        position, _ = progress.get(stream, (0, False))
-        chunk = LogChunk(
-            boot=boot,
-            stream=stream,
-            position=position,
-            time_ns=time.time_ns(),
-            data=data,
-            ended=ended,
-        )
-        await self._owner.log.append([chunk])
 
     # ---- the end ----
 

@@ -1,10 +1,10 @@
-"""The runs of a node: found by id, prefix or name, made, ended, removed, recovered."""
+"""The runs of a node: made, ended, removed, recovered."""
 
 import asyncio
 import contextlib
 import re
 import secrets
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -23,6 +23,7 @@ from services.vm_runner import groups, lifecycle, names, naming
 from services.vm_runner.exit_status import signal_number
 from services.vm_runner.groups import Group
 from services.vm_runner.machines import Machine
+from services.vm_runner.register import Register
 from services.vm_runner.run_life import RunLife
 from services.vm_runner.runs import Failure, Run, RunOptions, RunState, RunUsage
 from services.vm_runner.surroundings import Surroundings
@@ -30,7 +31,6 @@ from services.vm_runner.volumes import named_mounts
 
 log = structlog.get_logger()
 
-_PREFIX_LEAST = 4
 _KILL_SECONDS = 5.0
 _KILL = 9
 
@@ -40,8 +40,7 @@ class Runner:
 
     def __init__(self, surroundings: Surroundings) -> None:
         self._around = surroundings
-        self._lives: dict[str, RunLife] = {}
-        self._by_request: dict[str, str] = {}
+        self.register = Register()
         self._naming = asyncio.Lock()
         self._closing = False
 
@@ -56,7 +55,7 @@ class Runner:
                 run.run_id, self._around.store.directory(run.run_id)
             )
             await self._recover_one(life, machine)
-        log.info("runs_recovered", runs=len(self._lives))
+        log.info("runs_recovered", runs=len(self.register.lives()))
 
     async def _recover_one(self, life: RunLife, machine: Machine | None) -> None:
         if life.run.state not in lifecycle.LIVE:
@@ -82,7 +81,7 @@ class Runner:
     async def close(self) -> None:
         """Lets go of every run; live ones go on."""
         self._closing = True
-        await asyncio.gather(*(life.close() for life in self._lives.values()))
+        await asyncio.gather(*(life.close() for life in self.register.lives()))
 
     # ---- runs ----
 
@@ -108,9 +107,9 @@ class Runner:
         if group is not None:
             groups.check(group, plan.member)
         async with self._naming:
-            if known := self._by_request.get(request_id):
-                return self._lives[known].run
-            runs = self._runs()
+            if known := self.register.of_request(request_id):
+                return known.run
+            runs = self.register.runs()
             group = naming.join(runs, group, plan)
             suggestion = f"{group.name}-{plan.member}" if group is not None else plan.name
             run = Run(
@@ -142,7 +141,7 @@ class Runner:
 
     async def start(self, text: str) -> Run:
         """Starts a run that was created or ended."""
-        life = self.find(text)
+        life = self.register.find(text)
         lifecycle.require(
             life.run,
             RunState.CREATED, RunState.EXITED, RunState.FAILED, RunState.LOST,
@@ -153,7 +152,7 @@ class Runner:
 
     async def stop(self, text: str, *, seconds: float | None = None) -> Run:
         """Asks the workload to end, ends it by force after a time, returns when it has ended."""
-        life = self.find(text)
+        life = self.register.find(text)
         run = life.run
         if run.state not in lifecycle.LIVE:
             await life.give_up_restart()
@@ -175,7 +174,7 @@ class Runner:
 
     async def kill(self, text: str, *, signal: str = "KILL") -> Run:
         """Sends a signal to the workload."""
-        life = self.find(text)
+        life = self.register.find(text)
         number = signal_number(signal or "KILL")
         life.guest()
         life.signal(number)
@@ -183,7 +182,7 @@ class Runner:
 
     async def pause(self, text: str) -> Run:
         """Holds a run's CPUs; a paused one stays so."""
-        life = self.find(text)
+        life = self.register.find(text)
         if life.run.state is RunState.PAUSED:
             return life.run
         lifecycle.require(life.run, RunState.RUNNING, to="pause")
@@ -194,7 +193,7 @@ class Runner:
 
     async def resume(self, text: str) -> Run:
         """Lets a paused run go on; a running one does."""
-        life = self.find(text)
+        life = self.register.find(text)
         if life.run.state is RunState.RUNNING:
             return life.run
         lifecycle.require(life.run, RunState.PAUSED, to="resume")
@@ -210,11 +209,11 @@ class Runner:
             NameTaken: another run has it.
             RequestInvalid: it cannot be a name.
         """
-        life = self.find(text)
+        life = self.register.find(text)
         async with self._naming:
             names.check(name)
             if name != life.run.name:
-                naming.choose_name(self._runs(), name, "")
+                naming.choose_name(self.register.runs(), name, "")
             await life.update(replace(life.run, name=name))
         return life.run
 
@@ -224,7 +223,7 @@ class Runner:
         Raises:
             RunStateConflict: it is alive, and force is not asked for.
         """
-        life = self.find(text)
+        life = self.register.find(text)
         if life.run.state in lifecycle.LIVE:
             if not force:
                 raise RunStateConflict(
@@ -243,7 +242,7 @@ class Runner:
         """Removes the volumes that no recorded run names; returns names and freed bytes."""
         volumes = self._around.volumes
         needed = frozenset(
-            mount.source for life in self._lives.values() for mount in named_mounts(life.run)
+            mount.source for run in self.register.runs() for mount in named_mounts(run)
         )
         unused = volumes.unused(needed)
         freed = 0
@@ -253,7 +252,7 @@ class Runner:
 
     async def prune(self, *, dry_run: bool = False) -> tuple[list[str], int]:
         """Removes every ended run; returns their ids and the bytes that became free."""
-        ended = [life for life in self._lives.values() if life.run.state in lifecycle.ENDED]
+        ended = [life for life in self.register.lives() if life.run.state in lifecycle.ENDED]
         freed = 0
         for life in ended:
             freed += await self._around.store.size(life.run.run_id)
@@ -262,56 +261,17 @@ class Runner:
                     await self.remove(life.run.run_id)
         return [life.run.run_id for life in ended], freed
 
-    def find(self, text: str) -> RunLife:
-        """Returns the run of that name, id, or unique prefix of an id.
-
-        Raises:
-            RunUnknown: there is none.
-            RequestInvalid: several ids begin so.
-        """
-        if life := self._named(text) or self._lives.get(text):
-            return life
-        if text in naming.names_in_use(self._runs()):  # a group's; it may begin as an id does
-            raise RunUnknown(f"{text} is a group of runs", hint="name one of them: `lns ps -a`")
-        found = [life for run_id, life in self._lives.items() if run_id.startswith(text)]
-        if len(found) == 1 and len(text) >= _PREFIX_LEAST:
-            return found[0]
-        if len(found) > 1 and len(text) >= _PREFIX_LEAST:
-            raise RequestInvalid(f"{len(found)} runs have an id that begins with {text}")
-        raise RunUnknown(f"there is no run {text!r}", hint="lns ps -a", metadata={"run": text})
-
-    def all(self, *, labels: Mapping[str, str], ended: bool, group: str = "") -> list[Run]:
-        """Returns runs with all of some labels, newest first; those that ended only if asked to.
-
-        With a group's name or id, only its runs.
-        """
-        runs = (life.run for life in self._lives.values())
-        wanted = [
-            run
-            for run in runs
-            if (ended or run.state in lifecycle.LIVE)
-            and (not group or naming.is_of_group(run, group))
-            and all(run.plan.labels.get(name) == value for name, value in labels.items())
-        ]
-        return sorted(wanted, key=lambda run: (run.create_time, run.run_id), reverse=True)
-
     async def usage(self, wanted: Iterable[str]) -> list[RunUsage]:
         """Returns what runs use, sorted by name; of all that are alive if none is named."""
-        lives = [self.find(text) for text in wanted] or self.live()
+        lives = [self.register.find(text) for text in wanted] or self.register.live()
         usages = await asyncio.gather(*(life.usage() for life in lives))
         return sorted(usages, key=lambda usage: usage.run.name)
-
-    def live(self) -> Iterable[RunLife]:
-        """Returns the runs that are alive."""
-        return [life for life in self._lives.values() if life.run.state in lifecycle.LIVE]
 
     # ---- inside ----
 
     def _add(self, run: Run) -> RunLife:
-        life = RunLife(run, self._around, peers=self._peer, on_ended=self._on_ended)
-        self._lives[run.run_id] = life
-        if run.request_id:
-            self._by_request[run.request_id] = run.run_id
+        life = RunLife(run, self._around, peers=self.register.member, on_ended=self._on_ended)
+        self.register.add(life)
         return life
 
     async def _on_ended(self, life: RunLife) -> None:
@@ -320,9 +280,8 @@ class Runner:
 
     async def _forget(self, life: RunLife) -> None:
         run = life.run
-        if self._lives.pop(run.run_id, None) is None:
+        if not self.register.drop(run):
             return
-        self._by_request.pop(run.request_id, None)
         await self._around.store.remove(run.run_id)
         await self._release(run)
         life.removed()
@@ -334,20 +293,6 @@ class Runner:
             await self._around.images.release(run.run_id)
         except LnsError as error:  # the image is kept longer than it needs to be, no more
             log.warning("lease_not_released", run_id=run.run_id, message=error.message)
-
-    def _runs(self) -> list[Run]:
-        return [life.run for life in self._lives.values()]
-
-    def _named(self, name: str) -> RunLife | None:
-        return next((life for life in self._lives.values() if life.run.name == name), None)
-
-    def _peer(self, run: Run, member: str) -> RunLife | None:
-        """Returns the run that is another member of a run's group."""
-        for life in self._lives.values():
-            is_group = life.run.group is not None and life.run.group == run.group
-            if is_group and life.run.plan.member == member:
-                return life
-        return None
 
 
 def _check(plan: RunPlan, options: RunOptions, image_digest: str) -> None:

@@ -97,11 +97,12 @@ class VmServicer(rpc.VmServiceServicer):
 
     async def GetRun(self, request: pb.GetRunRequest, context: Any) -> pb.GetRunResponse:
         """Describes a run."""
-        return pb.GetRunResponse(run=messages.format_run(self._runner.find(request.run).run))
+        life = self._runner.register.find(request.run)
+        return pb.GetRunResponse(run=messages.format_run(life.run))
 
     async def ListRuns(self, request: pb.ListRunsRequest, context: Any) -> pb.ListRunsResponse:
         """Lists runs, newest first, by pages."""
-        runs = self._runner.all(
+        runs = self._runner.register.select(
             labels=dict(request.labels), ended=request.include_ended, group=request.group
         )
         chosen, token = page(
@@ -115,7 +116,7 @@ class VmServicer(rpc.VmServiceServicer):
         self, request: pb.WatchRunRequest, context: Any
     ) -> AsyncIterator[pb.WatchRunResponse]:
         """Replays a run's events after a sequence, then follows."""
-        life = self._runner.find(request.run)
+        life = self._runner.register.find(request.run)
         async for event in life.history.follow(request.after_sequence):
             yield pb.WatchRunResponse(event=messages.format_event(event))
             is_last = event.sequence == life.run.sequence
@@ -130,7 +131,7 @@ class VmServicer(rpc.VmServiceServicer):
         first = await anext(requests, None)
         if first is None or first.WhichOneof("message") != "start":
             raise RequestInvalid("the first message of Attach must be `start`")
-        life = self._runner.find(first.start.run)
+        life = self._runner.register.find(first.start.run)
         attachment = await self._attach(first.start)
         yield pb.AttachResponse(
             started=pb.Attached(run_id=life.run.run_id, exec_id=attachment.exec_id)
@@ -140,7 +141,7 @@ class VmServicer(rpc.VmServiceServicer):
                 yield answer
 
     async def _attach(self, start: pb.AttachStart) -> Attachment:
-        life = self._runner.find(start.run)
+        life = self._runner.register.find(start.run)
         terminal = (
             messages.parse_terminal(start.terminal, "start.terminal")
             if start.HasField("terminal")
@@ -163,7 +164,7 @@ class VmServicer(rpc.VmServiceServicer):
         self, request: pb.ReadLogsRequest, context: Any
     ) -> AsyncIterator[pb.ReadLogsResponse]:
         """Reads a run's log from disk and follows it where asked for."""
-        life = self._runner.find(request.run)
+        life = self._runner.register.find(request.run)
         query = log_query.LogQuery(
             follow=request.follow,
             since_ns=request.since_time.ToNanoseconds() if request.HasField("since_time") else 0,
@@ -192,7 +193,7 @@ class VmServicer(rpc.VmServiceServicer):
         self, request: pb.CopyOutRequest, context: Any
     ) -> AsyncIterator[pb.CopyOutResponse]:
         """Streams a path of the guest out as a tar archive."""
-        pieces = copy_out(self._runner.find(request.run), request.path)
+        pieces = copy_out(self._runner.register.find(request.run), request.path)
         async with contextlib.aclosing(pieces):
             async for piece in pieces:
                 yield pb.CopyOutResponse(data=piece)
@@ -205,7 +206,7 @@ class VmServicer(rpc.VmServiceServicer):
         first = await anext(requests, None)
         if first is None or first.WhichOneof("step") != "header":
             raise RequestInvalid("the first message of CopyIn must be `header`")
-        life = self._runner.find(first.header.run)
+        life = self._runner.register.find(first.header.run)
         count = await copy_in(life, first.header.path, _archive(requests))
         return pb.CopyInResponse(entry_count=count)
 
@@ -214,14 +215,14 @@ class VmServicer(rpc.VmServiceServicer):
     ) -> pb.PublishPortResponse:
         """Publishes a port of a live run."""
         wanted = parse_port(request.port)
-        mapping = await self._runner.find(request.run).publish(wanted)
+        mapping = await self._runner.register.find(request.run).publish(wanted)
         return pb.PublishPortResponse(port=format_port(mapping))
 
     async def UnpublishPort(
         self, request: pb.UnpublishPortRequest, context: Any
     ) -> pb.UnpublishPortResponse:
         """Takes a published port back."""
-        await self._runner.find(request.run).unpublish(parse_port(request.port))
+        await self._runner.register.find(request.run).unpublish(parse_port(request.port))
         return pb.UnpublishPortResponse()
 
     async def CreateVolume(

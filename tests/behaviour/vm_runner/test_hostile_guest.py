@@ -173,7 +173,7 @@ async def test_a_flood_of_one_guest_leaves_the_others_their_turn(
 
 def what_is_kept(world: VmWorld, run: Run) -> int:
     """Returns the bytes that the host holds of, and for, a guest."""
-    session = world.runner.find(run.run_id).guest()
+    session = world.runner.register.find(run.run_id).guest()
     streams = sum(len(stream._arrived) for stream in session._streams.values())
     buffered = len(session._connection._reader._buffer)  # type: ignore[attr-defined]  # of asyncio
     notices = sum(map(len, session.notices))
@@ -208,7 +208,7 @@ async def test_a_guest_that_takes_nothing_is_sent_no_more_than_it_may_owe(
     await vm.until(run.run_id, Run.STATE_RUNNING)
     await world.host.machines[run.run_id].pause()  # the VMM still listens, the guest does not
     words = ["x" * 100_000] * 8
-    session = world.runner.find(run.run_id).guest()
+    session = world.runner.register.find(run.run_id).guest()
 
     async with asyncio.TaskGroup() as calls:
         calling = [calls.create_task(refused(vm, run, words)) for _ in range(40)]

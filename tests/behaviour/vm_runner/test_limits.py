@@ -53,7 +53,7 @@ async def a_run(vm: VmClient) -> Run:
 async def test_ten_thousand_execs_leave_nothing_behind(vm: VmClient, world: VmWorld) -> None:
     run = await a_run(vm)
     agent = world.host.machines[run.run_id].pid
-    session = world.runner.find(run.run_id).guest()
+    session = world.runner.register.find(run.run_id).guest()
 
     async def work(numbers: Iterator[int]) -> None:
         for number in numbers:
@@ -97,7 +97,7 @@ async def test_input_that_nobody_reads_waits_with_its_client(vm: VmClient, world
         for number in range(20):
             out, _, _ = await vm.execute(other.run_id, "echo", str(number))
             assert out == b"%d\n" % number
-        session = world.runner.find(run.run_id).guest()
+        session = world.runner.register.find(run.run_id).guest()
         owed = [
             stream.output.end - stream.output.acked for stream in session.channel._streams.values()
         ]
@@ -131,7 +131,7 @@ async def test_connections_beyond_the_limit_are_refused_and_the_run_goes_on(
     out, _, _ = await vm.execute(run.run_id, "echo", "fine")
     for _, writer in (*held, *beyond):
         writer.close()
-    published = world.runner.find(run.run_id).ports
+    published = world.runner.register.find(run.run_id).ports
     await eventually(lambda: not published._connections, within=20)
     again, writer = await hold()
     writer.close()

@@ -1,0 +1,62 @@
+"""What a workload writes, on its way from the guest into the run's log."""
+
+import asyncio
+import time
+
+from services.vm_runner.channel.handles import GuestStream
+from services.vm_runner.channel.requests import ProcessSpec
+from services.vm_runner.channel.session import GuestSession
+from services.vm_runner.run_log import LogChunk, LogStream, RunLog
+
+
+class WorkloadOutput:
+    """The output of one boot of a run.
+
+    Args:
+        log: where it goes.
+        boot: number of the boot; positions of its streams begin at 0.
+    """
+
+    def __init__(self, log: RunLog, boot: int) -> None:
+        self._log = log
+        self._boot = boot
+
+    async def open(self, session: GuestSession, spec: ProcessSpec) -> None:
+        """Takes part in the workload's streams, which go on where the log stands."""
+        progress = await self._log.progress(self._boot)
+        for stream in LogStream:
+            received, ended = progress.get(stream, (0, False))
+            if not ended and stream in (spec.stdio_stream, spec.stderr_stream):
+                session.open_stream(stream, received=received)
+
+    async def carry(self, session: GuestSession) -> None:
+        """Carries all open streams to their ends."""
+        async with asyncio.TaskGroup() as streams:
+            for stream in LogStream:
+                if session.has_stream(stream):
+                    streams.create_task(self._carry(session.stream(stream), stream))
+
+    async def _carry(self, stream: GuestStream, name: LogStream) -> None:
+        """Carries a stream; acknowledged is only what is in the log."""
+        ended = False
+        while not ended:
+            data, ended = await stream.receive()
+            await self._append(name, data, ended=ended)
+            stream.acknowledge(len(data), ended=ended)
+
+    async def end_with(self, message: str) -> None:
+        """Adds a last line of the host's own to the workload's standard error."""
+        await self._append(LogStream.STDERR, message.encode(), ended=True)
+
+    async def _append(self, stream: LogStream, data: bytes, *, ended: bool) -> None:
+        progress = await self._log.progress(self._boot)
+        position, _ = progress.get(stream, (0, False))
+        chunk = LogChunk(
+            boot=self._boot,
+            stream=stream,
+            position=position,
+            time_ns=time.time_ns(),
+            data=data,
+            ended=ended,
+        )
+        await self._log.append([chunk])

@@ -1,0 +1,88 @@
+"""The runs of a node: found by id, prefix, name, group or labels."""
+
+from collections.abc import Mapping
+
+from services.core.errors import RequestInvalid, RunUnknown
+from services.vm_runner import lifecycle, naming
+from services.vm_runner.run_life import RunLife
+from services.vm_runner.runs import Run
+
+_PREFIX_LEAST = 4
+
+
+class Register:
+    """Every recorded run of a node."""
+
+    def __init__(self) -> None:
+        self._lives: dict[str, RunLife] = {}
+        self._by_request: dict[str, str] = {}
+
+    def add(self, life: RunLife) -> None:
+        """Takes a run in."""
+        self._lives[life.run.run_id] = life
+        if life.run.request_id:
+            self._by_request[life.run.request_id] = life.run.run_id
+
+    def drop(self, run: Run) -> bool:
+        """Takes a run out; returns whether it was there."""
+        self._by_request.pop(run.request_id, None)
+        return self._lives.pop(run.run_id, None) is not None
+
+    def find(self, text: str) -> RunLife:
+        """Returns the run of that name, id, or unique prefix of an id.
+
+        Raises:
+            RunUnknown: there is none.
+            RequestInvalid: several ids begin so.
+        """
+        if life := self._named(text) or self._lives.get(text):
+            return life
+        if text in naming.names_in_use(self.runs()):  # a group's; it may begin as an id does
+            raise RunUnknown(f"{text} is a group of runs", hint="name one of them: `lns ps -a`")
+        found = [life for run_id, life in self._lives.items() if run_id.startswith(text)]
+        if len(found) == 1 and len(text) >= _PREFIX_LEAST:
+            return found[0]
+        if len(found) > 1 and len(text) >= _PREFIX_LEAST:
+            raise RequestInvalid(f"{len(found)} runs have an id that begins with {text}")
+        raise RunUnknown(f"there is no run {text!r}", hint="lns ps -a", metadata={"run": text})
+
+    def of_request(self, request_id: str) -> RunLife | None:
+        """Returns the run that a request made."""
+        return self._lives.get(self._by_request.get(request_id, ""))
+
+    def member(self, run: Run, member: str) -> RunLife | None:
+        """Returns the run that is another member of a run's group."""
+        for life in self._lives.values():
+            is_group = life.run.group is not None and life.run.group == run.group
+            if is_group and life.run.plan.member == member:
+                return life
+        return None
+
+    def select(self, *, labels: Mapping[str, str], ended: bool, group: str = "") -> list[Run]:
+        """Returns runs with all of some labels, newest first; those that ended only if asked to.
+
+        With a group's name or id, only its runs.
+        """
+        wanted = [
+            run
+            for run in self.runs()
+            if (ended or run.state in lifecycle.LIVE)
+            and (not group or naming.is_of_group(run, group))
+            and all(run.plan.labels.get(name) == value for name, value in labels.items())
+        ]
+        return sorted(wanted, key=lambda run: (run.create_time, run.run_id), reverse=True)
+
+    def lives(self) -> list[RunLife]:
+        """Returns every run."""
+        return list(self._lives.values())
+
+    def live(self) -> list[RunLife]:
+        """Returns the runs that are alive."""
+        return [life for life in self._lives.values() if life.run.state in lifecycle.LIVE]
+
+    def runs(self) -> list[Run]:
+        """Returns what is recorded of every run."""
+        return [life.run for life in self._lives.values()]
+
+    def _named(self, name: str) -> RunLife | None:
+        return next((life for life in self._lives.values() if life.run.name == name), None)
