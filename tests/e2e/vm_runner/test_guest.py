@@ -254,10 +254,22 @@ async def test_what_is_not_protected_is_the_workload_s(guest: Guest) -> None:
 
 
 async def test_no_more_processes_are_there_than_may_be(guest: Guest) -> None:
-    refused = await guest.sh("n=0; while [ $n -lt 150 ]; do sleep 4 & n=$((n + 1)); done")
-    assert "can't fork" in refused
-    assert 90 <= await guest.pids() <= 100
+    # They end when their input does; two shells, since one that cannot fork ends.
+    script = (
+        "exec 3<&0; (n=0; while [ $n -lt 150 ]; do cat <&3 > /dev/null & n=$((n + 1)); done) 2>&1;"
+        "echo full; read -r line"
+    )
+    start = pb.AttachStart(
+        run=guest.run_id, exec=pb.ExecSpec(argv=["sh", "-c", script]), stdin=True
+    )
+    async with guest.vm.attach(start) as terminal:
+        refused = await terminal.until(b"full")
+        pids = await guest.pids()
+        await terminal.send(stdin_closed=pb.StdinClosed())
+        await terminal.rest()
 
+    assert b"can't fork" in refused
+    assert 90 <= pids <= 100
     while True:
         if await guest.pids() < 20:
             break
@@ -265,14 +277,11 @@ async def test_no_more_processes_are_there_than_may_be(guest: Guest) -> None:
 
 
 async def test_a_process_that_takes_too_much_memory_is_ended_alone(guest: Guest) -> None:
-    start = pb.AttachStart(
-        run=guest.run_id,
-        exec=pb.ExecSpec(argv=["sh", "-c", "tail /dev/zero"]),
-    )
-    async with guest.vm.attach(start) as terminal:
-        _, _, status = await terminal.rest()
+    before = (await guest.vm.get(guest.run_id)).oom_kills
+    _, _, status = await guest.vm.execute(guest.run_id, "tail", "/dev/zero")
 
-    assert status.code == 137
+    assert (status.code, status.oom_killed) == (137, True)
+    assert (await guest.vm.get(guest.run_id)).oom_kills == before + 1
     assert await guest.sh("echo fine") == "fine"
     assert (await guest.vm.get(guest.run_id)).state == Run.STATE_RUNNING
 
