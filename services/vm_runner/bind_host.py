@@ -53,6 +53,13 @@ class BindHost(Protocol):
         """
         ...
 
+    async def lost(self, bind: ServedBind) -> str:
+        """Returns when a bind is served no longer; how that came, a verb first: `was killed by …`.
+
+        Its microVM may have ended: then that is how it should be.
+        """
+        ...
+
     async def ended(self, binds: tuple[ServedBind, ...]) -> None:
         """Returns when nothing is served any more at the ports of a microVM that has ended."""
         ...

@@ -4,6 +4,9 @@ Which of a run's mounts are binds, what they are called on both sides, and when 
 server outlives this process as the VMM does, and ends with the VMM.
 """
 
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import structlog
@@ -84,6 +87,33 @@ class Binds:
         """
         for bind in self._served(run, directory):
             await self._host.serve(bind)
+
+    @contextlib.asynccontextmanager
+    async def watching(
+        self, run: Run, directory: Path, *, on_lost: Callable[[str], Awaitable[None]]
+    ) -> AsyncIterator[None]:
+        """Calls `on_lost` with a line for people for each bind that ends while the block runs."""
+        watches = [
+            asyncio.create_task(self._watch(bind, mount, on_lost))
+            for bind, mount in zip(self._served(run, directory), bind_mounts(run), strict=True)
+        ]
+        try:
+            yield
+        finally:
+            for watch in watches:
+                watch.cancel()
+            for outcome in await asyncio.gather(*watches, return_exceptions=True):
+                if isinstance(outcome, Exception):
+                    log.error("bind_not_watched", exc_info=outcome)
+
+    async def _watch(
+        self, bind: ServedBind, mount: VolumeMount, on_lost: Callable[[str], Awaitable[None]]
+    ) -> None:
+        fate = await self._host.lost(bind)
+        await on_lost(
+            f"{bind.source} is bound to {mount.target} no longer, until the run is started again:"
+            f" its file server {fate}"
+        )
 
     async def ended(self, run: Run, directory: Path) -> None:
         """Returns when nothing is served any more to a microVM that has ended."""

@@ -74,6 +74,14 @@ class BootedRun(Protocol):
         """Waits until the run is in none of some states."""
         ...
 
+    async def notice(self, text: str) -> None:
+        """Tells people something, now and whenever they look at the run."""
+        ...
+
+    def count_oom_kills(self, told: int) -> None:
+        """Notes how many processes the guest's memory limit has ended since its boot."""
+        ...
+
     def reached(self) -> None:
         """Tells those who wait that the workload can be reached."""
         ...
@@ -114,7 +122,10 @@ class Boot:
                 await self.machine.kill()
             if adopted:
                 await self._agree_on_pause(self.machine)
-            await self._serve(self.machine, began)
+            async with self._around.binds.watching(
+                self._owner.run, self._directory(), on_lost=self._on_bind_lost
+            ):
+                await self._serve(self.machine, began)
         except Exception:
             if self.machine is not None:
                 await self.machine.kill()
@@ -202,6 +213,14 @@ class Boot:
                 raise
             await self._explain(machine, error)  # there was nobody any more to serve
 
+    async def _on_bind_lost(self, text: str) -> None:
+        """Tells that nobody serves a bind any more, unless its machine has ended, too."""
+        if self.machine is None or (await self.machine.diagnose()).end:
+            return
+        if self._owner.run.state in lifecycle.LIVE:
+            log.warning("bind_lost", message=text)
+            await self._owner.notice(text)
+
     async def _agree_on_pause(self, machine: Machine) -> None:
         """Has the record say what the machine does; a crash may have come between the two."""
         run = self._owner.run
@@ -234,7 +253,9 @@ class Boot:
         try:
             connection = await machine.connect()
             async with (
-                open_session(connection, answer_seconds=seconds) as session,
+                open_session(
+                    connection, answer_seconds=seconds, on_oom_kills=self._owner.count_oom_kills
+                ) as session,
                 self._owner.outgoing.serving(session),
             ):
                 greeted = time.monotonic()
@@ -309,7 +330,7 @@ class Boot:
         message = exec_message(state, program=run.plan.argv[0])
         if message:
             await output.end_with(message)
-        run = replace(self._owner.run, oom_kills=run.oom_kills + int(state.oom_killed))
+        run = replace(self._owner.run, oom_kills=max(run.oom_kills, int(state.oom_killed)))
         await self._owner.update(lifecycle.exited(run, exit_status(state), now=_now()))
         if not lifecycle.wants_restart(self._owner.run):
             self._owner.log.close()  # who is attached need not wait for the guest's shutdown

@@ -32,6 +32,9 @@ TRANSITIONS: Mapping[RunState, frozenset[RunState]] = {
 BOOT_TRIES = 2
 """Boots of one start, of which only the last may have reached the workload."""
 
+NOTICES_MOST = 16
+"""Lines for people that are kept of a run, the newest."""
+
 LIVE = frozenset({RunState.STARTING, RunState.RUNNING, RunState.PAUSED, RunState.STOPPING})
 """States in which a microVM may be there."""
 
@@ -81,6 +84,7 @@ def starting(run: Run, *, restarted: bool = False) -> Run:
         stop_requested=False,
         vmm_pid=0,
         oom_kills=0,
+        notices=run.notices if restarted else (),
     )
 
 
@@ -106,6 +110,12 @@ def stopping(run: Run) -> Run:
     if run.state is RunState.STOPPING:
         return run
     return replace(_advance(run, RunState.STOPPING), stop_requested=True)
+
+
+def noticed(run: Run, text: str) -> Run:
+    """Returns the run with a line for people, the newest last; what was told before moves there."""
+    others = [line for line in run.notices if line != text]
+    return replace(run, notices=(*others, text)[-NOTICES_MOST:])
 
 
 def exited(run: Run, status: ExitStatus, *, now: datetime) -> Run:

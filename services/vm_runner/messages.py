@@ -72,6 +72,7 @@ def format_run(run: Run) -> pb.Run:
         accelerator=run.accelerator,
         oom_kills=run.oom_kills,
         group=None if run.group is None else _format_group(run.group),
+        notices=run.notices,
     )
     if run.boot_times != BootTimes():
         message.boot_times.CopyFrom(_format_boot_times(run.boot_times))
@@ -107,6 +108,7 @@ def parse_run(message: pb.Run) -> Run:
         boot_times=_parse_boot_times(message.boot_times),
         oom_kills=message.oom_kills,
         group=parse_group(message.group) if message.HasField("group") else None,
+        notices=tuple(message.notices),
     )
 
 

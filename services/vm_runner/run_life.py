@@ -73,6 +73,8 @@ class RunLife:
         await self.settle()
         run = lifecycle.starting(self.run, restarted=restarted)
         remarks = await self._around.binds.look(run)
+        for remark in remarks:
+            run = lifecycle.noticed(run, remark)
         try:
             await self._around.volumes.hold(run)
             await self.ports.publish_all(run.plan.ports)
@@ -81,7 +83,7 @@ class RunLife:
             await self._let_go()
             raise
         for remark in remarks:
-            self.notice(remark)
+            self._tell(remark)
         self._spawn(self._live(None))
 
     async def start_by_policy(self) -> None:
@@ -90,7 +92,7 @@ class RunLife:
             await self.start(restarted=True)
         except LnsError as error:
             log.warning("run_not_restarted", run_id=self.run.run_id, message=error.message)
-            self.notice(f"it is not started again: {error.message}")
+            await self.notice(f"it is not started again: {error.message}")
 
     async def adopt(self, machine: Machine | None) -> None:
         """Takes a run over that an earlier process recorded as alive, with its microVM.
@@ -101,7 +103,7 @@ class RunLife:
             try:
                 await self.ports.publish(mapping)
             except LnsError as error:
-                self.notice(f"{error.message}: it is published no longer")
+                await self.notice(f"{error.message}: it is published no longer")
         self.run = replace(self.run, ports=self.ports.mappings)
         await self._around.volumes.hold(self.run)
         await self._around.binds.look_again(self.run)
@@ -171,13 +173,31 @@ class RunLife:
             return
         self.run = run = replace(run, sequence=self.run.sequence + 1)
         try:
-            async with self._saving:
-                await self._around.store.save(self.run)
+            await self._save()
         finally:
             self._record(run)
 
-    def notice(self, text: str) -> None:
-        """Tells those who watch something that a person should read."""
+    async def notice(self, text: str) -> None:
+        """Tells those who watch something that a person should read, and records it."""
+        self.run = lifecycle.noticed(self.run, text)
+        self._tell(text)
+        try:
+            await self._save()
+        except LnsError as error:  # it stays in memory, and was told
+            log.warning("notice_not_recorded", run_id=self.run.run_id, message=error.message)
+
+    def count_oom_kills(self, told: int) -> None:
+        """Notes how many processes the guest's memory limit has ended since its boot.
+
+        It is not worth a write of its own: the guest tells it again.
+        """
+        self.run = replace(self.run, oom_kills=max(self.run.oom_kills, told))
+
+    async def _save(self) -> None:
+        async with self._saving:
+            await self._around.store.save(self.run)
+
+    def _tell(self, text: str) -> None:
         self.run = replace(self.run, sequence=self.run.sequence + 1)
         self.history.add(RunEvent(sequence=self.run.sequence, event_time=_now(), notice=text))
 
@@ -319,8 +339,8 @@ class RunLife:
                 return
             tried += 1
             log.warning("boot_tried_again", message=error.message)
-            self.notice(f"{error.message}; its workload had not begun: trying once more")
-            self._boot = Boot(self, self._around)
+            self._boot = Boot(self, self._around)  # whoever stops the run now stops this one
+            await self.notice(f"{error.message}; its workload had not begun: trying once more")
 
     async def _boot_once(self, machine: Machine | None) -> LnsError | None:
         """Lives through one boot; returns why it failed."""

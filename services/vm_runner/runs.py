@@ -137,6 +137,7 @@ class Run:
         vmm_pid: process of the VMM; 0 where none runs.
         sequence: of the last event.
         group: that it belongs to, by the name `plan.member`.
+        notices: lines for people since somebody last started it, the newest last.
     """
 
     run_id: str
@@ -161,6 +162,7 @@ class Run:
     stop_requested: bool = False
     sequence: int = 0
     group: Group | None = None
+    notices: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -68,6 +68,7 @@ class FakeBindHost:
 
     sources: dict[str, BindSource] = field(default_factory=dict)
     serving: dict[str, ServedBind] = field(default_factory=dict)
+    fates: dict[str, asyncio.Future[str]] = field(default_factory=dict)
     fail_next: VmFailed | None = None
 
     async def look(self, source: str) -> BindSource:
@@ -79,7 +80,17 @@ class FakeBindHost:
         if self.fail_next is not None:
             error, self.fail_next = self.fail_next, None
             raise error
-        self.serving[bind.port.name] = bind
+        if bind.port.name not in self.serving:
+            self.serving[bind.port.name] = bind
+            self.fates[bind.port.name] = asyncio.get_running_loop().create_future()
+
+    def end(self, port: str, fate: str) -> None:
+        """Has nobody serve a port any more."""
+        del self.serving[port]
+        self.fates[port].set_result(fate)
+
+    async def lost(self, bind: ServedBind) -> str:
+        return await asyncio.shield(self.fates[bind.port.name])
 
     async def ended(self, binds: tuple[ServedBind, ...]) -> None:
         for bind in binds:

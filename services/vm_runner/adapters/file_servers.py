@@ -136,6 +136,14 @@ class FileServers:
             *(name for name, is_on in switches.items() if is_on),
         ]  # fmt: skip
 
+    async def lost(self, bind: ServedBind) -> str:
+        """Returns when a bind is served no longer, and how its server ended."""
+        process = self._processes.get(_pid_file(bind))
+        if process is None:
+            return "is not there"
+        await process.wait()
+        return process.fate
+
     async def ended(self, binds: tuple[ServedBind, ...]) -> None:
         """Waits for servers whose VMM is gone, and ends those that do not notice."""
         for bind in binds:

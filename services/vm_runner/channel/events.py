@@ -8,6 +8,7 @@ from services.vm_runner.channel.wire import Fields, GuestViolation, Tag
 
 _ADDRESS_MAX = 0xFFFF_FFFF
 _PORT_MAX = 0xFFFF
+_COUNT_MAX = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +87,7 @@ class ProcessState:
         exit_code: where it exited.
         signal: number of the signal that ended it, else 0.
         oom_killed: whether the memory limit ended it.
+        oom_kills: of how many processes it has done so since the boot; 0 while this one runs.
         stage: where it failed to start: `exec`, `user`, `working directory` …
         errno: why.
         text: why, for people.
@@ -96,6 +98,7 @@ class ProcessState:
     exit_code: int = 0
     signal: int = 0
     oom_killed: bool = False
+    oom_kills: int = 0
     stage: str = ""
     errno: int = 0
     text: str = ""
@@ -113,6 +116,7 @@ class ProcessState:
             exit_code=fields.number(Tag.EXIT_CODE) & 0xFF,
             signal=fields.number(Tag.SIGNAL) & 0x7F,
             oom_killed=bool(fields.number(Tag.OOM_KILLED)),
+            oom_kills=_count(fields.number(Tag.OOM_KILLS)),
             stage=fields.text(Tag.STAGE),
             errno=fields.number(Tag.ERRNO) & 0xFFFF,
             text=fields.text(Tag.TEXT),
@@ -198,7 +202,7 @@ class GuestStats:
             pids=fields.number(Tag.PIDS),
             cpu_ns=fields.number(Tag.CPU_NS),
             disk_bytes=fields.number(Tag.DISK_BYTES),
-            oom_kills=fields.number(Tag.OOM_KILLS),
+            oom_kills=_count(fields.number(Tag.OOM_KILLS)),
         )
 
 
@@ -212,6 +216,10 @@ class Notice:
 @dataclass(frozen=True, slots=True)
 class Goodbye:
     """Everything is written back; the machine powers off."""
+
+
+def _count(number: int) -> int:
+    return min(number, _COUNT_MAX)
 
 
 GuestEvent = (

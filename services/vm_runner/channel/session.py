@@ -9,7 +9,7 @@ import contextlib
 import os
 import time
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
 from services.core.errors import GuestUnreachable, LnsError
@@ -50,13 +50,16 @@ class GuestSession:
     Use as `async with open_session(connection) as session`; `welcome` says what the guest is.
     """
 
-    def __init__(self, connection: ByteChannel) -> None:
+    def __init__(
+        self, connection: ByteChannel, *, on_oom_kills: Callable[[int], None] = lambda _: None
+    ) -> None:
         hello = Hello(time_ns=time.time_ns(), entropy=os.urandom(_ENTROPY_BYTES))
         self.channel = GuestChannel(nonce=os.urandom(NONCE_BYTES), hello=hello)
         self.welcome: Welcome | None = None
         self.notices: deque[str] = deque(maxlen=_NOTICES_KEPT)
         self.ended = asyncio.Event()
         self._connection = connection
+        self._on_oom_kills = on_oom_kills
         self._error: LnsError | None = None
         self._streams: dict[int, GuestStream] = {}
         self._processes: dict[int, GuestProcess] = {}
@@ -301,6 +304,7 @@ class GuestSession:
                 if stream := self._streams.get(event.stream_id):
                     stream.on_event(event)
             case ProcessState():
+                self._on_oom_kills(event.oom_kills)
                 if process := self._processes.get(event.process_id):
                     process.on_state(event)
             case _:
@@ -324,6 +328,7 @@ class GuestSession:
             case Opening():
                 self._openings.put_nowait(event)
             case GuestStats():
+                self._on_oom_kills(event.oom_kills)
                 if self._stats is not None:
                     _resolve(self._stats, event)
             case Notice():
@@ -339,15 +344,24 @@ def _resolve(answer: asyncio.Future[T], value: T) -> None:
 
 @contextlib.asynccontextmanager
 async def open_session(
-    connection: ByteChannel, *, answer_seconds: float
+    connection: ByteChannel,
+    *,
+    answer_seconds: float,
+    on_oom_kills: Callable[[int], None] = lambda _: None,
 ) -> AsyncIterator[GuestSession]:
     """Says hello over a connection and yields the session once the guest has answered.
+
+    Args:
+        connection: is closed at the end.
+        answer_seconds: longest time for the answer.
+        on_oom_kills: told how many processes the guest's memory limit has ended, whenever the
+            guest says so.
 
     Raises:
         GuestUnreachable: no answer within `answer_seconds`.
         GuestViolation: the answer breaks the protocol.
     """
-    session = GuestSession(connection)
+    session = GuestSession(connection, on_oom_kills=on_oom_kills)
     task = asyncio.create_task(session.serve())
     try:
         try:

@@ -293,6 +293,7 @@ uint32_t process_put_state(struct fields *fields)
             else
                 fields_put_number(fields, FIELD_EXIT_CODE, (uint64_t)WEXITSTATUS(p->status));
             fields_put_number(fields, FIELD_OOM_KILLED, p->oom_killed);
+            fields_put_number(fields, FIELD_OOM_KILLS, machine_oom_kills());
         }
         if (p->state == FAILED) {
             fields_put_text(fields, FIELD_STAGE, p->stage);

@@ -74,6 +74,7 @@ async def test_a_link_and_hidden_secrets_are_told(vm: VmClient, world: VmWorld) 
     assert hidden.startswith(f"6 file(s) in {PROJECT} look like secrets and are hidden")
     assert ".env, .npmrc, a.pem, b.pem, c.pem, …" in hidden
     assert "secrets" in hidden
+    assert list((await vm.get(run.run_id)).notices) == [link, hidden]
 
 
 async def test_a_bind_that_cannot_be_served_fails_the_run_and_ends_its_machine(
@@ -130,3 +131,36 @@ async def test_a_lost_run_whose_folder_is_gone_stays_lost(world: VmWorld) -> Non
         await vm.stub.StartRun(pb.StartRunRequest(run=run.run_id))
         await vm.until(run.run_id, Run.STATE_RUNNING)
         await vm.stub.StopRun(pb.StopRunRequest(run=run.run_id))
+
+
+async def test_a_bind_that_is_lost_is_told_and_recorded(world: VmWorld) -> None:
+    async with vm_service(world) as vm:
+        run = await vm.create(*FOREVER, volumes=[a_bind(), a_bind(target="/data")])
+        await vm.until(run.run_id, Run.STATE_RUNNING)
+        world.bind_host.end("lns.bind1", "was killed by SIGKILL")
+        async for event in vm.watch(run.run_id):
+            if event.notice:
+                break
+        assert event.notice == (
+            f"{PROJECT} is bound to /data no longer, until the run is started again:"
+            " its file server was killed by SIGKILL"
+        )
+        now = await vm.get(run.run_id)
+        assert (now.state, list(now.notices)) == (Run.STATE_RUNNING, [event.notice])
+
+    async with vm_service(world) as vm:
+        assert list((await vm.get(run.run_id)).notices) == [event.notice]
+        await vm.stub.StopRun(pb.StopRunRequest(run=run.run_id))
+        await vm.stub.StartRun(pb.StartRunRequest(run=run.run_id))
+        assert list((await vm.get(run.run_id)).notices) == []
+        await vm.stub.StopRun(pb.StopRunRequest(run=run.run_id))
+
+
+async def test_binds_that_end_with_their_machine_are_not_lost(vm: VmClient, world: VmWorld) -> None:
+    run = await vm.create(*FOREVER, volumes=[a_bind()])
+    await vm.until(run.run_id, Run.STATE_RUNNING)
+    await world.host.machines[run.run_id].kill()
+    world.bind_host.end("lns.bind0", "ended with status 0")
+
+    ended = await vm.ended(run.run_id)
+    assert (ended.state, list(ended.notices)) == (Run.STATE_FAILED, [])

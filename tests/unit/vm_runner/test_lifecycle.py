@@ -131,3 +131,21 @@ def test_only_a_run_that_starts_is_booted_once_more(
     assert lifecycle.boots_again(run, tried=tried) is (
         state is RunState.STARTING and not stop_requested and tried == 1
     )
+
+
+def test_what_was_told_is_kept_until_somebody_starts_the_run_again() -> None:
+    run = lifecycle.noticed(lifecycle.noticed(in_state(RunState.EXITED), "one"), "two")
+    assert run.notices == ("one", "two")
+    assert lifecycle.noticed(run, "one").notices == ("two", "one")
+
+    assert lifecycle.starting(run, restarted=True).notices == ("one", "two")
+    assert lifecycle.starting(run).notices == ()
+
+
+def test_only_the_newest_lines_are_kept() -> None:
+    run = in_state(RunState.RUNNING)
+    for number in range(3 * lifecycle.NOTICES_MOST):
+        run = lifecycle.noticed(run, str(number))
+
+    assert len(run.notices) == lifecycle.NOTICES_MOST
+    assert run.notices[-1] == str(3 * lifecycle.NOTICES_MOST - 1)

@@ -324,6 +324,17 @@ def test_control_messages_are_events() -> None:
     assert guest.send(FrameType.GOODBYE) == [Goodbye()]
 
 
+def test_a_count_that_a_record_has_no_room_for_is_cut() -> None:
+    guest = Guest()
+    kills = encode_fields([(Tag.STATE, 2), (Tag.OOM_KILLS, 2**64 - 1)])
+
+    (state,) = guest.send(FrameType.EXEC_STATE, 9, payload=kills)
+    (stats,) = guest.send(FrameType.STATS, payload=kills)
+    assert isinstance(state, ProcessState)
+    assert isinstance(stats, GuestStats)
+    assert state.oom_kills == stats.oom_kills == 2**31 - 1
+
+
 @pytest.mark.parametrize("kind", [FrameType.HELLO, FrameType.EXEC, FrameType.SHUTDOWN])
 def test_what_only_a_host_says_is_a_violation(kind: FrameType) -> None:
     with pytest.raises(GuestViolation):

@@ -94,6 +94,7 @@ class Run(_message.Message):
     BOOT_TIMES_FIELD_NUMBER: _builtins.int
     OOM_KILLS_FIELD_NUMBER: _builtins.int
     GROUP_FIELD_NUMBER: _builtins.int
+    NOTICES_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """Id, 32 hexadecimal digits, chosen by the service."""
     name: _builtins.str
@@ -109,7 +110,9 @@ class Run(_message.Message):
     accelerator: _builtins.str
     """Whether hardware virtualization is used, and which: `kvm` or `tcg`."""
     oom_kills: _builtins.int
-    """Number of workload processes that the guest's memory limit ended."""
+    """Number of processes that the guest's memory limit ended since the last start, as the guest last said: whenever one that
+    lns started ends, and when statistics are asked for.
+    """
     @_builtins.property
     def plan(self) -> _run_plan_pb2.RunPlan:
         """What runs."""
@@ -150,6 +153,12 @@ class Run(_message.Message):
     def group(self) -> Global___RunGroup:
         """The group that it belongs to; unset for a run of its own. Its name in it is the plan's `member`."""
 
+    @_builtins.property
+    def notices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What people were told of it since somebody last started it, the newest last; at most 16 lines. Starts of its restart
+        policy keep them.
+        """
+
     def __init__(
         self,
         *,
@@ -171,10 +180,11 @@ class Run(_message.Message):
         boot_times: Global___BootTimes | None = ...,
         oom_kills: _builtins.int = ...,
         group: Global___RunGroup | None = ...,
+        notices: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["boot_times", b"boot_times", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "exit", b"exit", "group", b"group", "options", b"options", "plan", b"plan", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "boot_times", b"boot_times", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "exit", b"exit", "group", b"group", "image_digest", b"image_digest", "name", b"name", "oom_kills", b"oom_kills", "options", b"options", "plan", b"plan", "ports", b"ports", "restart_count", b"restart_count", "run_id", b"run_id", "start_time", b"start_time", "state", b"state", "vmm_pid", b"vmm_pid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "boot_times", b"boot_times", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "exit", b"exit", "group", b"group", "image_digest", b"image_digest", "name", b"name", "notices", b"notices", "oom_kills", b"oom_kills", "options", b"options", "plan", b"plan", "ports", b"ports", "restart_count", b"restart_count", "run_id", b"run_id", "start_time", b"start_time", "state", b"state", "vmm_pid", b"vmm_pid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
