@@ -8,6 +8,7 @@ time 0. Hard links share their target's inode, also across layers.
 
 import stat
 from collections.abc import Iterable
+from operator import itemgetter
 
 from services.materializer.composefs.tree import Inode
 from services.materializer.layers.entries import Entry, Link, Put
@@ -15,6 +16,8 @@ from services.materializer.layers.limits import unsafe
 from services.materializer.layers.names import Hide, Opaque
 
 _IMPLIED_DIRECTORY = stat.S_IFDIR | 0o755
+_BROUGHT = (Put, Link)
+_name = itemgetter(0)
 
 
 class Merger:
@@ -26,6 +29,7 @@ class Merger:
 
     def __init__(self) -> None:
         self.root = Inode(_IMPLIED_DIRECTORY)
+        self._linked: set[int] = set()
 
     def add_layer(self, entries: Iterable[Entry]) -> None:
         """Puts one layer on top; the tree takes the entries' inodes.
@@ -34,10 +38,10 @@ class Merger:
             LayerUnsafe: an entry lies below something that is no directory, or a hard link has no
                 target that a link may have; the tree cannot be used any more then.
         """
-        listed = list(entries)
-        layer = _Layer(self.root, listed)
+        layer = _Layer(self.root, list(entries))
         layer.hide()
         layer.put()
+        self._linked |= layer.linked
 
     def find(self, path: bytes) -> Inode | None:
         """The inode at a canonical path, or None; symbolic links are not followed."""
@@ -45,7 +49,8 @@ class Merger:
 
     def finish(self) -> Inode:
         """The merged tree, with link counts and first names of inodes in place."""
-        _settle_links(self.root)
+        if self._linked:
+            _settle_links(self.root, self._linked)
         return self.root
 
 
@@ -53,15 +58,17 @@ class _Layer:
     """One layer on its way into the tree below it."""
 
     def __init__(self, root: Inode, entries: list[Entry]) -> None:
+        self.linked: set[int] = set()
         self._root = root
         self._entries = entries
-        self._directories: dict[bytes, Inode] = {b"": root}
+        self._directories: dict[bytes, dict[bytes, Inode]] = {b"": _children(root)}
         # A link may lead to what this very layer hides: targets are looked up before hiding.
-        own = {entry.path for entry in entries if isinstance(entry, Put | Link)}
+        links = [entry for entry in entries if isinstance(entry, Link)]
+        own = {entry.path for entry in entries if isinstance(entry, _BROUGHT)} if links else ()
         self._below = {
-            entry.target: find_inode(self._root, entry.target)
-            for entry in entries
-            if isinstance(entry, Link) and entry.target not in own
+            link.target: find_inode(self._root, link.target)
+            for link in links
+            if link.target not in own
         }
 
     def hide(self) -> None:
@@ -88,7 +95,9 @@ class _Layer:
             if isinstance(entry, Put):
                 self._put(entry.path, entry.inode)
             elif isinstance(entry, Link):
-                self._put(entry.path, self._target(entry))
+                target = self._target(entry)
+                self.linked.add(id(target))
+                self._put(entry.path, target)
             elif isinstance(entry, Opaque):
                 self._directory(entry.path, entry.path)
 
@@ -97,13 +106,17 @@ class _Layer:
             _take_metadata(self._root, inode)
             return
         parent, _, name = path.rpartition(b"/")
-        siblings = _children(self._directory(parent, path))
+        siblings = self._directories.get(parent)
+        if siblings is None:
+            siblings = self._directory(parent, path)
+        if inode.children is None:
+            siblings[name] = inode
+            return
         before = siblings.get(name)
-        if inode.children is not None:
-            if before is not None and before.children is not None:
-                _take_metadata(before, inode)
-                inode = before
-            self._directories[path] = inode
+        if before is not None and before.children is not None:
+            _take_metadata(before, inode)
+            inode = before
+        self._directories[path] = _children(inode)
         siblings[name] = inode
 
     def _target(self, link: Link) -> Inode:
@@ -115,21 +128,21 @@ class _Layer:
             raise unsafe(link.path[1:], "it is a hard link to a directory or device")
         return target
 
-    def _directory(self, path: bytes, entry: bytes) -> Inode:
-        """The directory at `path`, made with its parents where it is missing."""
-        directory = self._directories.get(path)
-        if directory is not None:
-            return directory
+    def _directory(self, path: bytes, entry: bytes) -> dict[bytes, Inode]:
+        """The names in the directory at `path`, made with its parents where it is missing."""
+        names = self._directories.get(path)
+        if names is not None:
+            return names
         parent, _, name = path.rpartition(b"/")
-        siblings = _children(self._directory(parent, entry))
+        siblings = self._directory(parent, entry)
         found = siblings.get(name)
         if found is None:
             found = siblings[name] = Inode(_IMPLIED_DIRECTORY)
         elif found.children is None:
             what = "symbolic link" if stat.S_ISLNK(found.mode) else "file"
             raise unsafe(entry[1:], f"it lies below a {what} of a lower layer")
-        self._directories[path] = found
-        return found
+        names = self._directories[path] = _children(found)
+        return names
 
 
 def find_inode(root: Inode, path: bytes) -> Inode | None:
@@ -157,8 +170,11 @@ def _take_metadata(target: Inode, source: Inode) -> None:
     target.xattrs = source.xattrs
 
 
-def _settle_links(root: Inode) -> None:
-    """Counts the names of every inode, and leaves only the first in tree order among children."""
+def _settle_links(root: Inode, linked: set[int]) -> None:
+    """Counts the names of inodes that may have several, and leaves the first in tree order.
+
+    The others move from `children` to `links` of their directories.
+    """
     seen: set[int] = set()
     stack = [(root, iter(sorted((root.children or {}).items(), key=_name)))]
     while stack:
@@ -170,7 +186,7 @@ def _settle_links(root: Inode) -> None:
             if id(inode) in seen:
                 inode.nlink += 1
                 _move_to_links(directory, name, inode)
-            else:
+            elif id(inode) in linked:
                 seen.add(id(inode))
                 inode.nlink = 1
         else:
@@ -181,7 +197,3 @@ def _move_to_links(directory: Inode, name: bytes, inode: Inode) -> None:
     if directory.children is not None:
         del directory.children[name]
     directory.links = {**(directory.links or {}), name: inode}
-
-
-def _name(item: tuple[bytes, Inode]) -> bytes:
-    return item[0]

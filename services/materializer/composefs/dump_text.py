@@ -5,9 +5,10 @@ that is `-` alone; digests are lower case.
 """
 
 import re
+import stat
 from collections.abc import Iterator
 
-from services.materializer.composefs.layout import Layout
+from services.materializer.composefs.slots import breadth_first
 from services.materializer.composefs.tree import Inode, iter_tree
 
 _TO_ESCAPE = re.compile(rb"[^\x21-\x5b\x5d-\x7e]")
@@ -33,8 +34,8 @@ def iter_dump(root: Inode) -> Iterator[bytes]:
     """
     sizes = {
         id(slot.inode): (slot.size, slot.nlink)
-        for slot in Layout(root, min_version=1, max_version=1).slots
-        if slot.entries is not None
+        for slot in breadth_first(root).slots
+        if slot.kind == stat.S_IFDIR
     }
     first_names = {id(inode): path for path, inode, is_link in iter_tree(root) if not is_link}
     for path, inode, is_link in iter_tree(root):

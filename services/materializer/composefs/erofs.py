@@ -3,9 +3,10 @@
 The layout is that of the kernel's `fs/erofs/erofs_fs.h`; numbers are little endian.
 """
 
+import itertools
 import stat
 import struct
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 BLOCK_BITS = 12
 BLOCK_BYTES = 1 << BLOCK_BITS
@@ -49,32 +50,39 @@ def round_up(number: int, unit: int) -> int:
     return -(-number // unit) * unit
 
 
-def directory_blocks(entries: Iterable[tuple[bytes, int, int]]) -> list[bytes]:
+def directory_blocks(
+    names: Sequence[bytes], nids: Sequence[int], kinds: Sequence[int]
+) -> list[bytes]:
     """The blocks of a directory, each with as many entries as fit, none padded.
 
     Args:
-        entries: name, nid and type bits of `st_mode`, sorted by name, with `.` and `..`.
+        names: sorted, with `.` and `..`.
+        nids: the number on disk of each name's inode.
+        kinds: type bits of its `st_mode`.
     """
-    blocks = []
-    block: list[tuple[bytes, int, int]] = []
+    bounds = [0, len(names)]
+    if DIRENT.size * len(names) + sum(map(len, names)) > BLOCK_BYTES:
+        bounds = _block_bounds(names)
+    return [
+        _directory_block(names[begin:end], nids[begin:end], kinds[begin:end])
+        for begin, end in itertools.pairwise(bounds)
+    ]
+
+
+def _block_bounds(names: Sequence[bytes]) -> list[int]:
+    """Where the blocks of a directory begin and end, as numbers of names."""
+    bounds = [0]
     used = 0
-    for entry in entries:
-        cost = DIRENT.size + len(entry[0])
+    for number, name in enumerate(names):
+        cost = DIRENT.size + len(name)
         used += cost
         if used > BLOCK_BYTES:
-            blocks.append(_directory_block(block))
-            block = []
+            bounds.append(number)
             used = cost
-        block.append(entry)
-    blocks.append(_directory_block(block))
-    return blocks
+    return [*bounds, len(names)]
 
 
-def _directory_block(entries: list[tuple[bytes, int, int]]) -> bytes:
-    name_at = DIRENT.size * len(entries)
-    parts = []
-    for name, nid, kind in entries:
-        parts.append(DIRENT.pack(nid, name_at, _FILE_TYPES[kind], 0))
-        name_at += len(name)
-    parts += [name for name, _, _ in entries]
-    return b"".join(parts)
+def _directory_block(names: Sequence[bytes], nids: Sequence[int], kinds: Sequence[int]) -> bytes:
+    offsets = itertools.accumulate(map(len, names), initial=DIRENT.size * len(names))
+    types = map(_FILE_TYPES.__getitem__, kinds)
+    return b"".join((*map(DIRENT.pack, nids, offsets, types, itertools.repeat(0)), *names))

@@ -10,7 +10,8 @@ import struct
 
 from services.materializer.composefs import erofs
 from services.materializer.composefs.erofs import BLOCK_BYTES
-from services.materializer.composefs.layout import Layout, Slot
+from services.materializer.composefs.layout import Layout
+from services.materializer.composefs.slots import Slot
 from services.materializer.composefs.tree import Inode
 
 VERSION_MAX = 1
@@ -81,23 +82,22 @@ def _write_inodes(image: bytearray, layout: Layout) -> None:
     shared_base = layout.inodes_end % BLOCK_BYTES
     for number, slot in enumerate(layout.slots):
         block = 0
+        tail = b""
         if slot.blocks:
             block = next_block
             next_block += slot.blocks
-            _write_blocks(image, slot, block * BLOCK_BYTES)
-        position = _write_inode(image, slot, number, block)
-        if slot.area is not None:
-            encoded = slot.area.encode(shared_base)
-            image[position : position + len(encoded)] = encoded
-            position += len(encoded)
-        if slot.tail:
-            image[position : position + slot.tail] = _tail(slot)
+            tail = _write_data(image, slot, block * BLOCK_BYTES)
+        elif slot.tail:
+            tail = _NO_CHUNK * (slot.tail // 4) if slot.chunk_bits else _data(slot)[-1]
+        xattrs = b"" if slot.area is None else slot.area.encode(shared_base)
+        record = _inode(slot, number, block) + xattrs + tail
+        image[slot.position : slot.position + len(record)] = record
 
 
-def _write_inode(image: bytearray, slot: Slot, number: int, block: int) -> int:
-    """Writes the inode itself; returns the position behind it."""
+def _inode(slot: Slot, number: int, block: int) -> bytes:
+    """The inode itself."""
     inode = slot.inode
-    icount = slot.area.icount if slot.area is not None else 0
+    icount = 0 if slot.area is None else slot.area.icount
     if slot.chunk_bits:
         layout = erofs.CHUNK_LAYOUT
         block = block & 0xFFFF0000 | (slot.chunk_bits - erofs.BLOCK_BITS)
@@ -106,9 +106,7 @@ def _write_inode(image: bytearray, slot: Slot, number: int, block: int) -> int:
         if slot.kind in (stat.S_IFCHR, stat.S_IFBLK):
             block = inode.rdev
     if not slot.extended:
-        erofs.COMPACT.pack_into(
-            image,
-            slot.position,
+        return erofs.COMPACT.pack(
             layout << 1,
             icount,
             slot.mode & 0xFFFF,
@@ -121,10 +119,7 @@ def _write_inode(image: bytearray, slot: Slot, number: int, block: int) -> int:
             inode.gid,
             0,
         )
-        return slot.position + erofs.COMPACT.size
-    erofs.EXTENDED.pack_into(
-        image,
-        slot.position,
+    return erofs.EXTENDED.pack(
         layout << 1 | 1,
         icount,
         slot.mode & 0xFFFF,
@@ -138,38 +133,27 @@ def _write_inode(image: bytearray, slot: Slot, number: int, block: int) -> int:
         inode.mtime_nsec,
         slot.nlink,
     )
-    return slot.position + erofs.EXTENDED.size
 
 
-def _tail(slot: Slot) -> bytes:
-    inode = slot.inode
-    if slot.chunk_bits:
-        return _NO_CHUNK * (slot.tail // len(_NO_CHUNK))
-    if slot.entries is not None:
-        return _directory(slot)[-1]
-    if slot.kind == stat.S_IFLNK:
-        return inode.payload or b""
-    return (inode.content or b"")[-slot.tail :]
+def _write_data(image: bytearray, slot: Slot, position: int) -> bytes:
+    """Writes the blocks of an inode's data; returns its tail."""
+    pieces = _data(slot)
+    for piece in pieces[: slot.blocks]:
+        image[position : position + len(piece)] = piece
+        position += BLOCK_BYTES
+    return pieces[-1] if slot.tail else b""
 
 
-def _write_blocks(image: bytearray, slot: Slot, position: int) -> None:
-    if slot.entries is not None:
-        for block in _directory(slot)[: slot.blocks]:
-            image[position : position + len(block)] = block
-            position += BLOCK_BYTES
-        return
+def _data(slot: Slot) -> list[bytes]:
+    """An inode's data, in pieces of at most a block."""
+    if slot.kind == stat.S_IFDIR:
+        nids = [target.position // erofs.SLOT_BYTES for target in slot.targets]
+        kinds = [target.kind for target in slot.targets]
+        return erofs.directory_blocks(slot.names, nids, kinds)
     if slot.chunk_bits:
         data = _NO_CHUNK * _CHUNKS_PER_BLOCK
     elif slot.kind == stat.S_IFLNK:
         data = slot.inode.payload or b""
     else:
-        data = (slot.inode.content or b"")[:BLOCK_BYTES]
-    image[position : position + len(data)] = data
-
-
-def _directory(slot: Slot) -> list[bytes]:
-    entries = [
-        (name, target.position // erofs.SLOT_BYTES, target.kind)
-        for name, target in slot.entries or ()
-    ]
-    return erofs.directory_blocks(entries)
+        data = slot.inode.content or b""
+    return [data[at : at + BLOCK_BYTES] for at in range(0, len(data), BLOCK_BYTES)]

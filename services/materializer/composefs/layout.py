@@ -1,85 +1,30 @@
-"""Where each inode of an image lies: order, sizes, positions.
+"""Where each inode of an image lies: attributes, positions, ends.
 
-Inodes are laid out breadth first, each at a multiple of 32 bytes; the data that follows an inode in
-its own block is its *tail*, data that does not fit there goes into whole blocks behind all inodes.
+Inodes follow one another at multiples of 32 bytes, moved so that no tail crosses a block's end; the
+shared attributes follow, then the data blocks.
 """
 
 import stat
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from services.materializer.composefs.erofs import (
-    BLOCK_BITS,
     BLOCK_BYTES,
     COMPACT,
-    DIRENT,
     EXTENDED,
     SLOT_BYTES,
     round_up,
 )
-from services.materializer.composefs.overlay import (
-    external_xattrs,
-    overlay_xattrs,
-    whiteout_stubs,
-)
+from services.materializer.composefs.overlay import external_xattrs, lone_area, overlay_xattrs
+from services.materializer.composefs.slots import Order, Slot, breadth_first
 from services.materializer.composefs.tree import Inode
-from services.materializer.composefs.xattrs import Area, Pair, XattrTable
+from services.materializer.composefs.xattrs import Pair, XattrTable
 
 FIRST_INODE = 1152
 """Position of the root's inode when nothing moves it: behind header and superblock."""
 
-_TAIL_MAX = BLOCK_BYTES // 2
-_CHUNK_BITS_MAX = 43
 _U16_MAX = 0xFFFF
-_U32_MAX = 0xFFFFFFFF
-_NO_PAIRS: Sequence[Pair] = ()
-
-
-class Slot:
-    """The place of one inode in an image.
-
-    Attributes:
-        inode: what is written here.
-        mode: its type and permissions, a whiteout already turned into a regular file.
-        kind: the type bits of `mode`.
-        size: the size as the image states it.
-        entries: a directory's names with the slots that they lead to, sorted, with `.` and `..`.
-        area: its extended attributes, or None.
-        extended: whether it needs the long form.
-        chunk_bits: for an external file the logarithm of its chunks' size, else 0.
-        position: byte offset in the image.
-        blocks: whole blocks of data behind the inodes.
-        tail: bytes of data behind the inode itself.
-        nlink: the link count as the image states it.
-    """
-
-    __slots__ = (
-        "area",
-        "blocks",
-        "chunk_bits",
-        "entries",
-        "extended",
-        "inode",
-        "kind",
-        "mode",
-        "nlink",
-        "position",
-        "size",
-        "tail",
-    )
-
-    def __init__(self, inode: Inode) -> None:
-        self.inode = inode
-        self.mode = inode.mode
-        self.kind = inode.mode & 0o170000
-        self.nlink = inode.nlink
-        self.size = 0
-        self.area: Area | None = None
-        self.extended = False
-        self.chunk_bits = 0
-        self.position = 0
-        self.blocks = 0
-        self.tail = 0
-        self.entries: list[tuple[bytes, Slot]] | None = None
+_ACLS = frozenset((b"system.posix_acl_access", b"system.posix_acl_default"))
 
 
 class Layout:
@@ -109,67 +54,74 @@ class Layout:
 
     def __init__(self, root: Inode, *, min_version: int, max_version: int) -> None:
         """Lays out the tree of `root`."""
-        self.slots, holders = _breadth_first(root)
+        order = breadth_first(root)
+        self.slots = order.slots
         self.version = min_version
-        if holders and min_version < 1 <= max_version:
+        if order.holders and min_version < 1 <= max_version:
             self.version = 1
-        self.oldest = min((slot.inode.mtime, slot.inode.mtime_nsec) for slot in self.slots)
-        pairs = self._pairs(holders)
-        self.has_acl = any(
-            key in (b"system.posix_acl_access", b"system.posix_acl_default")
-            for slot in self.slots
-            for key in slot.inode.xattrs
-        )
-        table = XattrTable(pairs)
-        self.shared_area = table.shared_area
-        for slot, of_slot in zip(self.slots, pairs, strict=True):
-            if of_slot:
-                slot.area = table.area(of_slot)
+        self.oldest = min([(slot.inode.mtime, slot.inode.mtime_nsec) for slot in self.slots])
+        self.shared_area, self.has_acl = self._attach_xattrs(order)
         self.inodes_end = self._place()
         self.data_start = round_up(self.inodes_end + len(self.shared_area), BLOCK_BYTES)
-        self.end = self.data_start + BLOCK_BYTES * sum(slot.blocks for slot in self.slots)
+        self.end = self.data_start + BLOCK_BYTES * sum([slot.blocks for slot in self.slots])
 
-    def _pairs(self, holders: set[int]) -> list[Sequence[Pair]]:
-        """The attributes of each inode; whiteouts become regular files on the way."""
-        version = self.version
-        found: list[Sequence[Pair]] = []
-        for number, slot in enumerate(self.slots):
+    def _attach_xattrs(self, order: Order) -> tuple[bytes, bool]:
+        """Gives inodes their attributes; returns the shared ones, and whether one is an ACL.
+
+        Nearly every inode is an external file without attributes of its own whose object no other
+        inode has: it has nothing to share, and takes a shorter way.
+        """
+        owners = [number for number, slot in enumerate(self.slots) if slot.inode.xattrs]
+        given: list[tuple[Slot, Sequence[Pair]]] = [
+            (self.slots[number], self._pairs(number, order))
+            for number in {0, *order.holders, *order.escaped, *owners}
+        ]
+        externals = [slot for slot in self.slots if slot.chunk_bits]
+        digests = _repeated(slot.inode.digest for slot in externals)
+        payloads = _repeated(slot.inode.payload for slot in externals)
+        for slot in externals:
             inode = slot.inode
-            external = inode.is_external
-            escaped = slot.kind != inode.mode & 0o170000
-            if not (external or escaped or inode.xattrs or number == 0 or number in holders):
-                found.append(_NO_PAIRS)
-            elif external and not inode.xattrs:
-                found.append(external_xattrs(inode))
+            digest, payload = inode.digest, inode.payload
+            if inode.xattrs:
+                continue
+            if digest and payload and digest not in digests and payload not in payloads:
+                slot.area = lone_area(digest, payload)
             else:
-                found.append(
-                    overlay_xattrs(
-                        inode,
-                        version=version,
-                        is_root=number == 0,
-                        is_whiteout=escaped,
-                        holds_whiteouts=number in holders,
-                    )
-                )
-        return found
+                given.append((slot, external_xattrs(inode)))
+        table = XattrTable(pairs for _, pairs in given)
+        for slot, pairs in given:
+            if pairs:
+                slot.area = table.area(pairs)
+        has_acl = any(not _ACLS.isdisjoint(self.slots[number].inode.xattrs) for number in owners)
+        return table.shared_area, has_acl
+
+    def _pairs(self, number: int, order: Order) -> Sequence[Pair]:
+        return overlay_xattrs(
+            self.slots[number].inode,
+            version=self.version,
+            is_root=number == 0,
+            is_whiteout=number in order.escaped,
+            holds_whiteouts=number in order.holders,
+        )
 
     def _place(self) -> int:
         """Gives every inode its position; returns where the last one ends."""
-        oldest = self.oldest
+        seconds, nanoseconds = self.oldest
         position = FIRST_INODE
         for slot in self.slots:
             inode = slot.inode
-            size = _measure(slot)
-            head = COMPACT.size
             if (
-                (inode.mtime, inode.mtime_nsec) != oldest
+                inode.mtime != seconds
+                or inode.mtime_nsec != nanoseconds
+                or slot.extended
                 or slot.nlink > _U16_MAX
                 or inode.uid > _U16_MAX
                 or inode.gid > _U16_MAX
-                or size > _U32_MAX
             ):
                 slot.extended = True
                 head = EXTENDED.size
+            else:
+                head = COMPACT.size
             if slot.area is not None:
                 head += slot.area.size
             position = (position + SLOT_BYTES - 1) & -SLOT_BYTES
@@ -180,86 +132,8 @@ class Layout:
         return round_up(position, SLOT_BYTES)
 
 
-def _breadth_first(root: Inode) -> tuple[list[Slot], set[int]]:
-    """All inodes in their order, and the numbers of directories with whiteouts in them."""
-    top = Slot(root)
-    slots = [top]
-    parents = [top]
-    holders: set[int] = set()
-    linked: list[tuple[list[tuple[bytes, Slot]], bytes, Inode]] = []
-    directories: list[list[tuple[bytes, Slot]]] = []
-    stubs = whiteout_stubs(root, [*(root.children or {}), *(root.links or {})])
-    for number, slot in enumerate(slots):
-        inode = slot.inode
-        if inode.children is None:
-            continue
-        named = {**inode.children, **stubs} if number == 0 else inode.children
-        entries = []
-        for name in sorted(named):
-            child = Slot(named[name])
-            entries.append((name, child))
-            slots.append(child)
-            parents.append(slot)
-            if child.kind == stat.S_IFCHR and name in inode.children and child.inode.rdev == 0:
-                child.kind = stat.S_IFREG
-                child.mode = stat.S_IFREG | stat.S_IMODE(child.mode)
-                holders.add(number)
-        slot.nlink = 2 + sum(child.kind == stat.S_IFDIR for _, child in entries)
-        entries += [(b".", slot), (b"..", parents[number])]
-        if inode.links:
-            linked += [(entries, name, target) for name, target in inode.links.items()]
-        slot.entries = entries
-        directories.append(entries)
-    if linked:
-        wanted = {id(target) for _, _, target in linked}
-        found = {id(slot.inode): slot for slot in slots if id(slot.inode) in wanted}
-        for entries, name, target in linked:
-            entries.append((name, found[id(target)]))
-    for entries in directories:
-        entries.sort(key=_by_name)
-    return slots, holders
-
-
-def _by_name(entry: tuple[bytes, Slot]) -> bytes:
-    return entry[0]
-
-
-def _measure(slot: Slot) -> int:
-    """Decides on blocks and tail of an inode's data; returns the size that decides on its form."""
-    inode = slot.inode
-    kind = slot.kind
-    if kind == stat.S_IFREG:
-        if inode.mode & 0o170000 != stat.S_IFREG:  # was a whiteout
-            return 0
-        size = slot.size = inode.size
-        if inode.content is not None:
-            slot.blocks, slot.tail = divmod(size, BLOCK_BYTES)
-            if slot.tail > _TAIL_MAX:
-                slot.blocks, slot.tail = slot.blocks + 1, 0
-        elif size > 0:
-            slot.chunk_bits = min(max(BLOCK_BITS, (size - 1).bit_length()), _CHUNK_BITS_MAX)
-            slot.tail = 4 * (((size - 1) >> slot.chunk_bits) + 1)
-        return size
-    if slot.entries is not None:
-        slot.blocks, slot.tail = _measure_directory(slot.entries)
-        slot.size = slot.blocks * BLOCK_BYTES + slot.tail
-        return slot.size
-    if kind == stat.S_IFLNK:
-        slot.size = slot.tail = len(inode.payload or b"")
-        return slot.size
-    return inode.size
-
-
-def _measure_directory(entries: list[tuple[bytes, Slot]]) -> tuple[int, int]:
-    blocks = 0
-    used = 0
-    for name, _ in entries:
-        cost = DIRENT.size + len(name)
-        used += cost
-        if used > BLOCK_BYTES:
-            blocks += 1
-            used = cost
-    return (blocks + 1, 0) if used > _TAIL_MAX else (blocks, used)
+def _repeated(values: Iterable[bytes | None]) -> set[bytes | None]:
+    return {value for value, count in Counter(values).items() if count > 1}
 
 
 def _avoid_block_end(slot: Slot, position: int, head: int) -> int:

@@ -5,11 +5,13 @@ point into the object store. Attributes and whiteouts that the tree itself has f
 escaped, so that they show up unchanged in the mounted tree.
 """
 
+import functools
 import stat
 from collections.abc import Iterable
 
 from services.materializer.composefs.tree import Inode
-from services.materializer.composefs.xattrs import Pair
+from services.materializer.composefs.verity import DIGEST_BYTES
+from services.materializer.composefs.xattrs import Area, Pair, Pattern
 
 _PREFIX = b"trusted.overlay."
 _ESCAPED = b"trusted.overlay.overlay."
@@ -28,6 +30,18 @@ def external_xattrs(inode: Inode) -> list[Pair]:
     """What the image adds to an external regular file: where its content is, and its digest."""
     metacopy = (_METACOPY, _METACOPY_HEADER + inode.digest if inode.digest else b"")
     return [metacopy, (_REDIRECT, b"/" + inode.payload)] if inode.payload else [metacopy]
+
+
+def lone_area(digest: bytes, payload: bytes) -> Area:
+    """The area of an external file with no attributes but those of `external_xattrs`, unshared."""
+    pattern = _lone_pattern(len(payload))
+    return pattern.area(_METACOPY_HEADER + digest, b"/" + payload)
+
+
+@functools.cache
+def _lone_pattern(payload_bytes: int) -> Pattern:
+    metacopy_bytes = len(_METACOPY_HEADER) + DIGEST_BYTES
+    return Pattern(((_METACOPY, metacopy_bytes), (_REDIRECT, payload_bytes + 1)))
 
 
 def overlay_xattrs(

@@ -1,13 +1,16 @@
 """The file tree that an image is made of: inodes, and directories that give them names.
 
-Trees of tens of thousands of inodes are built and walked for every image, so an inode is a plain
-mutable object with slots and positional construction. Nothing here checks limits: the dump parser
+Trees of tens of thousands of inodes are built and walked for every image, so an inode is a
+`msgspec.Struct`: quicker to make than any other mutable object, and read from a layer's entry list
+without a line of Python. Nothing here checks limits: the dump parser
 and the layer merger do, each with errors in its own words.
 """
 
 import stat
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
+
+import msgspec
 
 NO_XATTRS: Mapping[bytes, bytes] = MappingProxyType({})
 """What an inode without extended attributes has; shared, so that the common case costs nothing."""
@@ -34,7 +37,7 @@ INLINE_MAX = 64
 """Regular files of at most so many bytes are kept in the image; changing it changes digests."""
 
 
-class Inode:
+class Inode(msgspec.Struct, eq=False, array_like=True):
     """One inode of a tree.
 
     Attributes:
@@ -56,52 +59,25 @@ class Inode:
             somewhere else in the tree, or None. A name is in one of the two maps only.
     """
 
-    __slots__ = (
-        "children",
-        "content",
-        "digest",
-        "gid",
-        "links",
-        "mode",
-        "mtime",
-        "mtime_nsec",
-        "nlink",
-        "payload",
-        "rdev",
-        "size",
-        "uid",
-        "xattrs",
-    )
+    mode: int
+    uid: int = 0
+    gid: int = 0
+    mtime: int = 0
+    mtime_nsec: int = 0
+    size: int = 0
+    nlink: int = 1
+    rdev: int = 0
+    payload: bytes | None = None
+    content: bytes | None = None
+    digest: bytes | None = None
+    xattrs: Mapping[bytes, bytes] = NO_XATTRS
+    children: "dict[bytes, Inode] | None" = None
+    links: "dict[bytes, Inode] | None" = None
 
-    def __init__(  # noqa: PLR0917 - made by the ten thousand: keywords would cost a third more
-        self,
-        mode: int,
-        uid: int = 0,
-        gid: int = 0,
-        mtime: int = 0,
-        mtime_nsec: int = 0,
-        size: int = 0,
-        nlink: int = 1,
-        rdev: int = 0,
-        payload: bytes | None = None,
-        content: bytes | None = None,
-        digest: bytes | None = None,
-        xattrs: Mapping[bytes, bytes] = NO_XATTRS,
-    ) -> None:
-        self.mode = mode
-        self.uid = uid
-        self.gid = gid
-        self.mtime = mtime
-        self.mtime_nsec = mtime_nsec
-        self.size = size
-        self.nlink = nlink
-        self.rdev = rdev
-        self.payload = payload
-        self.content = content
-        self.digest = digest
-        self.xattrs = xattrs
-        self.children: dict[bytes, Inode] | None = {} if mode & 0o170000 == stat.S_IFDIR else None
-        self.links: dict[bytes, Inode] | None = None
+    def __post_init__(self) -> None:
+        """Gives a directory room for names."""
+        if self.mode & 0o170000 == stat.S_IFDIR:
+            self.children = {}
 
     @property
     def is_external(self) -> bool:

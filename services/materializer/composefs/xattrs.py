@@ -4,9 +4,12 @@ An attribute that several inodes have alike is stored once, in the shared area, 
 to it. What is written here is the layout of the kernel's `fs/erofs/erofs_fs.h`.
 """
 
+import itertools
 import struct
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
+import msgspec
 import xxhash
 
 Pair = tuple[bytes, bytes]
@@ -55,34 +58,54 @@ class _Names(dict[bytes, _Name]):
         return name
 
 
-class Area:
+class Area(msgspec.Struct, eq=False):
     """The attributes of one inode in the image, before the place of the shared area is known.
 
     Attributes:
         size: bytes that the area takes.
+        icount: the size as an inode states it.
+        head: the bytes before the references to shared entries; all of them if there are none.
         shared: offsets of the shared entries from the start of the shared area.
+        tail: the bytes behind the references.
     """
 
-    __slots__ = ("_filter", "_inline", "shared", "size")
-
-    def __init__(self, name_filter: int, shared: Sequence[int], inline: bytes) -> None:
-        self._filter = name_filter
-        self._inline = inline
-        self.shared = shared
-        self.size = HEADER_BYTES + 4 * len(shared) + len(inline)
-
-    @property
-    def icount(self) -> int:
-        """The size as an inode states it."""
-        return (self.size - HEADER_BYTES) // 4 + 1
+    size: int
+    icount: int
+    head: bytes
+    shared: Sequence[int] = ()
+    tail: bytes = b""
 
     def encode(self, shared_base: int) -> bytes:
         """The bytes of the area, where the shared area starts at `shared_base` of its block."""
-        header = _HEADER.pack(self._filter, len(self.shared))
         if not self.shared:
-            return header + self._inline
+            return self.head
         ids = [(shared_base + offset) // 4 for offset in self.shared]
-        return header + struct.pack(f"<{len(ids)}I", *ids) + self._inline
+        return self.head + struct.pack(f"<{len(ids)}I", *ids) + self.tail
+
+
+class Pattern:
+    """The areas of inodes whose attributes differ in their values alone, and are not shared."""
+
+    def __init__(self, sizes: Sequence[tuple[bytes, int]]) -> None:
+        """Lays out attributes, given sorted by name with the sizes of their values."""
+        bits = 0
+        before = b""
+        self._pieces: list[bytes] = []
+        for key, size in sizes:
+            name = _Name(key)
+            bits |= name.bit
+            self._pieces.append(before + name.head + _VALUE_SIZE.pack(size) + name.suffix)
+            before = _PADDING[(name.size + size) & 3]
+        self._pieces[0] = _HEADER.pack(_FILTER_DEFAULT & ~bits, 0) + self._pieces[0]
+        self._pieces.append(before)
+        self._size = sum(map(len, self._pieces)) + sum(size for _, size in sizes)
+        self._icount = _icount(self._size)
+
+    def area(self, first: bytes, second: bytes) -> Area:
+        """The area of an inode with these two values, which have the sizes laid out."""
+        before, between, behind = self._pieces
+        head = b"".join((before, first, between, second, behind))
+        return Area(self._size, self._icount, head)
 
 
 class XattrTable:
@@ -92,13 +115,10 @@ class XattrTable:
         shared_area: the bytes of the shared area.
     """
 
-    def __init__(self, of_inodes: Sequence[Sequence[Pair]]) -> None:
-        """Counts and places the attributes of inodes, each given sorted by name."""
+    def __init__(self, of_inodes: Iterable[Sequence[Pair]]) -> None:
+        """Counts and places the attributes of inodes."""
         self._names = _Names()
-        uses: dict[Pair, int] = {}
-        for pairs in of_inodes:
-            for pair in pairs:
-                uses[pair] = uses.get(pair, 0) + 1
+        uses = Counter(itertools.chain.from_iterable(of_inodes))
         shared = [pair for pair, count in uses.items() if count > 1]
         shared.sort(key=lambda pair: (pair[0], len(pair[1]), pair[1]), reverse=True)
         self._offsets: dict[Pair, int] = {}
@@ -109,7 +129,7 @@ class XattrTable:
         self.shared_area = bytes(area)
 
     def area(self, pairs: Sequence[Pair]) -> Area:
-        """The area of an inode with these attributes, of which there is at least one."""
+        """The area of an inode with these attributes, sorted by name, of which there is one."""
         names, offsets = self._names, self._offsets
         bits = 0
         shared: list[int] = []
@@ -130,9 +150,18 @@ class XattrTable:
                     value,
                     _PADDING[(name.size + size) & 3],
                 )
-        return Area(_FILTER_DEFAULT & ~bits, shared, b"".join(inline))
+        head = _HEADER.pack(_FILTER_DEFAULT & ~bits, len(shared))
+        tail = b"".join(inline)
+        size = len(head) + 4 * len(shared) + len(tail)
+        if not shared:
+            return Area(size, _icount(size), head + tail)
+        return Area(size, _icount(size), head, shared, tail)
 
     def _entry(self, key: bytes, value: bytes) -> bytes:
         name = self._names[key]
         padding = _PADDING[(name.size + len(value)) & 3]
         return b"".join((name.head, _VALUE_SIZE.pack(len(value)), name.suffix, value, padding))
+
+
+def _icount(size: int) -> int:
+    return (size - HEADER_BYTES) // 4 + 1

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+import msgspec
+
 from services.materializer.composefs.tree import NAME_MAX
 from services.materializer.layers.limits import LayerLimits, unsafe
 
@@ -22,13 +24,13 @@ class Place(NamedTuple):
     parent: bytes
 
 
-class Hide(NamedTuple):
+class Hide(msgspec.Struct, frozen=True, array_like=True, tag="hide"):
     """A whiteout: whatever lower layers have at `path` is gone."""
 
     path: bytes
 
 
-class Opaque(NamedTuple):
+class Opaque(msgspec.Struct, frozen=True, array_like=True, tag="opaque"):
     """Whatever lower layers have in the directory `path` is gone."""
 
     path: bytes

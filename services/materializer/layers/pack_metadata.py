@@ -140,7 +140,7 @@ class PackMetadata:
 
 def _directory_size(names: list[bytes]) -> tuple[int, int]:
     """Bytes of a directory with these names, and how many of them are its tail."""
-    blocks = erofs.directory_blocks((name, 0, stat.S_IFDIR) for name in names)
+    blocks = erofs.directory_blocks(names, [0] * len(names), [stat.S_IFDIR] * len(names))
     tail = len(blocks[-1])
     whole = (len(blocks) - 1) * BLOCK_BYTES
     return (whole + tail, tail) if tail <= TAIL_MAX else (whole + BLOCK_BYTES, 0)
@@ -149,7 +149,8 @@ def _directory_size(names: list[bytes]) -> tuple[int, int]:
 def _fill(directory: _Node, parent: _Node, children: list[tuple[bytes, _Node]]) -> None:
     entries = [(name, node.nid, node.kind) for name, node in children]
     entries += [(b".", directory.nid, stat.S_IFDIR), (b"..", parent.nid, stat.S_IFDIR)]
-    blocks = erofs.directory_blocks(sorted(entries))
+    names, nids, kinds = zip(*sorted(entries), strict=True)
+    blocks = erofs.directory_blocks(names, nids, kinds)
     padded = [block.ljust(BLOCK_BYTES, b"\0") for block in blocks[:-1]]
     directory.data = (b"".join(padded) + blocks[-1]).ljust(directory.size, b"\0")
 
