@@ -94,7 +94,8 @@ class FakeBindHost:
 
     async def ended(self, binds: tuple[ServedBind, ...]) -> None:
         for bind in binds:
-            self.serving.pop(bind.port.name, None)
+            if bind.port.name in self.serving:
+                self.end(bind.port.name, "ended with status 0")
 
 
 def fake_host(home: Path, *, missing: LnsError | None = None) -> Host:
