@@ -222,6 +222,23 @@ async def test_a_file_is_served_alone(short_directory: Path, folder: Path) -> No
     assert (folder / "a").read_text() == "Content\n"
 
 
+async def test_a_file_that_is_replaced_on_the_host_stays_the_old_one(
+    short_directory: Path, folder: Path
+) -> None:
+    async with served(short_directory, folder / "a") as (guest, _):
+        with (folder / "a").open("a") as file:
+            file.write("more\n")
+        assert guest.content(1) == b"content\nmore\n"  # in its place it changes for both
+
+        (folder / "new").write_text("another file\n")
+        (folder / "new").rename(folder / "a")
+        assert guest.content(1) == b"content\nmore\n"
+        assert guest.getattr(1).size == 13
+        guest.write(guest.open(1, os.O_RDWR), b"lost")
+        assert guest.content(1) == b"lostent\nmore\n"
+    assert (folder / "a").read_text() == "another file\n"
+
+
 # ---- its life ----
 
 
