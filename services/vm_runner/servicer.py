@@ -275,12 +275,11 @@ async def _converse(
     answers: asyncio.Queue[pb.AttachResponse] = asyncio.Queue(maxsize=2)
     output = asyncio.create_task(_put_output(attachment, answers))
     inputs = asyncio.create_task(_take_requests(attachment, requests))
+    answer = asyncio.ensure_future(answers.get())
     try:
         while True:
-            answer = asyncio.ensure_future(answers.get())
             await asyncio.wait({answer, output, inputs}, return_when=asyncio.FIRST_COMPLETED)
             if inputs.done() and inputs.result():  # raises what the client did wrong
-                answer.cancel()
                 yield pb.AttachResponse(detached=pb.Detach())
                 return
             if inputs.done():
@@ -288,6 +287,7 @@ async def _converse(
                 await asyncio.wait({answer, output}, return_when=asyncio.FIRST_COMPLETED)
             if answer.done():
                 yield answer.result()
+                answer = asyncio.ensure_future(answers.get())
                 continue
             answer.cancel()
             output.result()
@@ -295,9 +295,9 @@ async def _converse(
                 yield answers.get_nowait()
             return
     finally:
-        for task in (output, inputs):
+        for task in (answer, output, inputs):
             task.cancel()
-        await asyncio.gather(output, inputs, return_exceptions=True)
+        await asyncio.gather(answer, output, inputs, return_exceptions=True)
         attachment.leave()
 
 

@@ -1,6 +1,7 @@
 """Attaching to a run's workload, and processes beside it."""
 
 import asyncio
+import gc
 import hashlib
 
 import pytest
@@ -37,6 +38,25 @@ async def test_standard_input_reaches_the_workload_and_its_end_is_passed_on(
         out, _, status = await terminal.rest()
 
     assert (out, status.code) == (b"binary\x00\xff data", 0)
+
+
+async def test_a_client_that_leaves_without_a_word_leaves_nothing_behind(vm: VmClient) -> None:
+    complaints: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: complaints.append(context["message"])
+    )
+    run = await vm.shell(FOREVER)
+    async with vm.attach(attach(run)):
+        await eventually(is_conversing)
+    await eventually(lambda: not is_conversing())
+    gc.collect()  # a task that nobody waits for any more complains now
+
+    assert complaints == []
+    await vm.stub.StopRun(pb.StopRunRequest(run=run.run_id))
+
+
+def is_conversing() -> bool:
+    return any("_put_output" in repr(task.get_coro()) for task in asyncio.all_tasks())
 
 
 async def test_a_workload_that_was_given_no_input_has_none(vm: VmClient) -> None:
