@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.vm_runner import ports
+from services.vm_runner import machines
 from services.vm_runner.adapters.qemu.accelerator import AcceleratorChoice, AcceleratorMode, Finding
 from services.vm_runner.adapters.qemu.command_line import Accelerator
 from services.vm_runner.machines import MachineSpec
@@ -49,7 +49,7 @@ class Machine:
         choice = choice or self.service()
         hypervisor = self.qemu.hypervisor(choice)
 
-        async def start(spec: MachineSpec, accelerator: Accelerator) -> ports.Machine:
+        async def start(spec: MachineSpec, accelerator: Accelerator) -> machines.Machine:
             self.starts.append(accelerator)
             return await hypervisor.start_with(spec, accelerator)
 
