@@ -26,7 +26,6 @@ from services.materializer.adapters.workers import Workers
 from services.materializer.library import Library
 from services.materializer.materialize import Materialize
 from services.materializer.pins import Pins
-from services.materializer.ports import Blobs
 from services.materializer.servicer import MaterializerServicer
 from services.materializer.settings import BlobAccess, MaterializerProcess, MaterializerSettings
 from services.materializer.verification import Verify
@@ -72,14 +71,16 @@ async def open_materializer(home: Path, own: MaterializerSettings) -> AsyncItera
                 default_target=suite_target(home),
             )
         )
-        blobs: Blobs
-        if own.blobs is BlobAccess.SHARED:
-            blobs = SharedBlobs(home, blocking)
-        else:
-            blobs = GatewayBlobs(gateway, files)
+        shared = own.blobs is BlobAccess.SHARED
         pins = Pins()
+        refetch = GatewayRefetch(gateway)
         materialize = Materialize(
-            blobs=blobs, layers=layers, composer=composer, images=images, pins=pins
+            blobs=SharedBlobs(home, blocking) if shared else GatewayBlobs(gateway, files),
+            refetch=refetch,
+            layers=layers,
+            composer=composer,
+            images=images,
+            pins=pins,
         )
         servicer = MaterializerServicer(
             materialize=materialize,
@@ -89,7 +90,7 @@ async def open_materializer(home: Path, own: MaterializerSettings) -> AsyncItera
                 images=images,
                 pins=pins,
                 materialize=materialize,
-                refetch=GatewayRefetch(gateway),
+                refetch=refetch,
             ),
             blocking=blocking,
         )

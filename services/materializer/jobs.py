@@ -3,14 +3,18 @@
 Paths in requests are the service's own; everything inside the files may be hostile.
 """
 
+import contextlib
+import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
-from services.core.errors import ContentCorrupt
+from services.core.digest import Digest
+from services.core.errors import ContentCorrupt, LayerUnsafe
 from services.materializer.assembly import Assembled, MountPoint, StoredLayer, assemble
+from services.materializer.blob_errors import damaged
 from services.materializer.checks import check_image, check_layer
 from services.materializer.composefs.dump_text import iter_dump
 from services.materializer.composefs.image import has_acl, inode_count, write_image
@@ -29,9 +33,9 @@ Request = dict[str, Any]
 def build_layer(request: Request, progress: Progress) -> dict[str, Any]:
     """Takes the layer in `blob` apart into `directory`; it must have `diff_id`."""
     directory = Path(request["directory"])
-    with _Watched(request["blob"], progress) as blob:
+    with _blob(request["blob"], progress) as blob:
         facts = ingest_layer(
-            cast("BinaryIO", blob),
+            blob,
             directory,
             diff_id=request["diff_id"],
             limits=LayerLimits(**request["limits"]),
@@ -51,9 +55,9 @@ def build_mounts(request: Request, progress: Progress) -> dict[str, Any]:
                 layer.add_file(path, mount["content"].encode("utf-8", "backslashreplace"))
                 continue
             layer.add_entry(Opaque(path))
-            for blob_path in mount["blobs"]:
-                with _Watched(blob_path, progress) as blob:
-                    layer.add_archive(cast("BinaryIO", blob), prefix=path, mounted=True)
+            for one in mount["blobs"]:
+                with _blob(one, progress) as blob:
+                    layer.add_archive(blob, prefix=path, mounted=True)
         facts = layer.finish()
     _sync(directory)
     return asdict(facts)
@@ -116,6 +120,19 @@ def _assembled(request: Request) -> Assembled:
         [StoredLayer(one["diff_id"], Path(one["directory"])) for one in request["layers"]],
         [MountPoint(one["path"], one["read_only"]) for one in request["mounts"]],
     )
+
+
+@contextlib.contextmanager
+def _blob(blob: dict[str, str], progress: Progress) -> Iterator[BinaryIO]:
+    """Yields a blob to be read; where that fails because it is damaged, raises that instead."""
+    try:
+        with _Watched(blob["path"], progress) as file:
+            yield cast("BinaryIO", file)
+    except (LayerUnsafe, ContentCorrupt):
+        with Path(blob["path"]).open("rb") as bytes_of_it:
+            if hashlib.file_digest(bytes_of_it, "sha256").hexdigest() == blob["digest"]:
+                raise
+        raise damaged(Digest.from_hex(blob["digest"])) from None
 
 
 class _Watched:

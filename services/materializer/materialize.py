@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from services.chassis.single_flight import SingleFlight
 from services.chassis.tasks import together
 from services.core.digest import Digest
-from services.core.errors import LayerUnsafe
+from services.core.errors import ContentCorrupt, LayerUnsafe, LnsError
 from services.materializer.image_plan import MountPlan, read_layers, read_mounts, request_key
 from services.materializer.images import (
     Image,
@@ -21,7 +21,7 @@ from services.materializer.images import (
     Tree,
 )
 from services.materializer.pins import Pins
-from services.materializer.ports import Blobs, Composer, Images, Layers
+from services.materializer.ports import Blobs, Composer, Images, Layers, Refetch
 
 Watcher = Callable[[Progress], None]
 """Takes the steps of a materialization as they happen."""
@@ -31,9 +31,17 @@ class Materialize:
     """Makes images; every layer and every image once, however many ask for it at a time."""
 
     def __init__(
-        self, *, blobs: Blobs, layers: Layers, composer: Composer, images: Images, pins: Pins
+        self,
+        *,
+        blobs: Blobs,
+        refetch: Refetch,
+        layers: Layers,
+        composer: Composer,
+        images: Images,
+        pins: Pins,
     ) -> None:
         self._blobs = blobs
+        self._refetch = refetch
         self._layers = layers
         self._composer = composer
         self._images = images
@@ -46,6 +54,8 @@ class Materialize:
     ) -> Materialized:
         """Returns the image of an OCI manifest (None: of an empty root) with mounts.
 
+        A blob that turns out to be damaged in the store is pulled again, once.
+
         Raises:
             BlobsMissing: something of the image is not in the blob store.
             ArtifactTypeUnsupported, RegistryProtocol, LimitExceeded: the manifests do not describe
@@ -55,6 +65,17 @@ class Materialize:
             CapacityExhausted: the disk is full.
             ServiceUnavailable: the gateway does not answer.
         """
+        try:
+            return await self._run(manifest_digest, mounts, watch)
+        except ContentCorrupt as damage:
+            if "digest" not in damage.metadata:
+                raise
+            await self._bring_back(manifest_digest, mounts, damage)
+        return await self._run(manifest_digest, mounts, watch)
+
+    async def _run(
+        self, manifest_digest: Digest | None, mounts: Sequence[Mount], watch: Watcher
+    ) -> Materialized:
         key = request_key(manifest_digest, mounts)
         found = await self._images.find_made(key)
         plan = MountPlan()
@@ -66,6 +87,18 @@ class Materialize:
             key, lambda: self._make(manifest_digest, plan, key, watch)
         )
         return Materialized(image=image, warnings=plan.warnings)
+
+    async def _bring_back(
+        self, manifest_digest: Digest | None, mounts: Sequence[Mount], damage: ContentCorrupt
+    ) -> None:
+        """Has the gateway mend what an image is made of; raises `damage` where it cannot."""
+        manifests = {manifest_digest, *(mount.manifest_digest for mount in mounts)}
+        try:
+            for digest in sorted(filter(None, manifests)):
+                await self._refetch.manifest(digest)
+        except LnsError as failure:
+            damage.message = f"{damage.message}, and cannot be pulled again: {failure.message}"
+            raise damage from failure
 
     async def rebuild(self, source: LayerSource) -> None:
         """Makes a layer again from its blob, in place of the one in the store.

@@ -40,7 +40,7 @@ class DiskLayers:
             await self._workers.run(
                 "layer",
                 {
-                    "blob": str(blob),
+                    "blob": {"digest": source.blob_digest.hex, "path": str(blob)},
                     "directory": str(directory),
                     "diff_id": source.diff_id.hex,
                     "limits": self._limits,
@@ -68,7 +68,10 @@ class DiskLayers:
                         {
                             "path": mount.path,
                             "content": mount.content,
-                            "blobs": [str(blobs[digest]) for digest in mount.blobs],
+                            "blobs": [
+                                {"digest": digest.hex, "path": str(blobs[digest])}
+                                for digest in mount.blobs
+                            ],
                         }
                         for mount in mounts
                     ],

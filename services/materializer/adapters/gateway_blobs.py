@@ -12,8 +12,9 @@ from lns.registry.v1 import registry_service_pb2_grpc as rpc
 from services.chassis.streams import check_chunk
 from services.core.digest import Digest
 from services.core.errors import BlobUnknown, ContentCorrupt
-from services.materializer.adapters.shared_blobs import checked, missing
+from services.materializer.adapters.shared_blobs import checked
 from services.materializer.adapters.store_files import StoreFiles, translated
+from services.materializer.blob_errors import missing
 
 
 class GatewayBlobs:

@@ -6,7 +6,7 @@ from lns.registry.v1 import registry_service_pb2_grpc as rpc
 
 from services.core.digest import Digest
 from services.core.errors import BlobsMissing
-from services.materializer.adapters.shared_blobs import missing
+from services.materializer.blob_errors import missing
 
 _PAGE = 1000
 

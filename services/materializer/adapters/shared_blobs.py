@@ -6,7 +6,8 @@ from pathlib import Path
 
 from services.chassis.blocking import Blocking
 from services.core.digest import Digest
-from services.core.errors import BlobsMissing, ContentCorrupt, LimitExceeded, Violation
+from services.core.errors import LimitExceeded
+from services.materializer.blob_errors import damaged, missing
 
 
 class SharedBlobs:
@@ -42,21 +43,5 @@ def checked(data: bytes, digest: Digest, limit: int) -> bytes:
     if len(data) > limit:
         raise LimitExceeded(f"{digest} has more than {limit} bytes")
     if Digest.of(data) != digest:
-        raise ContentCorrupt(
-            f"the blob {digest} is damaged in the store",
-            hint="pull the image again",
-            metadata={"digest": digest},
-        )
+        raise damaged(digest)
     return data
-
-
-def missing(digest: Digest) -> BlobsMissing:
-    """The error for a blob that the gateway does not have."""
-    return BlobsMissing(
-        f"the blob {digest} is not in the store",
-        hint="pull the image first (`lns pull`)",
-        violations=[
-            Violation(subject=digest, description="is not in the blob store", type="MISSING")
-        ],
-        metadata={"digest": digest},
-    )

@@ -202,12 +202,28 @@ async def test_a_layer_that_does_not_fit_on_the_one_below_is_refused(client: Cli
 
 
 async def test_damaged_compression_is_refused(client: Client) -> None:
-    manifest = client.blobs.image(LOWER)
-    raw = json.loads((client.blobs.path / manifest.hex).read_bytes())
-    blob = client.blobs.path / raw["layers"][0]["digest"][7:]
-    blob.write_bytes(blob.read_bytes()[:-9])
+    cut_off = gzip.compress(LOWER)[:-9]
+    manifest = client.blobs.image(cut_off, compression="", diff_ids=[Digest.of(LOWER)])
 
     with pytest.raises(errors.LayerUnsafe, match="gzip"):
+        await client.materialize(manifest)
+
+    assert_nothing_left(client)
+
+
+@pytest.mark.parametrize("which", ["layer", "config", "manifest"])
+async def test_a_blob_that_is_damaged_in_the_store_is_named(client: Client, which: str) -> None:
+    manifest = client.blobs.image(LOWER)
+    raw = json.loads((client.blobs.path / manifest.hex).read_bytes())
+    digests = {
+        "layer": raw["layers"][0]["digest"],
+        "config": raw["config"]["digest"],
+        "manifest": manifest,
+    }
+    blob = client.blobs.path / digests[which][7:]
+    blob.write_bytes(blob.read_bytes()[:-9])
+
+    with pytest.raises(errors.ContentCorrupt, match=f"{digests[which]} is damaged in the store"):
         await client.materialize(manifest)
 
     assert_nothing_left(client)

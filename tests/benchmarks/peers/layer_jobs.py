@@ -46,7 +46,10 @@ def layer_requests(layout: Path, target: Path) -> list[dict[str, Any]]:
         directory.mkdir(parents=True)
         requests.append(
             {
-                "blob": str(blob(layout, layer["digest"])),
+                "blob": {
+                    "digest": layer["digest"].removeprefix("sha256:"),
+                    "path": str(blob(layout, layer["digest"])),
+                },
                 "directory": str(directory),
                 "diff_id": config["rootfs"]["diff_ids"][number].removeprefix("sha256:"),
                 "limits": asdict(LayerLimits()),

@@ -13,6 +13,7 @@ from services.chassis.settings import PeerSettings
 from services.core.artifacts.families import KNOWLEDGE
 from services.core.descriptor import OCI_MANIFEST
 from services.core.digest import Digest
+from services.core.errors import ContentCorrupt
 from services.materializer.settings import MaterializerSettings
 from tests.support.fault_proxy import FaultProxy, Kind, Match
 from tests.support.faults import error_answer
@@ -189,3 +190,34 @@ async def test_what_the_registry_does_not_give_back_says_why_and_keeps_nothing_e
     assert not found["/file"][0]
     assert "it could not be repaired" in found["/file"][1]
     assert "is not there" in found["/file"][1]
+
+
+@pytest.mark.parametrize("at", [0.0, 0.5, 1.0])
+async def test_a_blob_damaged_before_its_layer_was_made_is_pulled_again(
+    node: Node, at: float
+) -> None:
+    await node.materializer.stub.PruneImages(pb.PruneImagesRequest())
+    damaged(node.blob(0), at)
+
+    made = await node.materializer.materialize(node.image.manifest_digest)
+
+    assert [one.diff_id for one in made.image.layers] == [
+        one.diff_id for one in node.image.layers[:2]
+    ]
+    assert node.proxy.count(BLOBS) == 1
+
+
+async def test_a_damaged_blob_that_does_not_come_back_is_named_and_nothing_is_made(
+    node: Node,
+) -> None:
+    await node.materializer.stub.PruneImages(pb.PruneImagesRequest())
+    damaged(node.blob(0), 0.5)
+    node.proxy.script(BLOBS, error_answer(404, "BLOB_UNKNOWN"))
+
+    with pytest.raises(ContentCorrupt) as caught:
+        await node.materializer.materialize(node.image.manifest_digest)
+
+    blob = node.image.layers[0].blob_digest
+    assert f"the blob {blob} is damaged in the store" in caught.value.message
+    assert "cannot be pulled again" in caught.value.message
+    assert node.materializer.stored()["images"] == []

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from services.core.digest import Digest
 from services.core.errors import Internal, LayerUnsafe
 from services.materializer.adapters.workers import Workers
 from services.materializer.layers.limits import LayerLimits
@@ -20,7 +21,12 @@ def layer_job(directory: Path, data: bytes, diff_id: str = "") -> dict[str, obje
     target = directory / "layer"
     target.mkdir()
     limits = {name: getattr(LayerLimits(), name) for name in LayerLimits.__slots__}
-    return {"blob": str(blob), "directory": str(target), "diff_id": diff_id, "limits": limits}
+    return {
+        "blob": {"digest": Digest.of(data).hex, "path": str(blob)},
+        "directory": str(target),
+        "diff_id": diff_id,
+        "limits": limits,
+    }
 
 
 def children() -> set[int]:
