@@ -6,7 +6,7 @@ shared attributes follow, then the data blocks.
 
 import stat
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from services.materializer.composefs.erofs import (
     BLOCK_BYTES,
@@ -59,7 +59,7 @@ class Layout:
         self.version = min_version
         if order.holders and min_version < 1 <= max_version:
             self.version = 1
-        self.oldest = min([(slot.inode.mtime, slot.inode.mtime_nsec) for slot in self.slots])
+        self.oldest = _oldest(self.slots)
         self.shared_area, self.has_acl = self._attach_xattrs(order)
         self.inodes_end = self._place()
         self.data_start = round_up(self.inodes_end + len(self.shared_area), BLOCK_BYTES)
@@ -77,8 +77,8 @@ class Layout:
             for number in {0, *order.holders, *order.escaped, *owners}
         ]
         externals = [slot for slot in self.slots if slot.chunk_bits]
-        digests = _repeated(slot.inode.digest for slot in externals)
-        payloads = _repeated(slot.inode.payload for slot in externals)
+        digests = _repeated([slot.inode.digest for slot in externals])
+        payloads = _repeated([slot.inode.payload for slot in externals])
         for slot in externals:
             inode = slot.inode
             digest, payload = inode.digest, inode.payload
@@ -132,7 +132,13 @@ class Layout:
         return round_up(position, SLOT_BYTES)
 
 
-def _repeated(values: Iterable[bytes | None]) -> set[bytes | None]:
+def _oldest(slots: Sequence[Slot]) -> tuple[int, int]:
+    """The smallest modification time, seconds and nanoseconds."""
+    seconds = min([slot.inode.mtime for slot in slots])
+    return seconds, min([one.inode.mtime_nsec for one in slots if one.inode.mtime == seconds])
+
+
+def _repeated(values: list[bytes | None]) -> set[bytes | None]:
     return {value for value, count in Counter(values).items() if count > 1}
 
 
