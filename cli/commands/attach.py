@@ -14,7 +14,7 @@ from cli.run.attachment import Attachment
 from cli.run.console import STDIN, open_console, process_terminal_size
 from cli.run.request import parse_environment
 from cli.run.signals import SignalSender
-from cli.run.watching import Watch
+from cli.run.watching import State, Watch
 from cli.session import Peer, Session, open_session, reach_suite
 from services.core.errors import RequestInvalid
 
@@ -48,7 +48,11 @@ async def attach_to(
     if watch.has_ended:
         context.note(f"lns: {run.name} has ended; `lns logs {run.name}` has what it said")
     async with (
-        SignalSender(session.vm, run.run_id, has_started=lambda: True) as signals,
+        SignalSender(
+            session.vm,
+            run.run_id,
+            has_started=lambda: watch.run.state != State.STATE_STARTING,
+        ) as signals,
         open_console(
             stdin=stdin and run.options.stdin,
             tty=run.options.tty,

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
+from lns.vm.v1 import run_pb2
 from lns.vm.v1 import vm_service_pb2 as pb
 
 from cli.run.ports import Runner
+from cli.run.stopping import stop_run
 from services.core.errors import LnsError
 
 _PATIENCE = 2
@@ -17,8 +19,9 @@ _PATIENCE = 2
 class SignalSender:
     """Passes signals on to a run by calls of their own, so that waiting input cannot hold them up.
 
-    Before there is a workload, and from the third interrupt on, the run is killed: nobody would
-    answer to anything gentler. A context manager; leaving it waits for calls under way.
+    Before there is a workload the run is stopped, and from the third interrupt on it is killed:
+    nobody would answer to anything gentler. A context manager; leaving it waits for calls under
+    way.
 
     Args:
         runner: the VM runner.
@@ -48,9 +51,10 @@ class SignalSender:
     def send(self, name: str) -> None:
         """Sends the signal of a name, without `SIG`."""
         self._interrupts += name == "INT"
-        if not self._has_started() or self._interrupts > _PATIENCE:
+        if self._interrupts > _PATIENCE:
             name = "KILL"
-        call = asyncio.ensure_future(self._kill(name))
+        # A microVM that boots has nothing to be killed in it, and KillRun refuses.
+        call = asyncio.ensure_future(self._kill(name) if self._has_started() else self._stop())
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
 
@@ -58,3 +62,7 @@ class SignalSender:
         # The run may have ended by itself: how, its attachment says.
         with contextlib.suppress(LnsError):
             await self._runner.KillRun(pb.KillRunRequest(run=self._run_id, signal=name))
+
+    async def _stop(self) -> None:
+        with contextlib.suppress(LnsError):
+            await stop_run(self._runner, run_pb2.Run(run_id=self._run_id), grace=0)

@@ -10,7 +10,7 @@ from lns.types.v1 import run_plan_pb2, usage_pb2
 from lns.vm.v1 import run_pb2
 from lns.vm.v1 import vm_service_pb2 as vm_pb
 
-from services.core.errors import LnsError, RunUnknown
+from services.core.errors import LnsError, RunStateConflict, RunUnknown
 
 RUN_ID = "0123456789abcdef" * 2
 
@@ -151,6 +151,8 @@ class FakeRunner:
         return vm_pb.ListRunsResponse(runs=[self.run])
 
     async def KillRun(self, request: vm_pb.KillRunRequest, /) -> vm_pb.KillRunResponse:
+        if self.run.state == run_pb2.Run.STATE_STARTING:
+            raise RunStateConflict("it boots")
         self.signals.append(request.signal)
         return vm_pb.KillRunResponse(run=self.run)
 

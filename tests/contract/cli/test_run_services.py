@@ -6,6 +6,7 @@ assumes: what comes first, what ends a stream, what is replayed.
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from lns.vm.v1 import vm_service_pb2 as pb
 
 from cli.run.ports import Gateway, Materializer, Runner
 from cli.run.watching import Watch
-from services.core.errors import ManifestUnknown
+from services.core.errors import ManifestUnknown, RunStateConflict
 from tests.fakes.run_services import FakeGateway, FakeMaterializer, FakeRunner
 from tests.support.gateway import run_gateway
 from tests.support.images import build_image, upload
@@ -161,6 +162,35 @@ async def test_a_run_that_was_started_again_is_watched_to_the_end_of_that_life(
         await watch.until(lambda one: one.has_ended, revive=nothing)
 
     assert watch.run.exit.code == 2
+
+
+@contextlib.asynccontextmanager
+async def fake_booting(_: Path) -> AsyncIterator[Ended]:
+    fake = FakeRunner()
+    fake.state(State.STATE_STARTING)
+    yield Ended(runner=fake, run_id=fake.run.run_id)
+
+
+@contextlib.asynccontextmanager
+async def served_booting(home: Path) -> AsyncIterator[Ended]:
+    async with vm_world(home) as world:
+        world.limits = dataclasses.replace(world.limits, boots_at_once=0)  # it waits its turn
+        async with vm_service(world) as vm:
+            run = await vm.shell("exit 0")
+            yield Ended(runner=vm.stub, run_id=run.run_id)
+
+
+@pytest.mark.parametrize("opened", [fake_booting, served_booting])
+async def test_a_run_that_boots_cannot_be_killed_but_stopped(
+    opened: Callable[[Path], AbstractAsyncContextManager[Ended]], short_directory: Path
+) -> None:
+    async with opened(short_directory) as booting, asyncio.timeout(10):
+        with pytest.raises(RunStateConflict):
+            await booting.runner.KillRun(pb.KillRunRequest(run=booting.run_id, signal="KILL"))
+        request = pb.StopRunRequest(run=booting.run_id)
+        stopped = await booting.runner.StopRun(request, timeout=10)
+
+    assert stopped.run.run_id == booting.run_id
 
 
 # The registry gateway

@@ -38,6 +38,7 @@ class Setting:
     def runs(self, name: str, *output: pb.AttachResponse | asyncio.Event, code: int = 0) -> None:
         """Scripts a member that runs, writes and exits."""
         member = self[name]
+        member.run.state = State.STATE_RUNNING
         member.state(State.STATE_RUNNING)
         waits = [step for step in output if isinstance(step, asyncio.Event)]
         member.events += waits
