@@ -11,14 +11,19 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from services.core.errors import LnsError
-from services.vm_runner import lifecycle
-from services.vm_runner.boot import first_error
 from services.vm_runner.channel.handles import GuestProcess, GuestStream
 from services.vm_runner.channel.requests import ProcessSpec
 from services.vm_runner.channel.session import GuestSession
-from services.vm_runner.exit_status import exec_message, exit_status, signal_number, start_failure
-from services.vm_runner.guest_plan import exec_process
-from services.vm_runner.run_life import RunLife
+from services.vm_runner.life import lifecycle
+from services.vm_runner.life.boot import first_error
+from services.vm_runner.life.exit_status import (
+    exec_message,
+    exit_status,
+    signal_number,
+    start_failure,
+)
+from services.vm_runner.life.guest_plan import exec_process
+from services.vm_runner.life.run_life import RunLife
 from services.vm_runner.run_log import LogPlace, LogStream
 from services.vm_runner.runs import ExecRequest, ExitStatus, RunState, TerminalSize
 

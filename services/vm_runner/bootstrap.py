@@ -17,12 +17,12 @@ from services.chassis.locks import owner_lock
 from services.chassis.server import Service
 from services.chassis.settings import suite_target
 from services.core.errors import HostUnready
+from services.vm_runner.adapters.boot_files.cache import GuestFileCache, default_agent
 from services.vm_runner.adapters.confinement.cgroups import Cgroups, find_place
 from services.vm_runner.adapters.confinement.confinement import Confinement, default_launcher
 from services.vm_runner.adapters.confinement.host_support import ConfinementMode, HostSupport
 from services.vm_runner.adapters.disk_images import Ext4Images, find_mkfs
 from services.vm_runner.adapters.file_servers import FileServers
-from services.vm_runner.adapters.guest_files import GuestFileCache, default_agent
 from services.vm_runner.adapters.log_files import LogFiles
 from services.vm_runner.adapters.materializer_client import MaterializerImages
 from services.vm_runner.adapters.qemu.accelerator import AcceleratorChoice
@@ -31,14 +31,14 @@ from services.vm_runner.adapters.qemu.hypervisor import QemuHypervisor
 from services.vm_runner.adapters.run_files import RunFiles
 from services.vm_runner.adapters.tcp_listeners import TcpListeners
 from services.vm_runner.adapters.volume_files import VolumeFiles
-from services.vm_runner.binds import Binds
-from services.vm_runner.boot_queue import BootQueue
 from services.vm_runner.host import AcceleratorReport, ConfinementReport, Host
+from services.vm_runner.life.boot_queue import BootQueue
+from services.vm_runner.life.surroundings import Surroundings
 from services.vm_runner.runner import Runner
 from services.vm_runner.servicer import VmServicer
 from services.vm_runner.settings import VmProcess, VmSettings
-from services.vm_runner.surroundings import Surroundings
-from services.vm_runner.volumes import Volumes
+from services.vm_runner.storage.binds import Binds
+from services.vm_runner.storage.volumes import Volumes
 
 _THREADS = 16
 _ARCHITECTURES = {

@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from services.core.errors import GuestUnreachable, RequestInvalid
 from services.vm_runner.attachments import ExecAttachment, start_exec
 from services.vm_runner.channel.requests import Builtin, ProcessSpec
-from services.vm_runner.run_life import RunLife
+from services.vm_runner.life.run_life import RunLife
 from services.vm_runner.run_log import LogStream
 
 _MESSAGE_BYTES = 512

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 
 from services.core.errors import RequestInvalid, RunUnknown
-from services.vm_runner import lifecycle, naming
-from services.vm_runner.run_life import RunLife
+from services.vm_runner import naming
+from services.vm_runner.life import lifecycle
+from services.vm_runner.life.run_life import RunLife
 from services.vm_runner.runs import Run
 
 _PREFIX_LEAST = 4

@@ -20,7 +20,7 @@ from services.vm_runner.pages import page
 from services.vm_runner.run_log import LogStream
 from services.vm_runner.runner import Runner
 from services.vm_runner.runs import ExecRequest
-from services.vm_runner.volumes import Volumes
+from services.vm_runner.storage.volumes import Volumes
 
 _CHUNK = 512 * 1024
 

@@ -11,7 +11,7 @@ from services.chassis.settings_values import ByteCount, Seconds
 from services.vm_runner.adapters.confinement.host_support import ConfinementMode
 from services.vm_runner.adapters.confinement.measures import UserRange
 from services.vm_runner.adapters.qemu.accelerator import AcceleratorMode
-from services.vm_runner.surroundings import RunnerLimits
+from services.vm_runner.life.surroundings import RunnerLimits
 
 
 def kernel_cache(environment: Mapping[str, str]) -> Path:

@@ -47,6 +47,11 @@ def test_no_import_breaks_a_contract() -> None:
         ("services/resolver/ports.py", "import lns.vm.v1", "gRPC stays at the edges"),
         ("services/materializer/ports.py", "import oras", "oras is fenced"),
         ("services/vm_runner/ports.py", "import subprocess", "programs are started by adapters"),
+        (
+            "services/vm_runner/channel/wire.py",
+            "import services.vm_runner.life.boot",
+            "the rooms of vm_runner",
+        ),
         ("cli/main.py", "import services.resolver.ports", "knows services by their protos"),
     ],
 )

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from services.vm_runner.adapters.boot_files.initramfs import build_initramfs
+from services.vm_runner.adapters.boot_files.kernel import extract_vmlinux
 from services.vm_runner.adapters.qemu import command_line as switches
-from services.vm_runner.guest_kernel import extract_vmlinux
-from services.vm_runner.initramfs import build_initramfs
 from tests.benchmarks.client import Client, run_suite
 from tests.benchmarks.harness import (
     Comparison,

@@ -11,9 +11,9 @@ from services.core.errors import (
     RequestInvalid,
     VmFailed,
 )
-from services.vm_runner.bind_host import BindSource, ServedBind
 from services.vm_runner.host import AcceleratorReport, ConfinementReport, Host
 from services.vm_runner.ports import Image
+from services.vm_runner.storage.bind_host import BindSource, ServedBind
 from tests.support.runs import DIGEST
 
 

@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
-from services.vm_runner.adapters.guest_files import default_agent
+from services.vm_runner.adapters.boot_files.cache import default_agent
 from services.vm_runner.adapters.socket_channel import adopt_socket
 from services.vm_runner.channel.session import GuestSession, open_session
 from tests.support.prerequisites import Prerequisite, missing

@@ -19,12 +19,12 @@ from services.vm_runner.adapters.log_files import LogFiles
 from services.vm_runner.adapters.run_files import RunFiles
 from services.vm_runner.adapters.tcp_listeners import TcpListeners
 from services.vm_runner.adapters.volume_files import VolumeFiles
-from services.vm_runner.binds import Binds
-from services.vm_runner.boot_queue import BootQueue
+from services.vm_runner.life.boot_queue import BootQueue
+from services.vm_runner.life.surroundings import RunnerLimits, Surroundings
 from services.vm_runner.runner import Runner
 from services.vm_runner.servicer import VmServicer
-from services.vm_runner.surroundings import RunnerLimits, Surroundings
-from services.vm_runner.volumes import Volumes
+from services.vm_runner.storage.binds import Binds
+from services.vm_runner.storage.volumes import Volumes
 from tests.fakes.hypervisor import FakeHost, FakeHypervisor
 from tests.fakes.vm_outside import FakeBindHost, FakeDisks, FakeImages, fake_host
 from tests.support.guest_agent import require_agent

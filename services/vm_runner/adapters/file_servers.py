@@ -16,10 +16,10 @@ from pathlib import Path
 import structlog
 
 from services.core.errors import RequestInvalid, VmFailed
-from services.vm_runner import secret_names
 from services.vm_runner.adapters.confinement.cgroups import CgroupLimits, Cgroups
 from services.vm_runner.adapters.qemu.process import Process, find_process
-from services.vm_runner.bind_host import BindSource, ServedBind
+from services.vm_runner.storage import secret_names
+from services.vm_runner.storage.bind_host import BindSource, ServedBind
 
 log = structlog.get_logger()
 

@@ -7,10 +7,10 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from services.vm_runner import secret_names
 from services.vm_runner.file_server import answers, wire
 from services.vm_runner.file_server.handles import Handles
 from services.vm_runner.file_server.nodes import Node, NodeTable, identity_of
+from services.vm_runner.storage import secret_names
 
 
 def refused(number: int) -> OSError:

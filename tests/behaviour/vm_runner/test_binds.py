@@ -7,7 +7,7 @@ from lns.types.v1 import run_plan_pb2
 from lns.vm.v1 import run_pb2, vm_service_pb2
 
 from services.core.errors import RequestInvalid, VmFailed
-from services.vm_runner.bind_host import BindSource
+from services.vm_runner.storage.bind_host import BindSource
 from tests.support.eventually import eventually
 from tests.support.vm_service import VmClient, VmWorld, vm_service
 

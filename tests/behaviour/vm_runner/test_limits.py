@@ -12,7 +12,7 @@ import pytest
 from lns.types.v1 import run_plan_pb2
 from lns.vm.v1 import run_pb2, vm_service_pb2
 
-from services.vm_runner.published_ports import CONNECTIONS_MAX
+from services.vm_runner.network.published_ports import CONNECTIONS_MAX
 from tests.support.eventually import eventually
 from tests.support.vm_service import VmClient, VmWorld
 

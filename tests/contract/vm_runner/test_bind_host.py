@@ -14,8 +14,8 @@ import pytest
 from services.core.errors import RequestInvalid, VmFailed
 from services.vm_runner.adapters.confinement.cgroups import Cgroups, find_place
 from services.vm_runner.adapters.file_servers import FileServers
-from services.vm_runner.bind_host import BindHost, BindSource, ServedBind
 from services.vm_runner.machines import HostPort
+from services.vm_runner.storage.bind_host import BindHost, BindSource, ServedBind
 from tests.fakes.vm_outside import FakeBindHost
 
 RUN = "b" * 32

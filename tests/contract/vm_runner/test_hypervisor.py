@@ -14,7 +14,7 @@ import pytest
 from services.chassis.blocking import Blocking
 from services.core.errors import GuestUnreachable
 from services.vm_runner import bootstrap
-from services.vm_runner.adapters.guest_files import GuestFileCache
+from services.vm_runner.adapters.boot_files.cache import GuestFileCache
 from services.vm_runner.adapters.qemu.accelerator import AcceleratorChoice, AcceleratorMode
 from services.vm_runner.adapters.qemu.command_line import Architecture
 from services.vm_runner.adapters.qemu.hypervisor import QemuHypervisor

@@ -22,10 +22,10 @@ import pytest
 from services.core.errors import RequestInvalid, VmFailed
 from services.vm_runner.adapters.confinement.cgroups import Cgroups, find_place
 from services.vm_runner.adapters.file_servers import FileServers
-from services.vm_runner.bind_host import ServedBind
 from services.vm_runner.file_server import wire
 from services.vm_runner.file_server.system_calls import denied_calls, filter_program
 from services.vm_runner.machines import HostPort
+from services.vm_runner.storage.bind_host import ServedBind
 from tests.support.eventually import eventually
 from tests.support.fuse_client import SILENT, FuseClient, FuseError, over
 

@@ -12,7 +12,7 @@ import pytest
 from services.core.errors import GuestUnreachable
 from services.vm_runner.channel.session import GuestSession, open_session
 from services.vm_runner.machines import MachineSpec
-from services.vm_runner.outgoing import carry
+from services.vm_runner.network.outgoing import carry
 from tests.fakes.hypervisor import FakeHost, FakeHypervisor, FakeMachine
 from tests.support.guest_agent import agent_session, require_agent
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from services.core.errors import RequestInvalid
 from services.vm_runner import groups
 from services.vm_runner.groups import Group
-from services.vm_runner.guest_plan import hostname
+from services.vm_runner.life.guest_plan import hostname
 from tests.support.runs import a_run
 
 ID = "0123456789abcdef" * 2

@@ -7,7 +7,7 @@ import pytest
 import zstandard
 
 from services.core.errors import HostUnready
-from services.vm_runner.guest_kernel import (
+from services.vm_runner.adapters.boot_files.kernel import (
     decompress_module,
     extract_vmlinux,
     module_needs,

@@ -10,7 +10,7 @@ from services.vm_runner.machines import Disk
 from services.vm_runner.ports import Image
 from services.vm_runner.run_log import LogStream
 from services.vm_runner.runs import ExecRequest, Run, TerminalSize
-from services.vm_runner.volumes import guest_volumes
+from services.vm_runner.storage.volumes import guest_volumes
 
 MAIN_PROCESS = 1
 METADATA_SERIAL = "meta"

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 import pytest
 
 from services.core.errors import RunStateConflict
-from services.vm_runner import lifecycle
+from services.vm_runner.life import lifecycle
 from services.vm_runner.runs import (
     ExitStatus,
     Failure,

@@ -18,8 +18,12 @@ from pathlib import Path
 from services.chassis import durable
 from services.chassis.blocking import Blocking
 from services.core.errors import HostUnready
-from services.vm_runner.guest_kernel import decompress_module, extract_vmlinux, order_modules
-from services.vm_runner.initramfs import build_initramfs
+from services.vm_runner.adapters.boot_files.initramfs import build_initramfs
+from services.vm_runner.adapters.boot_files.kernel import (
+    decompress_module,
+    extract_vmlinux,
+    order_modules,
+)
 from services.vm_runner.machines import BootFiles
 
 _FORMAT = "1"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.vm_runner.secret_names import holds_secrets, is_secret, is_secret_inside
+from services.vm_runner.storage.secret_names import holds_secrets, is_secret, is_secret_inside
 
 SECRET = (  # noqa: SIM905  # a list of words is read as one
     """

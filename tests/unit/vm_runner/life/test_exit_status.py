@@ -4,7 +4,7 @@ import pytest
 
 from services.core.errors import RequestInvalid
 from services.vm_runner.channel.events import ProcessPhase, ProcessState
-from services.vm_runner.exit_status import (
+from services.vm_runner.life.exit_status import (
     exec_message,
     exit_status,
     signal_name,

@@ -16,16 +16,16 @@ import structlog
 from services.chassis import context
 from services.core.errors import GuestUnreachable, Internal, LnsError
 from services.core.run_plan import PortMapping
-from services.vm_runner import lifecycle
-from services.vm_runner.boot import Boot, MachineLost, first_error
 from services.vm_runner.channel.handles import GuestProcess
 from services.vm_runner.channel.session import GuestSession
-from services.vm_runner.history import History
+from services.vm_runner.life import lifecycle
+from services.vm_runner.life.boot import Boot, MachineLost, first_error
+from services.vm_runner.life.history import History
+from services.vm_runner.life.surroundings import Surroundings
 from services.vm_runner.machines import Machine, MachineUsage
-from services.vm_runner.outgoing import Outgoing, Peers
-from services.vm_runner.published_ports import PublishedPorts
+from services.vm_runner.network.outgoing import Outgoing, Peers
+from services.vm_runner.network.published_ports import PublishedPorts
 from services.vm_runner.runs import Failure, Run, RunEvent, RunState, RunUsage
-from services.vm_runner.surroundings import Surroundings
 
 log = structlog.get_logger()
 

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from services.vm_runner.binds import Binds
-from services.vm_runner.boot_queue import BootQueue
+from services.vm_runner.life.boot_queue import BootQueue
 from services.vm_runner.machines import Hypervisor
 from services.vm_runner.ports import DiskMaker, ImageSource, LogStorage, PortListeners, RunStore
-from services.vm_runner.volumes import Volumes
+from services.vm_runner.storage.binds import Binds
+from services.vm_runner.storage.volumes import Volumes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from services.vm_runner.boot_queue import BootQueue, Place
+from services.vm_runner.life.boot_queue import BootQueue, Place
 
 
 async def settle() -> None:

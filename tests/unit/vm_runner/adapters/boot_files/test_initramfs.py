@@ -1,4 +1,4 @@
-from services.vm_runner.initramfs import build_initramfs
+from services.vm_runner.adapters.boot_files.initramfs import build_initramfs
 
 
 def parse(archive: bytes) -> dict[str, tuple[int, bytes]]:

@@ -15,27 +15,27 @@ from typing import Protocol
 import structlog
 
 from services.core.errors import GuestUnreachable, LnsError, VmFailed
-from services.vm_runner import lifecycle
-from services.vm_runner.binds import bind_ports
-from services.vm_runner.boot_queue import Place
 from services.vm_runner.channel.events import ProcessPhase, Welcome
 from services.vm_runner.channel.handles import GuestProcess
 from services.vm_runner.channel.session import GuestSession, open_session
-from services.vm_runner.exit_status import exec_message, exit_status, start_failure
-from services.vm_runner.guest_plan import (
+from services.vm_runner.life import lifecycle
+from services.vm_runner.life.boot_queue import Place
+from services.vm_runner.life.exit_status import exec_message, exit_status, start_failure
+from services.vm_runner.life.guest_plan import (
     MAIN_PROCESS,
     WRITABLE_SERIAL,
     guest_config,
     image_disks,
     workload,
 )
+from services.vm_runner.life.output import WorkloadOutput
+from services.vm_runner.life.surroundings import Surroundings
 from services.vm_runner.machines import Disk, Machine, MachineSpec
-from services.vm_runner.outgoing import Outgoing
-from services.vm_runner.output import WorkloadOutput
+from services.vm_runner.network.outgoing import Outgoing
 from services.vm_runner.ports import Image
 from services.vm_runner.run_log import LogStream, RunLog
 from services.vm_runner.runs import BootTimes, ExitStatus, Run, RunState
-from services.vm_runner.surroundings import Surroundings
+from services.vm_runner.storage.binds import bind_ports
 
 log = structlog.get_logger()
 

@@ -13,7 +13,7 @@ import pytest
 from services.core.errors import GuestUnreachable
 from services.vm_runner.channel.events import Opening
 from services.vm_runner.groups import Group
-from services.vm_runner.outgoing import CONNECTIONS_MAX, Outgoing
+from services.vm_runner.network.outgoing import CONNECTIONS_MAX, Outgoing
 from services.vm_runner.runs import Run
 from tests.support.eventually import eventually
 from tests.support.runs import a_run
