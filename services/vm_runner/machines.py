@@ -5,7 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
-from services.vm_runner.channel.connection import ByteChannel
+from services.vm_runner.channel.byte_channel import ByteChannel
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

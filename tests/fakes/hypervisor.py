@@ -18,7 +18,7 @@ from pathlib import Path
 
 from services.core.errors import GuestUnreachable, HostUnready, VmFailed
 from services.vm_runner.adapters.socket_channel import adopt_socket
-from services.vm_runner.channel.connection import ByteChannel
+from services.vm_runner.channel.byte_channel import ByteChannel
 from services.vm_runner.machines import Diagnosis, Machine, MachineSpec, MachineUsage
 from tests.support.guest_agent import agent_command
 

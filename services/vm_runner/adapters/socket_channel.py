@@ -7,7 +7,7 @@ import socket
 from collections.abc import Iterator
 from pathlib import Path
 
-from services.vm_runner.channel.connection import ByteChannel
+from services.vm_runner.channel.byte_channel import ByteChannel
 
 
 class SocketChannel:

@@ -13,7 +13,8 @@ from collections.abc import AsyncIterator, Callable
 from typing import TypeVar
 
 from services.core.errors import GuestUnreachable, LnsError
-from services.vm_runner.channel.connection import ByteChannel
+from services.vm_runner.channel.byte_channel import ByteChannel
+from services.vm_runner.channel.connections import Connections
 from services.vm_runner.channel.endpoint import GuestChannel
 from services.vm_runner.channel.events import (
     Configured,
@@ -34,7 +35,7 @@ from services.vm_runner.channel.events import (
 from services.vm_runner.channel.handles import GuestProcess, GuestStream
 from services.vm_runner.channel.pace import SLICE_BYTES, Pace
 from services.vm_runner.channel.requests import GuestConfig, Hello, ProcessSpec
-from services.vm_runner.channel.wire import NONCE_BYTES, FrameType, Tag, encode_fields
+from services.vm_runner.channel.wire import NONCE_BYTES, FrameType
 
 _READ_BYTES = 256 * 1024
 _ENTROPY_BYTES = 64
@@ -71,9 +72,7 @@ class GuestSession:
         self._configured: asyncio.Future[Configured] = loop.create_future()
         self._goodbye: asyncio.Future[None] = loop.create_future()
         self._stats: asyncio.Future[GuestStats] | None = None
-        self._connecting: dict[int, asyncio.Future[Connected]] = {}
-        self._too_late: set[int] = set()
-        self._openings: asyncio.Queue[Opening] = asyncio.Queue()  # as long as tickets may be open
+        self.connections = Connections(self)
 
     # ---- requests ----
 
@@ -83,7 +82,7 @@ class GuestSession:
         Raises:
             GuestUnreachable: the session ended before.
         """
-        await self._answer(self._ready)
+        await self.answer(self._ready)
 
     @property
     def is_configured(self) -> bool:
@@ -93,11 +92,11 @@ class GuestSession:
     async def configure(self, config: GuestConfig) -> Configured:
         """Has the agent assemble the machine."""
         self.request(FrameType.CONFIGURE, fields=config.encode())
-        return await self._answer(self._configured)
+        return await self.answer(self._configured)
 
     async def configured(self) -> Configured:
         """Returns what an earlier host was answered."""
-        return await self._answer(self._configured)
+        return await self.answer(self._configured)
 
     def new_id(self) -> int:
         """Returns an id that no process or stream of this guest has had.
@@ -151,68 +150,17 @@ class GuestSession:
         self.channel.reset_unclaimed()
         self.wake()
 
-    async def connect(self, port: int) -> GuestStream:
-        """Connects to a loopback port of the guest.
-
-        Raises:
-            GuestUnreachable: nobody listens there.
-        """
-        stream = self.open_stream(self.new_id(), grant=False)
-        self.request(
-            FrameType.CONNECT, message_id=stream.id, fields=encode_fields([(Tag.PORT, port)])
-        )
-        return await self._connected(stream, f"port {port} of the guest")
-
-    async def next_opening(self) -> Opening:
-        """Waits until a program of the guest wants a connection; it is to be answered."""
-        return await self._openings.get()
-
-    async def admit(self, ticket: int) -> GuestStream:
-        """Gives a program of the guest the connection that it asked for.
-
-        Raises:
-            GuestUnreachable: it has given up meanwhile.
-        """
-        stream = self.open_stream(self.new_id(), grant=False)
-        self.channel.admit(ticket, stream.id)
-        self.wake()
-        return await self._connected(stream, "a connection of the guest")
-
-    def refuse(self, ticket: int) -> None:
-        """Tells a program of the guest that nobody listens where it wants to go."""
-        self.channel.refuse(ticket)
-        self.wake()
-
-    async def _connected(self, stream: GuestStream, what: str) -> GuestStream:
-        """Returns a stream that was asked for, once the guest has it."""
-        answer: asyncio.Future[Connected] = asyncio.get_running_loop().create_future()
-        self._connecting[stream.id] = answer
-        try:
-            connected = await self._answer(answer)
-        except BaseException:
-            self._too_late.add(stream.id)  # the guest may still come to it
-            stream.reset()
-            raise
-        finally:
-            del self._connecting[stream.id]
-        if connected.errno:
-            stream.reset()
-            raise GuestUnreachable(f"{what}: {os.strerror(connected.errno)}")
-        self.channel.grant(stream.id)
-        self.wake()
-        return stream
-
     async def stats(self) -> GuestStats:
         """Asks what the workload uses."""
         if self._stats is None or self._stats.done():
             self._stats = asyncio.get_running_loop().create_future()
             self.request(FrameType.STATS)
-        return await self._answer(self._stats)
+        return await self.answer(self._stats)
 
     async def shut_down(self) -> None:
         """Has the agent end everything, write back and power off; returns when it says so."""
         self.request(FrameType.SHUTDOWN)
-        await self._answer(self._goodbye)
+        await self.answer(self._goodbye)
 
     def request(self, frame_type: FrameType, *, message_id: int = 0, fields: bytes = b"") -> None:
         """Sends a control message."""
@@ -287,7 +235,7 @@ class GuestSession:
         for process in self._processes.values():
             process.wake()
 
-    async def _answer(self, answer: asyncio.Future[T]) -> T:
+    async def answer(self, answer: asyncio.Future[T]) -> T:
         """Waits for an answer or the end of the session."""
         ended = asyncio.ensure_future(self.ended.wait())
         try:
@@ -319,14 +267,8 @@ class GuestSession:
                 _resolve(self._ready, None)
             case Configured():
                 _resolve(self._configured, event)
-            case Connected():
-                if answer := self._connecting.get(event.stream_id):
-                    _resolve(answer, event)
-                elif event.stream_id in self._too_late:
-                    self._too_late.discard(event.stream_id)
-                    self.channel.reset_late(event.stream_id)
-            case Opening():
-                self._openings.put_nowait(event)
+            case Connected() | Opening():
+                self.connections.on_event(event)
             case GuestStats():
                 self._on_oom_kills(event.oom_kills)
                 if self._stats is not None:

@@ -71,10 +71,10 @@ class Outgoing:
         async with asyncio.TaskGroup() as connections:
             open_now: set[asyncio.Task[None]] = set()
             while True:
-                opening = await session.next_opening()
+                opening = await session.connections.next_opening()
                 peer = self._destination(opening)
                 if peer is None or len(open_now) >= CONNECTIONS_MAX:
-                    session.refuse(opening.ticket)
+                    session.connections.refuse(opening.ticket)
                     continue
                 task = connections.create_task(self._connect(session, opening, peer))
                 open_now.add(task)
@@ -89,10 +89,10 @@ class Outgoing:
         try:
             far = await self._reach(peer, opening.port)
             if far is None:
-                session.refuse(opening.ticket)
+                session.connections.refuse(opening.ticket)
                 return
             try:
-                near = await session.admit(opening.ticket)
+                near = await session.connections.admit(opening.ticket)
             except BaseException:
                 far.reset()
                 raise
@@ -108,7 +108,7 @@ class Outgoing:
             if found is None or not port:
                 return None
             async with asyncio.timeout(_CONNECT_SECONDS):
-                return await found[0].connect(port)
+                return await found[0].connections.connect(port)
         except (TimeoutError, LnsError):
             return None
 

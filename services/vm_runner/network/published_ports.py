@@ -116,7 +116,7 @@ class PublishedPorts:
             return
         session, _ = found
         async with asyncio.timeout(_CONNECT_SECONDS):
-            stream = await session.connect(port)
+            stream = await session.connections.connect(port)
         try:
             async with asyncio.TaskGroup() as ways:
                 ways.create_task(_carry_in(connection, stream))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from services.core.errors import GuestUnreachable
-from services.vm_runner.channel.connection import ByteChannel
+from services.vm_runner.channel.byte_channel import ByteChannel
 from services.vm_runner.channel.events import ProcessPhase
 from services.vm_runner.channel.requests import GuestConfig, ProcessSpec, Rlimit
 from services.vm_runner.channel.session import GuestSession, open_session
@@ -188,7 +188,7 @@ async def test_a_port_of_the_guest_is_connected_to(session: GuestSession) -> Non
         writer.close()
 
     async with await asyncio.start_server(shout, "127.0.0.1", 0) as server:
-        stream = await session.connect(server.sockets[0].getsockname()[1])
+        stream = await session.connections.connect(server.sockets[0].getsockname()[1])
         await stream.write(b"hello")
         stream.finish()
 
@@ -197,7 +197,7 @@ async def test_a_port_of_the_guest_is_connected_to(session: GuestSession) -> Non
 
 async def test_a_port_that_nobody_listens_at_is_refused(session: GuestSession) -> None:
     with pytest.raises(GuestUnreachable, match="Connection refused"):
-        await session.connect(1)
+        await session.connections.connect(1)
 
 
 async def test_many_processes_come_and_go(session: GuestSession) -> None:

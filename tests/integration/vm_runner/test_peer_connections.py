@@ -37,7 +37,7 @@ async def accepting(session: GuestSession) -> AsyncIterator[tuple[object, Socket
         lambda reader, writer: arrived.put_nowait((reader, writer)), "127.0.0.1", 0
     )
     async with server:
-        stream = await session.connect(server.sockets[0].getsockname()[1])
+        stream = await session.connections.connect(server.sockets[0].getsockname()[1])
         socket = await arrived.get()
         try:
             yield stream, socket
@@ -150,7 +150,9 @@ async def test_a_connection_that_a_guest_makes_too_late_is_given_up(machine: Fak
     async with server, open_session(await machine.connect(), answer_seconds=10) as session:
         await machine.pause()
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(session.connect(server.sockets[0].getsockname()[1]), 0.1)
+            await asyncio.wait_for(
+                session.connections.connect(server.sockets[0].getsockname()[1]), 0.1
+            )
         await machine.resume()
 
         reader, writer = await asyncio.wait_for(arrived.get(), 10)

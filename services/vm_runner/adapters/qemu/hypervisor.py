@@ -35,7 +35,7 @@ from services.vm_runner.adapters.qemu.process import (
     start_process,
 )
 from services.vm_runner.adapters.socket_channel import connect_unix, short_path
-from services.vm_runner.channel.connection import ByteChannel
+from services.vm_runner.channel.byte_channel import ByteChannel
 from services.vm_runner.machines import Diagnosis, GuestFiles, Machine, MachineSpec, MachineUsage
 
 _QMP_SECONDS = 5.0

@@ -47,6 +47,10 @@ class Session:
         self.admitted: dict[int, Stream] = {}
         self.gives_up = False
 
+    @property
+    def connections(self) -> "Session":
+        return self
+
     def ask(self, ticket: int, address: IPv4Address = CRITIC, port: int = 80) -> None:
         self.openings.put_nowait(Opening(ticket=ticket, address=address, port=port))
 
@@ -76,6 +80,10 @@ class Peer:
     async def workload(self) -> Any:
         await self.up.wait()
         return (self, None) if self.alive else None
+
+    @property
+    def connections(self) -> "Peer":
+        return self
 
     async def connect(self, port: int) -> Any:
         if port != 80:
