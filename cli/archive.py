@@ -5,6 +5,7 @@ So an archive is unpacked into a fresh directory beside its target, no entry goe
 but directories of the archive, and only a whole archive takes its place.
 """
 
+import errno
 import os
 import shutil
 import tarfile
@@ -47,6 +48,8 @@ def unpack(archive: BinaryIO, target: Path) -> int:
         OSError: the target cannot be written.
     """
     parent = target if target.is_dir() else target.parent
+    if not parent.is_dir():  # a temporary name below it would say nothing to anybody
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(parent))
     fresh = Path(tempfile.mkdtemp(prefix=".lns-cp-", dir=parent))
     try:
         count, root = _unpack(archive, fresh)

@@ -1,8 +1,11 @@
 """`lns cp`: files into and out of a run."""
 
 import asyncio
+import io
 import os
 import re
+import sys
+import tarfile
 import tempfile
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -12,12 +15,15 @@ from typing import BinaryIO
 import click
 from lns.vm.v1 import vm_service_pb2 as pb
 
+from cli import terminal
 from cli.archive import pack, unpack
 from cli.context import Context, command
+from cli.run.console import STDOUT
 from cli.session import Peer, Session, open_session
 from services.chassis.streams import CHUNK_BYTES
 from services.core.errors import RequestInvalid
 
+_STREAM = Path("-")
 _IN_RUN = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*):(.*)", re.DOTALL)
 
 
@@ -36,10 +42,14 @@ class InRun:
 async def cp(context: Context, source: str, target: str) -> None:
     """Copy SOURCE to TARGET, one of which is RUN:/PATH.
 
-    A TARGET that ends in / is a directory to copy into; else its last name is the copy's. On this
-    machine a TARGET that is a directory is copied into.
+    A TARGET that is a directory, or ends in /, is copied into; else its last name is the copy's.
+    As the place on this machine, - is a tar archive on standard input or output.
     """
     start, end = parse_place(source), parse_place(target)
+    if isinstance(end, Path) and target == "-" and terminal.terminal_size(STDOUT) is not None:
+        raise RequestInvalid(
+            "an archive is nothing for a terminal", hint="lns cp RUN:/PATH - >FILE"
+        )
     async with open_session(context, Peer.VM_RUNNER) as session:
         if isinstance(start, InRun) and isinstance(end, Path):
             await _copy_out(session, start, end)
@@ -68,6 +78,12 @@ def parse_place(text: str) -> InRun | Path:
 
 
 async def _copy_out(session: Session, start: InRun, target: Path) -> None:
+    if target == _STREAM:
+        async for piece in session.vm.CopyOut(
+            pb.CopyOutRequest(run=start.run, path=str(start.path))
+        ):
+            await terminal.write_all(STDOUT, piece.data)
+        return
     with tempfile.TemporaryFile() as file:
         request = pb.CopyOutRequest(run=start.run, path=str(start.path))
         async for piece in session.vm.CopyOut(request):
@@ -77,14 +93,29 @@ async def _copy_out(session: Session, start: InRun, target: Path) -> None:
 
 
 async def _copy_in(session: Session, source: Path, end: InRun) -> None:
-    directory = end.path if end.is_directory else end.path.parent
+    if source == _STREAM:
+        header = pb.CopyInHeader(run=end.run, path=str(end.path))
+        await session.vm.CopyIn(_steps(header, sys.stdin.buffer))
+        return
     own = await asyncio.to_thread(source.resolve)  # `.` has a name too
-    name = own.name if end.is_directory else end.path.name
+    into = end.is_directory or await _is_directory(session, end)
+    directory = end.path if into else end.path.parent
+    name = own.name if into else end.path.name
     with tempfile.TemporaryFile() as file:
         await asyncio.to_thread(pack, source, name, file)
         file.seek(0, os.SEEK_SET)
         header = pb.CopyInHeader(run=end.run, path=str(directory))
         await session.vm.CopyIn(_steps(header, file))
+
+
+async def _is_directory(session: Session, place: InRun) -> bool:
+    """Returns whether a path in a run is a directory: an empty archive can be unpacked there."""
+    header = pb.CopyInHeader(run=place.run, path=str(place.path))
+    try:
+        await session.vm.CopyIn(_steps(header, io.BytesIO(bytes(tarfile.RECORDSIZE))))
+    except RequestInvalid:
+        return False
+    return True
 
 
 async def _steps(header: pb.CopyInHeader, file: BinaryIO) -> AsyncIterator[pb.CopyInRequest]:

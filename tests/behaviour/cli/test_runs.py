@@ -1,4 +1,6 @@
+import io
 import json
+import tarfile
 import time
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from lns.vm.v1 import vm_service_pb2 as pb
 from services.chassis.status import to_status
 from services.core.errors import (
     InUse,
+    RequestInvalid,
     RunStateConflict,
     RunUnknown,
     ServiceUnavailable,
@@ -235,18 +238,57 @@ def test_ports_are_published_and_listed(services: ScriptedServices, lns: Client)
     assert lns("port", "web", "-p", "70000:80").code == 1
 
 
-def test_files_are_copied_into_a_run(
-    services: ScriptedServices, lns: Client, tmp_path: Path
+@pytest.mark.parametrize(
+    ("target", "directory", "name"),
+    [
+        ("web:/srv/renamed", "/srv", "renamed"),
+        ("web:/tmp", "/tmp", "file"),
+        ("web:/srv/new/", "/srv/new", "file"),
+    ],
+)
+def test_files_are_copied_into_a_run_and_into_what_is_a_directory_there(
+    services: ScriptedServices,
+    lns: Client,
+    tmp_path: Path,
+    target: str,
+    directory: str,
+    name: str,
 ) -> None:
-    services["CopyIn"] = pb.CopyInResponse(entry_count=1)
+    def copy_in(request: pb.CopyInRequest) -> pb.CopyInResponse | RequestInvalid:
+        known = request.header.path in ("/tmp", "/srv", "/srv/new")
+        return pb.CopyInResponse(entry_count=1) if known else RequestInvalid("no such directory")
+
+    services["CopyIn"] = copy_in
     (tmp_path / "file").write_text("content")
 
-    assert lns("cp", str(tmp_path / "file"), "web:/srv/renamed").code == 0
+    assert lns("cp", str(tmp_path / "file"), target).code == 0
 
-    steps = [request.WhichOneof("step") for request in services.asked("CopyIn")]
+    steps = [request.WhichOneof("step") for request in services.asked("CopyIn")[-3:]]
+    header, chunk, _ = services.asked("CopyIn")[-3:]
     assert steps == ["header", "chunk", "commit"]
-    assert services.asked("CopyIn")[0].header.path == "/srv"
-    assert b"renamed" in services.asked("CopyIn")[1].chunk
+    assert header.header.path == directory
+    with tarfile.open(fileobj=io.BytesIO(chunk.chunk)) as archive:
+        assert archive.getnames() == [name]
+
+
+def test_an_archive_is_written_to_standard_output(services: ScriptedServices, lns: Client) -> None:
+    services["CopyOut"] = [pb.CopyOutResponse(data=b"tar "), pb.CopyOutResponse(data=b"archive")]
+
+    assert lns("cp", "web:/etc", "-").out == "tar archive"
+
+
+def test_an_archive_is_read_from_standard_input(
+    services: ScriptedServices, lns: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    services["CopyIn"] = pb.CopyInResponse(entry_count=1)
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"tar archive")))
+
+    assert lns("cp", "-", "web:/srv").code == 0
+
+    header, chunk, commit = services.asked("CopyIn")
+    assert header.header.path == "/srv"
+    assert chunk.chunk == b"tar archive"
+    assert commit.HasField("commit")
 
 
 def test_files_that_a_run_sends_broken_are_refused(
@@ -432,3 +474,20 @@ def test_ports_that_are_none_change_nothing(services: ScriptedServices, lns: Cli
 
     assert "cannot change the ports of web" in result.err
     assert services.requests == []
+
+
+@pytest.mark.parametrize("command", [["sh", "-c", "exit 3"], ["ls", "-l"], ["ls"]])
+def test_a_command_as_docker_takes_it_is_told_where_it_belongs(
+    lns: Client, command: list[str]
+) -> None:
+    result = lns("run", "-it", "r/images/web:1", *command)
+
+    assert result.code == 125
+    assert "needs a -- before it" in result.err
+
+
+def test_a_flag_that_there_is_not_is_no_command(lns: Client) -> None:
+    result = lns("run", "--bogus", "r/images/web:1")
+
+    assert result.code == 125
+    assert "needs a --" not in result.err

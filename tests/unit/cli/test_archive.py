@@ -102,3 +102,10 @@ def test_special_files_of_this_machine_are_not_sent(tmp_path: Path) -> None:
 
     with pytest.raises(RequestInvalid):
         pack(tmp_path, "copy", io.BytesIO())
+
+
+def test_a_target_whose_directory_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as failure:
+        unpack(io.BytesIO(), tmp_path / "none" / "x")
+
+    assert failure.value.filename == str(tmp_path / "none")
