@@ -1,5 +1,6 @@
 """Options that several commands share."""
 
+import itertools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,17 @@ class WorkloadCommand(click.Command):
             context.workload = tuple(args[position + 1 :])
             args = args[:position]
         ctx.allow_extra_args = True  # refused here, with the way out
-        super().parse_args(ctx, args)
+        given = tuple(args)
+        try:
+            super().parse_args(ctx, args)
+        except (click.NoSuchOption, click.BadOptionUsage) as error:
+            # Docker takes all behind the image for the command: `run IMAGE sh -c …`.
+            name = error.option_name
+            before = itertools.takewhile(lambda one: not one.startswith(name), given)
+            if context.workload or all(one.startswith("-") for one in before):
+                raise
+            why = error.format_message().removesuffix(".")
+            ctx.fail(f"{why}; the command to run, with its options, needs a -- before it")
         if ctx.args and not ctx.resilient_parsing:
             ctx.fail(f"{' '.join(ctx.args)!r} needs a -- before it, if it is the command to run")
         return ctx.args

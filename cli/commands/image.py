@@ -54,7 +54,7 @@ async def image_ls(context: Context, everything: bool, form: str | None, quiet: 
     )
 
 
-@subcommand(image, "rm", doing="remove {references}")
+@subcommand(image, "rm", doing="remove {references}", short_help="Remove references.")
 @click.argument("references", metavar="REF...", nargs=-1, required=True)
 async def image_rm(context: Context, references: tuple[str, ...]) -> None:
     """Remove references from the store; their content goes with the next prune."""
@@ -89,7 +89,7 @@ async def image_prune(context: Context, everything: bool, dry_run: bool, force: 
     context.note(f"{'would free' if dry_run else 'freed'} {freed}")
 
 
-@subcommand(image, "inspect", doing="inspect {reference}")
+@subcommand(image, "inspect", doing="inspect {reference}", short_help="Describe an image.")
 @click.argument("reference", metavar="REF")
 @platform_option
 @click.option("--format", "form", metavar="FORMAT", help="json or a template. [default: json]")
@@ -107,7 +107,7 @@ async def image_inspect(
     write_document(document, form=form, write=context.write)
 
 
-@subcommand(image, "verify", doing="verify {reference}")
+@subcommand(image, "verify", doing="verify {reference}", short_help="Hash an image's files again.")
 @click.argument("reference", metavar="REF")
 @platform_option
 @click.option("--repair", is_flag=True, help="Make damaged layers again.")
@@ -124,7 +124,7 @@ async def image_verify(context: Context, reference: str, platform: str | None, r
         write_rows(rows, _DAMAGE_COLUMNS, form=None, write=context.write)
     context.note(
         f"{reference}: {response.object_count} objects, {format_size(response.checked_bytes)},"
-        f" {len(response.damages) or 'no'} damaged"
+        f" {len(response.damages) or 'none'} damaged"
     )
     return FAILURE if any(not damage.repaired for damage in response.damages) else 0
 

@@ -84,7 +84,8 @@ async def run(
     A bundle of several agents becomes a group: a microVM each, which reach each other by the names
     of their agents.
 
-    COMMAND replaces the command that REF brings. Without REF, COMMAND runs in the minimal guest.
+    COMMAND replaces the command that REF brings. Without REF, COMMAND runs in the minimal guest,
+    which has no programs of its own: bring them with -v or --mount.
 
     The exit code is the workload's; 125 if lns failed, 126 if the command cannot be executed, 127
     if it was not found, 128+n if signal n ended it. A group's is the first that is not 0, in the

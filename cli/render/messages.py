@@ -1,22 +1,45 @@
 """Protobuf messages as rows and documents."""
 
 import datetime as dt
+from collections.abc import Mapping
 from typing import Any
 
+from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from cli.render.text import format_age
 
+_LONG = (FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64)
+
 
 def to_document(message: Message) -> dict[str, Any]:
-    """Returns a message as JSON has it: the protos' field names, defaults for what is unset."""
+    """Returns a message as a document: the protos' field names, defaults for what is unset.
+
+    Integers are numbers, also those of 64 bits, which the JSON of protos has as text.
+    """
     from google.protobuf import json_format  # noqa: PLC0415 - slow to import, and seldom needed
 
     document: dict[str, Any] = json_format.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
-    return document
+    return _numbers(message.DESCRIPTOR.fields_by_name, document)
+
+
+def _numbers(fields: Mapping[str, Any], document: dict[str, Any]) -> dict[str, Any]:
+    """Returns a document with numbers where it has texts of them; others are not among `fields`."""
+    return {
+        name: _number(fields[name], value) if name in fields else value
+        for name, value in document.items()
+    }
+
+
+def _number(field: Any, value: Any) -> Any:
+    if isinstance(value, list):
+        return [_number(field, one) for one in value]
+    if isinstance(value, dict) and field.message_type is not None:
+        return _numbers(field.message_type.fields_by_name, value)
+    return int(value) if isinstance(value, str) and field.cpp_type in _LONG else value
 
 
 def iso_time(stamp: Timestamp) -> str:
