@@ -6,19 +6,19 @@ streams from where the log stands.
 """
 
 import asyncio
-import time
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Protocol
 
 import structlog
 
 from services.core.errors import GuestUnreachable, LnsError, VmFailed
-from services.vm_runner.channel.events import ProcessPhase, Welcome
+from services.vm_runner.channel.events import ProcessPhase
 from services.vm_runner.channel.handles import GuestProcess
 from services.vm_runner.channel.session import GuestSession, open_session
 from services.vm_runner.life import lifecycle
+from services.vm_runner.life.boot_clock import BootClock
 from services.vm_runner.life.boot_queue import Place
 from services.vm_runner.life.exit_status import exec_message, exit_status, start_failure
 from services.vm_runner.life.guest_plan import (
@@ -110,7 +110,7 @@ class Boot:
             MachineLost: another boot may go better; its VMM is gone.
             LnsError: the run failed; its VMM is gone.
         """
-        began = time.monotonic()
+        clock = BootClock()
         adopted = self._workload_asked = machine is not None
         try:
             if not adopted and not await self._enter():
@@ -125,7 +125,7 @@ class Boot:
             async with self._around.binds.watching(
                 self._owner.run, self._directory(), on_lost=self._on_bind_lost
             ):
-                await self._serve(self.machine, began)
+                await self._serve(self.machine, clock)
         except Exception:
             if self.machine is not None:
                 await self.machine.kill()
@@ -245,9 +245,9 @@ class Boot:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
 
-    async def _serve(self, machine: Machine, began: float) -> None:
+    async def _serve(self, machine: Machine, clock: BootClock) -> None:
         """Talks to the guest until its workload has ended and that is recorded."""
-        started = time.monotonic()
+        clock.machine_started()
         await self._wait_while_paused(machine)
         seconds = self._around.limits.boot_seconds
         try:
@@ -258,21 +258,13 @@ class Boot:
                 ) as session,
                 self._owner.outgoing.serving(session),
             ):
-                greeted = time.monotonic()
+                clock.guest_greeted()
                 self.session = session
                 await self._configure(session)
-                mounted = time.monotonic()
+                clock.root_mounted()
                 output = WorkloadOutput(self._owner.log, self._owner.run.boot)
                 process = await self._start_workload(session, output)
-                kernel, devices = _guest_times(session.welcome, limit=greeted - started)
-                times = BootTimes(
-                    prepare=timedelta(seconds=started - began),
-                    boot=timedelta(seconds=greeted - started),
-                    kernel=kernel,
-                    devices=devices,
-                    mount=timedelta(seconds=mounted - greeted),
-                    exec=timedelta(seconds=time.monotonic() - mounted),
-                )
+                times = clock.workload_started(session.welcome)
                 await self._see_to_the_end(session, process, output, times)
                 await self._shut_down(session)
         except* GuestUnreachable as errors:
@@ -379,14 +371,6 @@ def first_error(errors: BaseExceptionGroup[LnsError]) -> LnsError:
         error = error.exceptions[0]
     assert isinstance(error, LnsError)  # noqa: S101  # `except*` lets nothing else through
     return error
-
-
-def _guest_times(welcome: Welcome | None, *, limit: float) -> tuple[timedelta, timedelta]:
-    """Returns how long kernel and devices took, as the guest tells it: nothing beyond `limit`."""
-    if welcome is None or len(welcome.boot_ns) != 3:  # noqa: PLR2004 - `Welcome` names them
-        return timedelta(), timedelta()
-    entered, _, opened = (min(moment / 1e9, limit) for moment in welcome.boot_ns)
-    return timedelta(seconds=entered), timedelta(seconds=max(0.0, opened - entered))
 
 
 def _now() -> datetime:
