@@ -45,6 +45,7 @@ SECTIONS = (
         title="Run agents and images",
         entries=(
             _entry("run", "run", "Run an agent, a bundle or an image in a microVM"),
+            _entry("create", "create", "Record a run that is started later"),
             _entry("resolve", "resolve", "Show the plan of a run with the origin of each value"),
             _entry("lock", "resolve", "Pin everything that a run stands on in a lock file"),
             _entry("ps", "ps", "List runs"),
@@ -52,7 +53,7 @@ SECTIONS = (
             _entry("attach", "attach", "Connect this terminal to a run"),
             _entry("exec", "attach", "Run a command in a run", "exec_command"),
             _entry("cp", "cp", "Copy files into or out of a run"),
-            _entry("start", "life", "Start runs that have ended"),
+            _entry("start", "life", "Start runs that were created or have ended"),
             _entry("stop", "life", "Ask runs to end, then end them"),
             _entry("kill", "life", "Send runs a signal"),
             _entry("restart", "life", "Stop and start runs"),

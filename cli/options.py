@@ -120,3 +120,40 @@ plan_options = combined(
         ),
     ]
 )
+
+life_options = combined(
+    [
+        click.option("-i", "--interactive", is_flag=True, help="Connect standard input."),
+        click.option("-t", "--tty", is_flag=True, help="Give the workload a terminal."),
+        click.option("--rm", "remove", is_flag=True, help="Remove the run when its workload ends."),
+        click.option(
+            "--pull",
+            type=click.Choice(["always", "missing", "never"]),
+            default="missing",
+            show_default=True,
+            help="When to ask the registry for content.",
+        ),
+        click.option(
+            "--cold", is_flag=True, help="Boot a kernel even if a template could be resumed."
+        ),
+        click.option(
+            "--restart",
+            default="no",
+            metavar="POLICY",
+            help="no, on-failure[:N] or always. [default: no]",
+        ),
+        click.option("--stop-signal", metavar="NAME", help="Signal that asks the workload to end."),
+        click.option(
+            "--stop-timeout",
+            type=click.FloatRange(min=0),
+            metavar="SECONDS",
+            help="Time before force.",
+        ),
+        click.option(
+            "--pids-limit",
+            type=click.IntRange(min=1),
+            metavar="N",
+            help="Most processes in the guest.",
+        ),
+    ]
+)

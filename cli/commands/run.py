@@ -15,7 +15,7 @@ from cli import terminal
 from cli.config import load_config
 from cli.context import RUN_FAILURE, Context, command
 from cli.errors import describe
-from cli.options import WorkloadCommand, plan_options
+from cli.options import WorkloadCommand, life_options, plan_options
 from cli.render.phases import Phases
 from cli.render.plan import write_plans
 from cli.render.progress import open_reporter
@@ -41,29 +41,9 @@ from services.core.errors import RequestInvalid
 )
 @click.argument("reference", metavar="[REF]", required=False)
 @plan_options
-@click.option("-i", "--interactive", is_flag=True, help="Connect standard input.")
-@click.option("-t", "--tty", is_flag=True, help="Give the workload a terminal.")
 @click.option("-d", "--detach", is_flag=True, help="Print the id and leave it running.")
-@click.option("--rm", "remove", is_flag=True, help="Remove the run when its workload ends.")
 @click.option("--detach-keys", metavar="KEYS", help="Keys that leave the run: ctrl-p,ctrl-q.")
-@click.option(
-    "--pull",
-    type=click.Choice(["always", "missing", "never"]),
-    default="missing",
-    show_default=True,
-    help="When to ask the registry for content.",
-)
-@click.option("--cold", is_flag=True, help="Boot a kernel even if a template could be resumed.")
-@click.option(
-    "--restart", default="no", metavar="POLICY", help="no, on-failure[:N] or always. [default: no]"
-)
-@click.option("--stop-signal", metavar="NAME", help="Signal that asks the workload to end.")
-@click.option(
-    "--stop-timeout", type=click.FloatRange(min=0), metavar="SECONDS", help="Time before force."
-)
-@click.option(
-    "--pids-limit", type=click.IntRange(min=1), metavar="N", help="Most processes in the guest."
-)
+@life_options
 @click.option("--dry-run", is_flag=True, help="Show the plan and run nothing.")
 @click.option(
     "--format", "form", metavar="FORMAT", help="With --dry-run: table, json, yaml or a template."
@@ -117,6 +97,7 @@ def make_order(
     pull: str,
     interactive: bool,
     tty: bool,
+    start: bool = True,
     **flags: Any,
 ) -> Order:
     """Returns what the flags of the command line ask to be run.
@@ -140,9 +121,20 @@ def make_order(
         ),
         pull=PULL_MODES[pull],
         request_id=uuid.uuid4().hex,
+        start=start,
         subject=str(plan.locked or "a machine without an image")
         if reference is None
         else reference or "''",
+    )
+
+
+def services_of(session: Session) -> Services:
+    """Returns the stubs that a launch calls."""
+    return Services(
+        resolver=session.resolver,
+        gateway=session.registry,
+        materializer=session.materializer,
+        runner=session.vm,
     )
 
 
@@ -150,12 +142,7 @@ async def _run(
     context: Context, session: Session, order: Order, *, detach: bool, keys: bytes, quiet: bool
 ) -> int:
     phases = Phases()
-    services = Services(
-        resolver=session.resolver,
-        gateway=session.registry,
-        materializer=session.materializer,
-        runner=session.vm,
-    )
+    services = services_of(session)
     with open_reporter(context, sys.stderr, quiet=quiet) as reporter:
         with terminal.cancelled_by_signals():  # what was created is taken back then
             runs = await launch(order, services, reporter=reporter, phases=phases)

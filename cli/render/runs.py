@@ -52,7 +52,8 @@ def status(run: run_pb2.Run, *, now: float) -> str:
         up = f"Up {format_age(now - run.start_time.seconds)}"
         return f"{up} (Paused)" if run.state == State.STATE_PAUSED else up
     if run.state == State.STATE_EXITED:
-        return f"Exited ({run.exit.code}) {age(run.end_time, now=now)}".rstrip()
+        code = f"{run.exit.code}, out of memory" if run.exit.oom_killed else run.exit.code
+        return f"Exited ({code}) {age(run.end_time, now=now)}".rstrip()
     if run.state in (State.STATE_FAILED, State.STATE_LOST):
         return f"{state} {age(run.end_time, now=now)}".rstrip()
     return state

@@ -34,6 +34,7 @@ class Order:
         pull: when registries are asked for blobs.
         request_id: 32 hexadecimal digits; makes the creation idempotent, and is the id of a group.
         subject: how the reference is called in messages.
+        start: whether the runs are started, not only recorded.
     """
 
     resolve: resolver_pb.ResolveRequest
@@ -41,6 +42,7 @@ class Order:
     pull: registry_pb.PullMode.ValueType
     request_id: str
     subject: str
+    start: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +58,7 @@ class Services:
 async def launch(
     order: Order, services: Services, *, reporter: Reporter, phases: Phases
 ) -> list[run_pb2.Run]:
-    """Returns the runs that `order` asks for, created and starting: several for a group.
+    """Returns the runs that `order` asks for, several for a group: created, and starting if wanted.
 
     Raises:
         LnsError: as the services gave it; nothing was created then, or nothing is left.
@@ -76,12 +78,14 @@ async def launch(
         reporter.doing(f"materializing {', '.join(plan.name for plan in plans)}")
         with phases.measure("materialized"):
             images = [await _image(plan, services.materializer, reporter) for plan in plans]
-    reporter.doing(f"starting {', '.join(plan.name for plan in plans)}")
+    verb = "starting" if order.start else "recording"
+    reporter.doing(f"{verb} {', '.join(plan.name for plan in plans)}")
     requests = _create_requests(order, plans, images)
     if len(requests) == 1:
         return [await _create(requests[0], services.runner)]
     await _note_leftovers(order.options.name or plans[0].group, services.runner, reporter)
-    return await _create_group(requests, services.runner)
+    runs = await _create_group(requests, services.runner)
+    return await start_all(runs, services.runner) if order.start else runs
 
 
 async def resolve_all(order: Order, resolver: Resolver) -> Sequence[run_plan_pb2.RunPlan]:
@@ -119,6 +123,7 @@ def _create_requests(
                 plan=plans[0],
                 image_digest=images[0],
                 options=order.options,
+                do_not_start=not order.start,
             )
         ]
     group = run_pb2.RunGroup(
@@ -239,7 +244,7 @@ async def _note_leftovers(group: str, runner: Runner, reporter: Reporter) -> Non
 async def _create_group(
     requests: Sequence[vm_pb.CreateRunRequest], runner: Runner
 ) -> list[run_pb2.Run]:
-    """Creates the runs of a group, then starts them; of one that cannot be, nothing is left."""
+    """Creates the runs of a group; of one that cannot be, nothing is left."""
     created: list[run_pb2.Run] = []
     try:
         for request in requests:
@@ -248,7 +253,7 @@ async def _create_group(
     except BaseException:
         await settle(asyncio.ensure_future(remove_all(created, runner)))
         raise
-    return await start_all(created, runner)
+    return created
 
 
 async def _create(request: vm_pb.CreateRunRequest, runner: Runner) -> run_pb2.Run:

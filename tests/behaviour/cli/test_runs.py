@@ -486,6 +486,32 @@ def test_a_command_as_docker_takes_it_is_told_where_it_belongs(
     assert "needs a -- before it" in result.err
 
 
+def test_a_run_is_created_without_being_started(services: ScriptedServices, lns: Client) -> None:
+    services["Resolve"] = resolver_pb.ResolveResponse(plans=[run_plan_pb2.RunPlan(name="web")])
+    services["CreateRun"] = pb.CreateRunResponse(run=a_run(state=State.STATE_CREATED))
+
+    result = lns("create", "--name", "web", "--restart", "always", "--", "serve")
+
+    (request,) = services.asked("CreateRun")
+    assert (result.code, result.out) == (0, f"{ID}\n")
+    assert request.do_not_start
+    assert request.options.restart.mode == run_pb2.RestartPolicy.MODE_ALWAYS
+    assert not services.asked("WatchRun")
+
+
+def test_a_group_is_created_without_being_started(services: ScriptedServices, lns: Client) -> None:
+    plans = [run_plan_pb2.RunPlan(group="team", member=name) for name in ("web", "worker")]
+    services["Resolve"] = resolver_pb.ResolveResponse(plans=plans)
+    services["ListRuns"] = pb.ListRunsResponse()
+    services["CreateRun"] = lambda request: pb.CreateRunResponse(
+        run=a_run(run_id=request.plan.member)
+    )
+
+    assert lns("create", "r/bundles/team:1").out == "web\nworker\n"
+    assert all(request.do_not_start for request in services.asked("CreateRun"))
+    assert not services.asked("StartRun")
+
+
 def test_a_flag_that_there_is_not_is_no_command(lns: Client) -> None:
     result = lns("run", "--bogus", "r/images/web:1")
 

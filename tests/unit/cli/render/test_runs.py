@@ -26,6 +26,14 @@ def at(ago: float) -> Timestamp:
             ),
             "Exited (137) 5 seconds ago",
         ),
+        (
+            run_pb2.Run(
+                state=State.STATE_EXITED,
+                end_time=at(5),
+                exit=run_pb2.ExitStatus(code=137, oom_killed=True),
+            ),
+            "Exited (137, out of memory) 5 seconds ago",
+        ),
         (run_pb2.Run(state=State.STATE_FAILED, end_time=at(7200)), "Failed 2 hours ago"),
         (run_pb2.Run(state=State.STATE_LOST), "Lost"),
     ],
