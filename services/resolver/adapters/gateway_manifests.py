@@ -11,6 +11,7 @@ from services.core.descriptor import Descriptor, Platform
 from services.core.digest import Digest
 from services.core.errors import (
     ContentCorrupt,
+    DeadlineExceeded,
     LnsError,
     RegistryProtocol,
     ServiceUnavailable,
@@ -49,6 +50,11 @@ class GatewayManifests:
                 f"the registry gateway is gone: {error.message}",
                 hint="try again; `lns service status` shows whether it is there",
                 retry_after=error.retry_after or _RETRY_SECONDS,
+            ) from error
+        except DeadlineExceeded as error:  # the gateway answers by itself: a registry does not
+            raise DeadlineExceeded(
+                f"there was no answer about {reference} in time",
+                hint="does its registry answer? try again",
             ) from error
         descriptor, root = _descriptors(response)
         manifest = parse_manifest(response.manifest, media_type=descriptor.media_type)

@@ -11,6 +11,7 @@ from services.core.descriptor import OCI_IMAGE_CONFIG, OCI_INDEX, OCI_MANIFEST
 from services.core.digest import Digest
 from services.core.errors import (
     ContentCorrupt,
+    DeadlineExceeded,
     LnsError,
     ManifestUnknown,
     RegistryProtocol,
@@ -111,6 +112,13 @@ async def test_a_gateway_that_is_gone_says_when_to_try_again() -> None:
         await fetch(ServiceUnavailable("no answer"))
 
     assert caught.value.retry_after
+
+
+async def test_a_registry_that_does_not_answer_in_time_is_named() -> None:
+    with pytest.raises(DeadlineExceeded, match=REFERENCE) as caught:
+        await fetch(DeadlineExceeded("Deadline Exceeded"))
+
+    assert "registry" in caught.value.hint
 
 
 async def test_other_errors_pass_as_they_are() -> None:
