@@ -131,7 +131,7 @@ life_options = combined(
             type=click.Choice(["always", "missing", "never"]),
             default="missing",
             show_default=True,
-            help="When to ask the registry for content.",
+            help="When to fetch content; a tag is looked up in any case, a digest is not.",
         ),
         click.option(
             "--cold", is_flag=True, help="Boot a kernel even if a template could be resumed."
