@@ -65,7 +65,7 @@ async def attach_to(
             stdin=stdin and run.options.stdin,
             terminal=process_terminal_size() if run.options.tty else None,
         )
-        attachment = Attachment(session.vm, start, console, revive=revive)
+        attachment = Attachment(session.vm, start, console, revive=revive, note=context.note)
         ending = await foreground.follow_run(watch, attachment, session.vm, revive=revive)
     return 0 if ending.exit is None else ending.exit.code
 

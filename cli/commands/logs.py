@@ -13,7 +13,8 @@ from lns.vm.v1 import vm_service_pb2 as pb
 from cli.context import Context, command
 from cli.run.console import STDERR, STDOUT, open_lines
 from cli.run.group import members_of
-from cli.session import Peer, Session, open_session
+from cli.run.log_reading import read_log
+from cli.session import Peer, Session, open_session, reach_suite
 from cli.terminal import write_all
 from services.chassis.settings_values import parse_duration
 from services.chassis.tasks import together
@@ -51,7 +52,7 @@ async def logs(
     )
     async with open_session(context, Peer.VM_RUNNER) as session:
         try:
-            async for data, is_error in _read(session, request, timestamps=timestamps):
+            async for data, is_error in _read(context, session, request, timestamps=timestamps):
                 await write_all(STDERR if is_error else STDOUT, data)
         except RunUnknown:
             members = await members_of(session.vm, run) if run else []
@@ -61,10 +62,13 @@ async def logs(
 
 
 async def _read(
-    session: Session, request: pb.ReadLogsRequest, *, timestamps: bool
+    context: Context, session: Session, request: pb.ReadLogsRequest, *, timestamps: bool
 ) -> AsyncIterator[tuple[bytes, bool]]:
+    async def revive() -> None:
+        await reach_suite(context)
+
     stamper = Stamper()
-    async for piece in session.vm.ReadLogs(request):
+    async for piece in read_log(session.vm, request, revive=revive):
         data = stamper.stamp(piece) if timestamps else piece.data
         yield data, piece.stream == pb.ReadLogsResponse.STREAM_STDERR
 
@@ -84,7 +88,7 @@ async def _show_group(
         own = pb.ReadLogsRequest()
         own.CopyFrom(request)
         own.run = run.run_id
-        async for data, is_error in _read(session, own, timestamps=timestamps):
+        async for data, is_error in _read(context, session, own, timestamps=timestamps):
             await lines.add(run.plan.member, data, is_error=is_error)
         await lines.finish(run.plan.member)
 

@@ -1,7 +1,8 @@
 """An attachment: what is typed goes to a process, what it writes comes out, until it ends.
 
 A workload goes on without its client, and its log has what it wrote. So a connection that is lost
-is taken up again: the log is replayed, and as many bytes of each stream as were shown are left out.
+is taken up again. With `replay` the log is replayed, and as many bytes of each stream as were shown
+are left out; without it what was written meanwhile stays in the log.
 """
 
 import asyncio
@@ -40,6 +41,7 @@ class Attachment:
         start: what to attach to; of a workload, with `replay`.
         console: the user's side.
         revive: called before a lost connection is taken up again; makes the services answer.
+        note: shows a line to the person, who may have missed output without `replay`.
     """
 
     def __init__(
@@ -49,11 +51,13 @@ class Attachment:
         console: Console,
         *,
         revive: Callable[[], Awaitable[None]],
+        note: Callable[[str], None] = lambda _: None,
     ) -> None:
         self._runner = runner
         self._start = start
         self._console = console
         self._revive = revive
+        self._note = note
         self._shown = {False: 0, True: 0}
         self._replayed = {False: 0, True: 0}
         self._input_ended = False
@@ -72,10 +76,13 @@ class Attachment:
                 return await self._leave_or(self._connect())
             except (ServiceUnavailable, GuestUnreachable, AttachLagging):
                 failures = 1 if self._is_connected else failures + 1
-                if self._start.HasField("exec") or not self._start.replay or failures > _ATTEMPTS:
+                if self._start.HasField("exec") or failures > _ATTEMPTS:
                     raise
                 await asyncio.sleep(_PAUSE_SECONDS * failures)
                 await self._revive()
+                if self._is_connected and not self._start.replay:
+                    run = self._start.run
+                    self._note(f"lns: attached again; `lns logs {run}` has what was missed")
 
     async def _leave_or(
         self, connection: Awaitable[run_pb2.ExitStatus | None]
@@ -99,6 +106,8 @@ class Attachment:
     async def _connect(self) -> run_pb2.ExitStatus | None:
         self._is_connected = False
         self._replayed = {False: 0, True: 0}
+        if not self._start.replay:
+            self._shown = {False: 0, True: 0}
         ended = asyncio.Event()
         exited: run_pb2.ExitStatus | None = None
         async for response in self._runner.Attach(self._requests(ended)):

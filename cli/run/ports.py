@@ -82,3 +82,11 @@ class Runner(Protocol):
     ) -> AsyncIterable[vm_pb.AttachResponse]:
         """Connects to a workload or exec."""
         ...
+
+
+class LogReader(Protocol):
+    """The VM runner, as far as logs are read."""
+
+    def ReadLogs(self, request: vm_pb.ReadLogsRequest, /) -> AsyncIterable[vm_pb.ReadLogsResponse]:
+        """Reads a log, and follows it where asked for."""
+        ...

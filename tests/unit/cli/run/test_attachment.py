@@ -109,6 +109,26 @@ async def test_a_lost_connection_is_taken_up_without_a_byte_twice(failure: LnsEr
     assert revived.times == 1
 
 
+async def test_without_replay_a_lost_connection_goes_on_and_says_what_was_missed() -> None:
+    runner, console, notes = FakeRunner(), FakeConsole(), list[str]()
+    runner.connections = [
+        [STARTED, stdout(b"one "), ServiceUnavailable("gone")],
+        [STARTED, stdout(b"three"), exited(4)],
+    ]
+
+    async def revive() -> None:
+        pass
+
+    start = pb.AttachStart(run=RUN_ID)
+    subject = Attachment(runner, start, console, revive=revive, note=notes.append)
+    status = await subject.follow()
+
+    assert status is not None
+    assert status.code == 4
+    assert console.out == b"one three"
+    assert notes == [f"lns: attached again; `lns logs {RUN_ID}` has what was missed"]
+
+
 async def test_the_end_of_input_is_told_again_after_a_lost_connection() -> None:
     runner, console = FakeRunner(), FakeConsole()
     console.does.put_nowait(pb.AttachRequest(stdin_closed=pb.StdinClosed()))
