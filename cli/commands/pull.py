@@ -17,15 +17,17 @@ from cli.session import Peer, open_session
 from services.chassis.durable import write_bytes
 from services.core.errors import RequestInvalid
 
+_STDOUT = Path("-")
+
 
 @command("pull", doing="pull {reference}")
 @click.argument("reference", metavar="REF")
 @click.option(
     "-o",
     "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
     metavar="FILE",
-    help="Write an artifact's document there: as YAML if FILE ends in .yaml or .yml.",
+    help="Write an artifact's document there, - is standard output; YAML if it ends in .yaml.",
 )
 @platform_option
 @click.option("--all-platforms", is_flag=True, help="Pull an image for every platform it has.")
@@ -69,7 +71,7 @@ async def pull(
 
 
 def _write_document(context: Context, document: bytes, output: Path | None) -> None:
-    if output is None:
+    if output is None or output == _STDOUT:
         context.write(json.dumps(json.loads(document), indent=2, ensure_ascii=False))
     elif output.suffix in (".yaml", ".yml"):
         import yaml  # noqa: PLC0415 - only for this form

@@ -48,9 +48,9 @@ async def resolve(
 @click.option(
     "-o",
     "--output",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
     metavar="FILE",
-    help="Write the lock there instead of standard output.",
+    help="Write the lock there instead of standard output, which - is too.",
 )
 @click.option(
     "--check",
@@ -78,14 +78,18 @@ async def lock(
     request = pb.LockRequest(reference=reference or "", platform=parse_platform(platform))
     async with open_session(context, Peer.RESOLVER) as session:
         response = await session.resolver.Lock(request)
-    if output is None:
+    if output is None or output == Path("-"):
         context.write(response.lock.decode("utf-8").rstrip("\n"))
     else:
         from services.chassis.durable import write_bytes  # noqa: PLC0415 - only when there is a file
 
         write_bytes(output, response.lock)
-        context.note(f"{output} pins {len(response.closure)} manifests")
+        context.note(f"{output} pins {_count(len(response.closure))}")
     return 0
+
+
+def _count(manifests: int) -> str:
+    return "1 manifest" if manifests == 1 else f"{manifests} manifests"
 
 
 async def _check(context: Context, file: Path) -> int:

@@ -7,6 +7,7 @@ import pytest
 import yaml
 from lns.materializer.v1 import materializer_service_pb2 as images_pb
 from lns.registry.v1 import registry_service_pb2 as pb
+from lns.resolver.v1 import resolver_service_pb2 as resolver_pb
 from lns.types.v1 import descriptor_pb2, usage_pb2
 from lns.vm.v1 import vm_service_pb2 as vm_pb
 
@@ -208,6 +209,7 @@ def test_an_artifact_is_pulled_to_standard_output_or_a_file(
     pulled(services, "model", document)
 
     assert json.loads(lns("pull", "r/x:1").out) == json.loads(document)
+    assert json.loads(lns("pull", "r/x:1", "-o", "-").out) == json.loads(document)
     lns("pull", "r/x:1", "-o", "raw.json")
     assert (tmp_path / "raw.json").read_bytes() == document
     lns("pull", "r/x:1", "-o", "nice.yaml")
@@ -447,3 +449,12 @@ def test_a_copy_is_between_references(services: ScriptedServices, lns: Client) -
 
     assert result.out == f"{DIGEST}\n"
     assert services.asked("CopyManifest")[0].platform.architecture == "arm64"
+
+
+@pytest.mark.parametrize("output", [[], ["-o", "-"]])
+def test_a_lock_goes_to_standard_output(
+    services: ScriptedServices, lns: Client, output: list[str]
+) -> None:
+    services["Lock"] = resolver_pb.LockResponse(lock=b"version: 1\n")
+
+    assert lns("lock", "r/x:1", *output).out == "version: 1\n"
