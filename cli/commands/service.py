@@ -75,8 +75,14 @@ async def service_status(context: Context, form: str | None) -> int:
         write_document(document, form=form, write=context.write)
     else:
         for key, value in document.items():
-            context.write(f"{key.replace('_', ' ') + ':':<16}{value}")
+            context.write(f"{key.replace('_', ' ') + ':':<17}{_said(value)}")
     return 0 if document["serving"] else FAILURE
+
+
+def _said(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return "-" if value is None else str(value)
 
 
 @subcommand(service, "logs", doing="show the log of the services")

@@ -458,3 +458,12 @@ def test_a_lock_goes_to_standard_output(
     services["Lock"] = resolver_pb.LockResponse(lock=b"version: 1\n")
 
     assert lns("lock", "r/x:1", *output).out == "version: 1\n"
+
+
+def test_services_that_do_not_run_are_told_in_words(lns: Client, short_directory: Path) -> None:
+    result = lns("service", "status", LNS_HOME=str(short_directory / "none"))
+
+    lines = dict(line.split(":", 1) for line in result.out.splitlines())
+    assert result.code == 1
+    assert (lines["running"].strip(), lines["pid"].strip()) == ("no", "-")
+    assert lines["state directory"] == f" {short_directory}/none"
