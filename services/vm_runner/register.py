@@ -39,13 +39,17 @@ class Register:
         if life := self._named(text) or self._lives.get(text):
             return life
         if text in naming.names_in_use(self.runs()):  # a group's; it may begin as an id does
-            raise RunUnknown(f"{text} is a group of runs", hint="name one of them: `lns ps -a`")
+            raise RunUnknown(
+                f"{text} is a group of runs", hint="name one of them: `lns ps -a` lists them"
+            )
         found = [life for run_id, life in self._lives.items() if run_id.startswith(text)]
         if len(found) == 1 and len(text) >= _PREFIX_LEAST:
             return found[0]
         if len(found) > 1 and len(text) >= _PREFIX_LEAST:
             raise RequestInvalid(f"{len(found)} runs have an id that begins with {text}")
-        raise RunUnknown(f"there is no run {text!r}", hint="lns ps -a", metadata={"run": text})
+        raise RunUnknown(
+            f"there is no run {text!r}", hint="`lns ps -a` lists them", metadata={"run": text}
+        )
 
     def of_request(self, request_id: str) -> RunLife | None:
         """Returns the run that a request made."""

@@ -30,13 +30,20 @@ def start_failure(state: ProcessState, *, program: str) -> LnsError | None:
     """Returns the error of a process that failed before its program was tried; None otherwise."""
     if state.phase is not ProcessPhase.FAILED or state.stage == "exec":
         return None
+    reason = f"{state.stage}: {state.text}"
+    if state.errno == errno.ENOENT:
+        reason = _MISSING.get(state.stage, reason)
     return VmFailed(
-        f"{program} could not be started: {state.stage}: {state.text}",
+        f"{program} could not be started: {reason}",
         hint=_HINTS.get(state.stage, ""),
         metadata={"stage": state.stage},
     )
 
 
+_MISSING = {
+    "user": "the image has no user of that name",
+    "group": "the image has no group of that name",
+}
 _HINTS = {
     "user": "the image's /etc/passwd does not have that user; give a number, or another name",
     "group": "the image's /etc/group does not have that group; give a number, or another name",

@@ -4,7 +4,7 @@ A volume is an ext4 file system on a disk image, which two machines cannot both 
 one of them writes.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -18,6 +18,8 @@ from services.vm_runner.ports import DiskMaker, VolumeStore
 from services.vm_runner.runs import Run, Volume
 
 _SIZE_LEAST = 1 << 20
+_SHORT_ID = 12
+_SHOWN = 3  # of the runs that are in the way
 
 
 class Volumes:
@@ -77,7 +79,9 @@ class Volumes:
         """
         if name not in self._known:
             raise VolumeUnknown(
-                f"there is no volume {name!r}", hint="lns volume ls", metadata={"volume": name}
+                f"there is no volume {name!r}",
+                hint="`lns volume ls` lists them",
+                metadata={"volume": name},
             )
         return replace(
             self._known[name],
@@ -98,7 +102,7 @@ class Volumes:
         """
         volume = await self.get(name)
         if volume.run_ids:
-            raise _in_use(name, volume.run_ids)
+            raise _in_use(name, volume.run_ids, hint="stop the runs that use it first")
         del self._known[name]
         await self._store.remove(name)
         return volume.used_bytes
@@ -140,7 +144,11 @@ class Volumes:
         holders = self._holders.get(mount.source, {})
         others = [holder for holder in holders if holder != run_id]
         if others and (not mount.read_only or any(holders[other] for other in others)):
-            raise _in_use(mount.source, others)
+            raise _in_use(
+                mount.source,
+                others,
+                hint="a volume has one writer, or readers (`:ro`) only; stop the other run first",
+            )
 
     def disks(self, run: Run) -> tuple[Disk, ...]:
         """Returns the disks of a run's volumes."""
@@ -172,9 +180,11 @@ def guest_volumes(run: Run) -> tuple[GuestVolume, ...]:
     )
 
 
-def _in_use(name: str, holders: list[str] | tuple[str, ...]) -> InUse:
+def _in_use(name: str, holders: Sequence[str], *, hint: str) -> InUse:
+    who = ", ".join(holder[:_SHORT_ID] for holder in holders[:_SHOWN])
+    more = f" and {len(holders) - _SHOWN} more" if len(holders) > _SHOWN else ""
     return InUse(
-        f"volume {name} is in use by {len(holders)} run(s)",
-        hint="a volume has one writer, or readers (`:ro`) only; stop the other run first",
+        f"volume {name} is in use by {who}{more}",
+        hint=hint,
         metadata={"volume": name, "run_id": holders[0]},
     )

@@ -18,6 +18,7 @@ from services.vm_runner.adapters.confinement.confinement import (
 )
 from services.vm_runner.adapters.confinement.measures import PID_FILE, boot_paths
 from services.vm_runner.adapters.qemu.accelerator import AcceleratorChoice
+from services.vm_runner.adapters.qemu.capacity import check_size, host_memory_mib
 from services.vm_runner.adapters.qemu.command_line import (
     CHANNEL_SOCKET,
     QMP_SOCKET,
@@ -177,6 +178,7 @@ class QemuHypervisor:
 
     async def start(self, spec: MachineSpec) -> Machine:
         """Starts a microVM that outlives this process."""
+        check_size(spec, host_mib=host_memory_mib())
         accelerator = await self._choice.choose(self.start_with)
         return await self.start_with(spec, accelerator)
 

@@ -46,7 +46,7 @@ def test_an_unknown_user_is_a_failure_of_the_run_with_a_way_out() -> None:
     error = start_failure(failed("user", errno.ENOENT), program="agent")
 
     assert error is not None
-    assert "agent could not be started: user" in error.message
+    assert error.message == "agent could not be started: the image has no user of that name"
     assert "/etc/passwd" in error.hint
 
 
