@@ -45,8 +45,8 @@ _MISSING = {
     "group": "the image has no group of that name",
 }
 _HINTS = {
-    "user": "the image's /etc/passwd does not have that user; give a number, or another name",
-    "group": "the image's /etc/group does not have that group; give a number, or another name",
+    "user": "give a name from the image's /etc/passwd, or a number",
+    "group": "give a name from the image's /etc/group, or a number",
 }
 
 
