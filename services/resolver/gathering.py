@@ -116,6 +116,7 @@ class Gathering:
         Raises:
             LnsError: the resolver cannot work at all.
         """
+        problems = self._problems.part()
         try:
             fetched = await self.fetch(reference)
             family = family_of_manifest(fetched.manifest)
@@ -126,7 +127,7 @@ class Gathering:
                 )
             return await read_component(label, reference, fetched, family)
         except LnsError as error:
-            self._problems.add_error(label, error)
+            problems.add_error(label, error)
             return None
 
     async def image(self, label: str, reference: str) -> Image | None:
@@ -135,10 +136,11 @@ class Gathering:
         Raises:
             LnsError: the resolver cannot work at all.
         """
+        problems = self._problems.part()
         try:
             return read_image(reference, await self.fetch(reference), self._platform)
         except LnsError as error:
-            self._problems.add_error(label, error)
+            problems.add_error(label, error)
             return None
 
     async def fetch(self, reference: str) -> FetchedManifest:
@@ -163,13 +165,14 @@ class Gathering:
                 return error
 
     async def _component(self, wanted: ComponentRef, bundle: FetchedManifest) -> Component | None:
+        problems = self._problems.part()
         label = f"{wanted.place} {wanted.ref}"
         try:
             fetched = await self._pinned(wanted, bundle.host)
             family = family_of_manifest(fetched.manifest)
             if family is BUNDLE and fetched.root.digest == bundle.root.digest:
                 description = "the bundle names itself; name an agent"
-                self._problems.add(label, description, ProblemType.DEPENDENCY_CYCLE)
+                problems.add(label, description, ProblemType.DEPENDENCY_CYCLE)
                 return None
             if family is not wanted.family:
                 nested = "; bundles do not nest, name its agent" if family is BUNDLE else ""
@@ -179,7 +182,7 @@ class Gathering:
                 )
             return await read_component(label, wanted.ref, fetched, wanted.family)
         except LnsError as error:
-            self._problems.add_error(label, error)
+            problems.add_error(label, error)
             return None
 
     async def _pinned(self, wanted: ComponentRef, host: str) -> FetchedManifest:

@@ -1,7 +1,8 @@
 """The problems of a plan, collected so that all of them are reported in one answer."""
 
+from collections.abc import Iterator
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 from services.core.errors import (
     ArtifactInvalid,
@@ -35,6 +36,18 @@ class ProblemType(StrEnum):
     DEPENDENCY_CYCLE = "DEPENDENCY_CYCLE"
 
 
+class Problem(NamedTuple):
+    """What is wrong with one part of a plan.
+
+    Attributes:
+        violation: which part, and what.
+        transient: the error, where nothing is wrong but that a registry could not answer now.
+    """
+
+    violation: Violation
+    transient: LnsError | None = None
+
+
 class Problems:
     """Collects what is wrong with one plan.
 
@@ -44,15 +57,30 @@ class Problems:
 
     def __init__(self, what: str) -> None:
         self._what = what
-        self._violations: dict[Violation, None] = {}
-        self._transient: LnsError | None = None
-        self._is_lasting = False
+        self._noted: list[Problem | Problems] = []
+
+    def __iter__(self) -> Iterator[Problem]:
+        """Every problem, those of parts where the part was asked for."""
+        for noted in self._noted:
+            if isinstance(noted, Problems):
+                yield from noted
+            else:
+                yield noted
+
+    def part(self) -> "Problems":
+        """Returns a collector whose problems stand where it was asked for, whenever they are noted.
+
+        What is looked at side by side asks for one each, first of all: then the order of an answer
+        is that of the questions, not of a registry's replies.
+        """
+        part = Problems(self._what)
+        self._noted.append(part)
+        return part
 
     def add(self, subject: str, description: str, problem: str) -> None:
         """Notes one problem: which component has it, what it is with the way out, its type."""
         violation = Violation(subject=subject, description=description, type=problem)
-        self._violations.setdefault(violation)
-        self._is_lasting = True
+        self._noted.append(Problem(violation))
 
     def add_error(self, subject: str, error: LnsError) -> None:
         """Notes why a component could not be had or used.
@@ -68,12 +96,8 @@ class Problems:
                 self.add(subject, f"{one.subject} {one.description}", error.reason)
             return
         description = f"{error.message} ({error.hint})" if error.hint else error.message
-        if isinstance(error, _TRANSIENT):
-            self._transient = self._transient or error
-            violation = Violation(subject=subject, description=description, type=error.reason)
-            self._violations.setdefault(violation)
-        else:
-            self.add(subject, description, error.reason)
+        violation = Violation(subject=subject, description=description, type=error.reason)
+        self._noted.append(Problem(violation, error if isinstance(error, _TRANSIENT) else None))
 
     def raise_if_any(self) -> None:
         """Ends the resolution if there is a problem.
@@ -83,18 +107,20 @@ class Problems:
             RegistryUnavailable, TooManyRequests, DeadlineExceeded: nothing is wrong but that a
                 registry could not answer now; with every component that it concerns.
         """
-        if not self._violations:
+        problems = [*self]
+        if not problems:
             return
-        violations = tuple(self._violations)
+        violations = tuple(dict.fromkeys(problem.violation for problem in problems))
         first = violations[0]
         more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
         message = f"{self._what} cannot be resolved: {first.subject}: {first.description}{more}"
-        if self._transient is not None and not self._is_lasting:
-            raise type(self._transient)(
+        transient = [problem.transient for problem in problems if problem.transient is not None]
+        if len(transient) == len(problems):
+            raise type(transient[0])(
                 message,
                 hint="try again",
                 violations=violations,
-                retry_after=self._transient.retry_after or 1.0,
+                retry_after=transient[0].retry_after or 1.0,
             )
         only_flags = all(one.type == ProblemType.FLAG_INVALID for one in violations)
         hint = "correct the command line" if only_flags else ""
