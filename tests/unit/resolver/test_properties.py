@@ -116,7 +116,7 @@ async def test_much_of_what_is_generated_resolves() -> None:
     drawn: list[dict[str, Any]] = []
 
     @given(specs["agents"])
-    @settings(relaxed, max_examples=40, derandomize=True)
+    @settings(relaxed, max_examples=300, derandomize=True)
     def collect(agent: dict[str, Any]) -> None:
         drawn.append(agent)
 
