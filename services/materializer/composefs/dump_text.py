@@ -17,16 +17,6 @@ _ESCAPES = {bytes([byte]): b"\\x%02x" % byte for byte in range(256)}
 _ESCAPES |= {b"\\": b"\\\\", b"\n": b"\\n", b"\r": b"\\r", b"\t": b"\\t"}
 
 
-def format_inode(path: bytes, inode: Inode) -> bytes:
-    """The line for the first name of an inode, without its end."""
-    return _format(path, inode, b"", inode.payload)
-
-
-def format_link(path: bytes, inode: Inode, target: bytes) -> bytes:
-    """The line for a further name of an inode whose first name is `target`."""
-    return _format(path, inode, b"@", target)
-
-
 def iter_dump(root: Inode) -> Iterator[bytes]:
     """The lines of a tree with their ends: depth first, names by byte order.
 
@@ -40,13 +30,13 @@ def iter_dump(root: Inode) -> Iterator[bytes]:
     first_names = {id(inode): path for path, inode, is_link in iter_tree(root) if not is_link}
     for path, inode, is_link in iter_tree(root):
         if is_link:
-            yield format_link(path, inode, first_names[id(inode)]) + b"\n"
+            yield _format(path, inode, b"@", first_names[id(inode)]) + b"\n"
             continue
         size, nlink = sizes.get(id(inode), (inode.size, inode.nlink))
         yield _format(path, inode, b"", inode.payload, size=size, nlink=nlink) + b"\n"
 
 
-def escape(text: bytes) -> bytes:
+def _escape(text: bytes) -> bytes:
     """A path or value as a field of a dump."""
     return _TO_ESCAPE.sub(_escape_match, text)
 
@@ -62,7 +52,7 @@ def _format(
 ) -> bytes:
     digest = inode.digest.hex().encode() if inode.digest else b"-"
     line = b"%b %d %b%o %d %d %d %d %d.%d %b %b %b" % (
-        escape(path),
+        _escape(path),
         inode.size if size is None else size,
         mark,
         inode.mode,
@@ -87,7 +77,7 @@ def _format(
 def _optional(value: bytes | None) -> bytes:
     if value is None:
         return b"-"
-    return b"\\x2d" if value == b"-" else escape(value)
+    return b"\\x2d" if value == b"-" else _escape(value)
 
 
 def _escape_xattr(text: bytes) -> bytes:

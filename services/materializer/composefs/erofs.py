@@ -50,6 +50,13 @@ def round_up(number: int, unit: int) -> int:
     return -(-number // unit) * unit
 
 
+def directory_extent(names: Sequence[bytes]) -> tuple[int, int]:
+    """How many blocks of a directory come before its last, and bytes of that; as below."""
+    bounds = _block_bounds(names)
+    last = names[bounds[-2] :]
+    return len(bounds) - 2, DIRENT.size * len(last) + sum(map(len, last))
+
+
 def directory_blocks(
     names: Sequence[bytes], nids: Sequence[int], kinds: Sequence[int]
 ) -> list[bytes]:
@@ -60,17 +67,16 @@ def directory_blocks(
         nids: the number on disk of each name's inode.
         kinds: type bits of its `st_mode`.
     """
-    bounds = [0, len(names)]
-    if DIRENT.size * len(names) + sum(map(len, names)) > BLOCK_BYTES:
-        bounds = _block_bounds(names)
     return [
         _directory_block(names[begin:end], nids[begin:end], kinds[begin:end])
-        for begin, end in itertools.pairwise(bounds)
+        for begin, end in itertools.pairwise(_block_bounds(names))
     ]
 
 
 def _block_bounds(names: Sequence[bytes]) -> list[int]:
-    """Where the blocks of a directory begin and end, as numbers of names."""
+    """Where the blocks of a directory begin, as numbers of names, and where the last one ends."""
+    if DIRENT.size * len(names) + sum(map(len, names)) <= BLOCK_BYTES:
+        return [0, len(names)]
     bounds = [0]
     used = 0
     for number, name in enumerate(names):

@@ -13,6 +13,7 @@ from services.materializer.composefs.erofs import BLOCK_BYTES
 from services.materializer.composefs.layout import Layout
 from services.materializer.composefs.slots import Slot
 from services.materializer.composefs.tree import Inode
+from services.materializer.composefs.xattrs import HEADER_BYTES
 
 VERSION_MAX = 1
 """The newest version of the format: whiteouts of the tree are marked in a way Linux 6.8 knows."""
@@ -88,7 +89,7 @@ def _write_inodes(image: bytearray, layout: Layout) -> None:
             next_block += slot.blocks
             tail = _write_data(image, slot, block * BLOCK_BYTES)
         elif slot.tail:
-            tail = _NO_CHUNK * (slot.tail // 4) if slot.chunk_bits else _data(slot)[-1]
+            tail = _NO_CHUNK * (slot.tail // len(_NO_CHUNK)) if slot.chunk_bits else _data(slot)[-1]
         xattrs = b"" if slot.area is None else slot.area.encode(shared_base)
         record = _inode(slot, number, block) + xattrs + tail
         image[slot.position : slot.position + len(record)] = record
@@ -97,7 +98,7 @@ def _write_inodes(image: bytearray, layout: Layout) -> None:
 def _inode(slot: Slot, number: int, block: int) -> bytes:
     """The inode itself."""
     inode = slot.inode
-    icount = 0 if slot.area is None else slot.area.icount
+    icount = 0 if slot.area is None else (slot.area.size - HEADER_BYTES) // 4 + 1
     if slot.chunk_bits:
         layout = erofs.CHUNK_LAYOUT
         block = block & 0xFFFF0000 | (slot.chunk_bits - erofs.BLOCK_BITS)

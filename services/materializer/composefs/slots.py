@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from services.materializer.composefs.erofs import BLOCK_BITS, BLOCK_BYTES, DIRENT
+from services.materializer.composefs.erofs import BLOCK_BITS, BLOCK_BYTES, directory_extent
 from services.materializer.composefs.overlay import whiteout_stubs
 from services.materializer.composefs.tree import Inode
 from services.materializer.composefs.xattrs import Area
 
-TYPE_MASK = 0o170000
+_TYPE_MASK = 0o170000
 
 _TAIL_MAX = BLOCK_BYTES // 2
 _CHUNK_BITS_MAX = 43
@@ -107,7 +107,7 @@ def breadth_first(root: Inode) -> Order:
 def _slot(inode: Inode) -> Slot:
     """A slot with room for the data of its inode; a directory's is measured when it is full."""
     mode = inode.mode
-    kind = mode & TYPE_MASK
+    kind = mode & _TYPE_MASK
     size = inode.size
     if kind == stat.S_IFREG:
         if size <= 0:
@@ -152,18 +152,10 @@ def _add_links(slots: list[Slot], directories: list[Slot]) -> None:
 
 
 def _measure_directory(slot: Slot) -> None:
-    used = DIRENT.size * len(slot.names) + sum(map(len, slot.names))
-    if used > BLOCK_BYTES:
-        used = 0
-        for name in slot.names:
-            cost = DIRENT.size + len(name)
-            used += cost
-            if used > BLOCK_BYTES:
-                slot.blocks += 1
-                used = cost
-    if used > _TAIL_MAX:
+    slot.blocks, last = directory_extent(slot.names)
+    if last > _TAIL_MAX:
         slot.blocks += 1
     else:
-        slot.tail = used
+        slot.tail = last
     slot.size = slot.blocks * BLOCK_BYTES + slot.tail
     slot.extended = slot.size > _U32_MAX

@@ -63,14 +63,12 @@ class Area(msgspec.Struct, eq=False):
 
     Attributes:
         size: bytes that the area takes.
-        icount: the size as an inode states it.
         head: the bytes before the references to shared entries; all of them if there are none.
         shared: offsets of the shared entries from the start of the shared area.
         tail: the bytes behind the references.
     """
 
     size: int
-    icount: int
     head: bytes
     shared: Sequence[int] = ()
     tail: bytes = b""
@@ -99,13 +97,12 @@ class Pattern:
         self._pieces[0] = _HEADER.pack(_FILTER_DEFAULT & ~bits, 0) + self._pieces[0]
         self._pieces.append(before)
         self._size = sum(map(len, self._pieces)) + sum(size for _, size in sizes)
-        self._icount = _icount(self._size)
 
     def area(self, first: bytes, second: bytes) -> Area:
         """The area of an inode with these two values, which have the sizes laid out."""
         before, between, behind = self._pieces
         head = b"".join((before, first, between, second, behind))
-        return Area(self._size, self._icount, head)
+        return Area(self._size, head)
 
 
 class XattrTable:
@@ -154,14 +151,10 @@ class XattrTable:
         tail = b"".join(inline)
         size = len(head) + 4 * len(shared) + len(tail)
         if not shared:
-            return Area(size, _icount(size), head + tail)
-        return Area(size, _icount(size), head, shared, tail)
+            return Area(size, head + tail)
+        return Area(size, head, shared, tail)
 
     def _entry(self, key: bytes, value: bytes) -> bytes:
         name = self._names[key]
         padding = _PADDING[(name.size + len(value)) & 3]
         return b"".join((name.head, _VALUE_SIZE.pack(len(value)), name.suffix, value, padding))
-
-
-def _icount(size: int) -> int:
-    return (size - HEADER_BYTES) // 4 + 1

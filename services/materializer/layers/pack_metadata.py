@@ -140,10 +140,9 @@ class PackMetadata:
 
 def _directory_size(names: list[bytes]) -> tuple[int, int]:
     """Bytes of a directory with these names, and how many of them are its tail."""
-    blocks = erofs.directory_blocks(names, [0] * len(names), [stat.S_IFDIR] * len(names))
-    tail = len(blocks[-1])
-    whole = (len(blocks) - 1) * BLOCK_BYTES
-    return (whole + tail, tail) if tail <= TAIL_MAX else (whole + BLOCK_BYTES, 0)
+    blocks, last = erofs.directory_extent(names)
+    whole = blocks * BLOCK_BYTES
+    return (whole + last, last) if last <= TAIL_MAX else (whole + BLOCK_BYTES, 0)
 
 
 def _fill(directory: _Node, parent: _Node, children: list[tuple[bytes, _Node]]) -> None:
