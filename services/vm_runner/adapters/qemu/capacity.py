@@ -1,4 +1,4 @@
-"""Whether this host can hold a microVM at all: said before QEMU is started, and fails unclearly."""
+"""Whether this host can hold a microVM at all: said before QEMU is started, which fails unclearly."""
 
 import os
 
