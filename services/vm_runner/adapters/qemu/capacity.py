@@ -1,4 +1,4 @@
-"""Whether this host can hold a microVM at all: said before QEMU is started, which fails unclearly."""
+"""Whether this host can hold a microVM at all: said before QEMU fails, unclearly."""
 
 import os
 
