@@ -14,25 +14,25 @@ from services.chassis.blocking import Blocking
 from services.chassis.locks import owner_lock
 from services.chassis.server import Service
 from services.core.descriptor import Platform
-from services.registry_gateway.adapters.authenticator import Authenticator
-from services.registry_gateway.adapters.credential_chain import CredentialChain
-from services.registry_gateway.adapters.device_flow import DeviceFlow
-from services.registry_gateway.adapters.disk_store import DiskStore
-from services.registry_gateway.adapters.docker_config import DockerConfig
-from services.registry_gateway.adapters.download import Downloader, SegmentPolicy
-from services.registry_gateway.adapters.exchange import Exchange, RetryPolicy
-from services.registry_gateway.adapters.http_client import HttpClient, Timeouts
-from services.registry_gateway.adapters.image_sources import LocalImageSources
-from services.registry_gateway.adapters.login_file import LoginFile
-from services.registry_gateway.adapters.mirrored_registry import MirroredRegistry
-from services.registry_gateway.adapters.oras_registry import OrasRegistry
-from services.registry_gateway.adapters.origin import Locator
-from services.registry_gateway.adapters.os_keyring import open_keyring
-from services.registry_gateway.adapters.spool import Spool
-from services.registry_gateway.adapters.sqlite_index import SqliteIndex
-from services.registry_gateway.adapters.type_authority import HttpTypeAuthority
-from services.registry_gateway.adapters.upload import ChunkPolicy, Uploader
-from services.registry_gateway.adapters.upload_sessions import UploadSessionFiles
+from services.registry_gateway.adapters.credentials.authenticator import Authenticator
+from services.registry_gateway.adapters.credentials.credential_chain import CredentialChain
+from services.registry_gateway.adapters.credentials.device_flow import DeviceFlow
+from services.registry_gateway.adapters.credentials.docker_config import DockerConfig
+from services.registry_gateway.adapters.credentials.login_file import LoginFile
+from services.registry_gateway.adapters.credentials.os_keyring import open_keyring
+from services.registry_gateway.adapters.registry.download import Downloader, SegmentPolicy
+from services.registry_gateway.adapters.registry.exchange import Exchange, RetryPolicy
+from services.registry_gateway.adapters.registry.mirrored_registry import MirroredRegistry
+from services.registry_gateway.adapters.registry.oras_registry import OrasRegistry
+from services.registry_gateway.adapters.registry.type_authority import HttpTypeAuthority
+from services.registry_gateway.adapters.registry.upload import ChunkPolicy, Uploader
+from services.registry_gateway.adapters.sources.image_sources import LocalImageSources
+from services.registry_gateway.adapters.sources.spool import Spool
+from services.registry_gateway.adapters.store.disk_store import DiskStore
+from services.registry_gateway.adapters.store.sqlite_index import SqliteIndex
+from services.registry_gateway.adapters.store.upload_sessions import UploadSessionFiles
+from services.registry_gateway.adapters.transport.http_client import HttpClient, Timeouts
+from services.registry_gateway.adapters.transport.origin import Locator
 from services.registry_gateway.artifact_types import ArtifactTypes
 from services.registry_gateway.blobs import Blobs
 from services.registry_gateway.device_logins import DeviceLogins

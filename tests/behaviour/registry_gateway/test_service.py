@@ -20,8 +20,8 @@ from services.chassis.server import Service, running_server
 from services.chassis.settings import PeerSettings, ServerSettings
 from services.core import errors
 from services.core.digest import Digest
-from services.registry_gateway.adapters.image_sources import LocalImageSources
-from services.registry_gateway.adapters.spool import Spool
+from services.registry_gateway.adapters.sources.image_sources import LocalImageSources
+from services.registry_gateway.adapters.sources.spool import Spool
 from services.registry_gateway.bootstrap import Parts, assemble
 from services.registry_gateway.login_ports import Credential, DeviceCode
 from services.registry_gateway.settings import GatewaySettings

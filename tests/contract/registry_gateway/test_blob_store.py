@@ -13,7 +13,7 @@ from services.chassis.blocking import Blocking
 from services.core.descriptor import Descriptor
 from services.core.digest import Digest
 from services.core.errors import BlobUnknown, CapacityExhausted, ContentCorrupt, LimitExceeded
-from services.registry_gateway.adapters.disk_store import DiskStore
+from services.registry_gateway.adapters.store.disk_store import DiskStore
 from services.registry_gateway.ports import BlobStore
 from tests.fakes.registry_store import MemoryStore
 

@@ -12,7 +12,7 @@ from services.core.descriptor import OCI_INDEX, OCI_MANIFEST, Descriptor
 from services.core.digest import Digest
 from services.core.errors import SettingsInvalid
 from services.core.reference import Reference
-from services.registry_gateway.adapters.sqlite_index import SqliteIndex
+from services.registry_gateway.adapters.store.sqlite_index import SqliteIndex
 from services.registry_gateway.ports import StoredLease, StoredTag, StoreIndex
 from tests.fakes.registry_store import MemoryIndex
 

@@ -1,0 +1,1 @@
+"""What a registry is shown: where logins are kept, challenges, tokens, device logins."""

@@ -1,0 +1,1 @@
+"""The distribution API: requests with retries, manifests, blobs, tags, referrers, uploads."""

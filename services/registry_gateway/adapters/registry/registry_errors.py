@@ -1,0 +1,132 @@
+"""What a registry's failing answer means: its own error code first, the HTTP status second.
+
+Codes are those of the distribution specification, with the extension of registries that validate
+artifacts: `MANIFEST_INVALID` whose detail lists violations.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+
+from services.core.errors import (
+    ArtifactInvalid,
+    BlobsMissing,
+    BlobUnknown,
+    ContentCorrupt,
+    LimitExceeded,
+    LnsError,
+    ManifestUnknown,
+    RegistryDenied,
+    RegistryProtocol,
+    RegistryUnauthenticated,
+    RegistryUnavailable,
+    TooManyRequests,
+    Violation,
+)
+from services.registry_gateway.adapters.transport.http_reply import Reply
+from services.registry_gateway.adapters.transport.origin import Origin
+
+_MAX_VIOLATIONS: Final = 200
+_MAX_TEXT: Final = 300
+
+_BY_CODE: Final[Mapping[str, type[LnsError]]] = {
+    "MANIFEST_UNKNOWN": ManifestUnknown,
+    "NAME_UNKNOWN": ManifestUnknown,
+    "BLOB_UNKNOWN": BlobUnknown,
+    "MANIFEST_BLOB_UNKNOWN": BlobsMissing,
+    "DIGEST_INVALID": ContentCorrupt,
+    "UNAUTHORIZED": RegistryUnauthenticated,
+    "DENIED": RegistryDenied,
+    "TOOMANYREQUESTS": TooManyRequests,
+}
+_BY_STATUS: Final[Mapping[int, type[LnsError]]] = {
+    401: RegistryUnauthenticated,
+    403: RegistryDenied,
+    413: LimitExceeded,
+    429: TooManyRequests,
+}
+
+
+def error_of(reply: Reply, *, what: str, not_found: type[LnsError]) -> LnsError:
+    """Returns the error that a failing answer stands for.
+
+    Args:
+        reply: the answer; its body is read, at most 64 KiB of it.
+        what: what was asked for, for the message: a reference.
+        not_found: what a 404 without a code means.
+    """
+    host = Origin.of_url(reply.url).authority
+    entries = _entries(reply)
+    first = entries[0] if entries else {}
+    code = str(first.get("code", ""))[:64]
+    text = _clean(first.get("message")) or f"status {reply.status_code}"
+    metadata = {"reference": what, "registry": host, "status": str(reply.status_code)}
+    if code:
+        metadata["code"] = code
+    violations = [v for entry in entries for v in _violations(entry.get("detail"))]
+    if code == "MANIFEST_INVALID" and violations:
+        return ArtifactInvalid(
+            f"{host} refuses {what}: {text}",
+            hint="mend the document; the registry's own schemas are listed by `lns types`",
+            violations=violations[:_MAX_VIOLATIONS],
+            metadata=metadata,
+        )
+    kind = _BY_CODE.get(code) or _BY_STATUS.get(reply.status_code)
+    if kind is None:
+        kind = _by_class(reply.status_code, not_found)
+    return kind(f"{host}: {_phrase(kind, what, text)}", hint=_hint(kind, host), metadata=metadata)
+
+
+def _by_class(status: int, not_found: type[LnsError]) -> type[LnsError]:
+    if status == 404:  # noqa: PLR2004 - HTTP's Not Found
+        return not_found
+    return RegistryUnavailable if status >= 500 else RegistryProtocol  # noqa: PLR2004 - server errors
+
+
+def _phrase(kind: type[LnsError], what: str, text: str) -> str:
+    phrases: Mapping[type[LnsError], Callable[[], str]] = {
+        ManifestUnknown: lambda: f"there is no {what}",
+        BlobUnknown: lambda: f"a blob of {what} is not there ({text})",
+        BlobsMissing: lambda: f"blobs that {what} names are not there ({text})",
+        RegistryUnauthenticated: lambda: f"{what} needs a login ({text})",
+        RegistryDenied: lambda: f"access to {what} is denied ({text})",
+    }
+    return phrases.get(kind, lambda: f"the request for {what} failed: {text}")()
+
+
+def _hint(kind: type[LnsError], host: str) -> str:
+    hints: Mapping[type[LnsError], str] = {
+        ManifestUnknown: "check the name and the tag, or log in if the repository is private",
+        RegistryUnauthenticated: f"lns login {host}",
+        RegistryDenied: f"use an account that may do this: lns login {host}",
+    }
+    return hints.get(kind, "")
+
+
+def _entries(reply: Reply) -> list[dict[str, Any]]:
+    try:
+        document = reply.json()
+    except LnsError:  # an error page: the status says what there is to say
+        return []
+    errors = document.get("errors")
+    return [one for one in errors if isinstance(one, dict)] if isinstance(errors, list) else []
+
+
+def _violations(detail: object) -> Iterable[Violation]:
+    """Yields the violations of a detail: a list, or an object with `violations`."""
+    if isinstance(detail, dict):
+        detail = detail.get("violations") or detail.get("errors") or [detail]
+    if not isinstance(detail, list):
+        return
+    for one in detail[:_MAX_VIOLATIONS]:
+        if not isinstance(one, dict):
+            continue
+        description = _clean(one.get("message") or one.get("description") or one.get("error"))
+        if description:
+            subject = one.get("path") or one.get("field") or one.get("instancePath") or "$"
+            yield Violation(subject=_clean(subject), description=description, type="SCHEMA")
+
+
+def _clean(value: object) -> str:
+    """Returns a server's text as one harmless line."""
+    text = value if isinstance(value, str) else ""
+    return "".join(c if c.isprintable() else " " for c in text[:_MAX_TEXT]).strip()

@@ -1,0 +1,1 @@
+"""Images that come from this machine: archives, layouts, the Docker daemon."""

@@ -1,0 +1,144 @@
+"""OCI image layouts: directories (`oci:DIR[:TAG]`) or tar files (`oci-archive:FILE[:TAG]`).
+
+What is read is checked by its user: manifests against their digests here, blobs by the registry
+that takes them.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from services.core.descriptor import Descriptor
+from services.core.digest import Digest
+from services.core.errors import (
+    ContentCorrupt,
+    ImageUnknown,
+    RequestInvalid,
+)
+from services.core.manifest import MAX_MANIFEST_BYTES, Index, parse_json_object, parse_manifest
+from services.registry_gateway.adapters.sources.archives import FilePart, opened_archive, read_small
+from services.registry_gateway.adapters.sources.spool import Spool
+from services.registry_gateway.ports import BlobSource, OpenedSource
+from services.registry_gateway.progress import Stop
+
+_REF_NAME: Final = "org.opencontainers.image.ref.name"
+_LAYOUT: Final = "oci-layout"
+_INDEX: Final = "index.json"
+_BLOBS: Final = "blobs/sha256/"
+_MAX_DEPTH: Final = 3
+
+
+@contextlib.contextmanager
+def open_directory(path: Path, tag: str) -> Iterator[OpenedSource]:
+    """Opens a layout directory; blocks.
+
+    Raises:
+        RequestInvalid: it is no layout, or cannot be read.
+        ImageUnknown: it has no image of that tag.
+    """
+    if not path.is_dir():
+        raise RequestInvalid(
+            f"there is no directory {path}", hint="paths are those of the gateway's host"
+        )
+
+    def find(name: str) -> BlobSource | None:
+        target = path / name
+        return FilePart(path=target) if target.is_file() and not target.is_symlink() else None
+
+    yield _open(str(path), tag, find)
+
+
+@contextlib.contextmanager
+def open_archive(path: Path, tag: str, *, spool: Spool, stop: Stop) -> Iterator[OpenedSource]:
+    """Opens a layout in a tar file, compressed or not; blocks.
+
+    Raises:
+        CapacityExhausted: the disk has no room for it uncompressed.
+        LnsError: as `opened_archive` and `open_directory` say.
+    """
+    with opened_archive(path, spool, stop) as members:
+        yield _open(str(path), tag, members.get)
+
+
+def _open(place: str, tag: str, find: Callable[[str], BlobSource | None]) -> OpenedSource:
+    if find(_LAYOUT) is None:
+        raise RequestInvalid(
+            f"{place} is no OCI image layout: it has no file {_LAYOUT}",
+            hint="give a directory or archive that `skopeo copy` or `umoci` made",
+        )
+    top = find(_INDEX)
+    if top is None:
+        raise RequestInvalid(f"{place} is no OCI image layout: it has no file {_INDEX}")
+    parsed = parse_manifest(read_small(top, MAX_MANIFEST_BYTES, _INDEX))
+    if not isinstance(parsed, Index):
+        raise RequestInvalid(f"{place}: {_INDEX} is not an index")
+    root = _choose(place, parsed, tag)
+    manifests: dict[Digest, bytes] = {}
+    blobs = _Blobs(find)
+    _gather(place, root, blobs, manifests, depth=0)
+    return OpenedSource(root=root, manifests=manifests, blobs=blobs)
+
+
+def _choose(place: str, index: Index, tag: str) -> Descriptor:
+    entries = index.manifests
+    if tag:
+        entries = tuple(e for e in entries if e.annotations.get(_REF_NAME) == tag)
+    if len(entries) == 1:
+        return entries[0]
+    names = sorted({e.annotations.get(_REF_NAME, "") for e in index.manifests} - {""})
+    listed = ", ".join(names[:20]) or "none with a name"
+    if not entries:
+        raise ImageUnknown(
+            f"{place} has no image {tag!r}; it has {listed}", metadata={"image": tag}
+        )
+    raise RequestInvalid(
+        f"{place} has {len(entries)} images", hint=f"add :TAG to the source, one of {listed}"
+    )
+
+
+def _gather(
+    place: str,
+    descriptor: Descriptor,
+    blobs: "_Blobs",
+    manifests: dict[Digest, bytes],
+    *,
+    depth: int,
+) -> None:
+    """Reads a manifest and those below it that are there; absent platforms stay absent."""
+    source = blobs.get(descriptor.digest)
+    if source is None or descriptor.digest in manifests:
+        return
+    if depth > _MAX_DEPTH:
+        raise RequestInvalid(f"{place}: indexes are nested deeper than {_MAX_DEPTH} levels")
+    raw = read_small(source, MAX_MANIFEST_BYTES, f"manifest {descriptor.digest.short}")
+    if Digest.of(raw) != descriptor.digest:
+        raise ContentCorrupt(
+            f"{place}: manifest {descriptor.digest} has other bytes",
+            metadata={"digest": descriptor.digest},
+        )
+    parse_json_object(raw, what=f"manifest {descriptor.digest.short}")
+    manifests[descriptor.digest] = raw
+    parsed = parse_manifest(raw, media_type=descriptor.media_type)
+    if isinstance(parsed, Index):
+        for entry in parsed.manifests:
+            _gather(place, entry, blobs, manifests, depth=depth + 1)
+
+
+class _Blobs(Mapping[Digest, BlobSource]):
+    """The blobs of a layout by digest, looked up when asked for."""
+
+    def __init__(self, find: Callable[[str], BlobSource | None]) -> None:
+        self._find = find
+
+    def __getitem__(self, digest: Digest) -> BlobSource:
+        found = self._find(_BLOBS + digest.hex)
+        if found is None:
+            raise KeyError(digest)
+        return found
+
+    def __iter__(self) -> Iterator[Digest]:
+        raise TypeError("a layout is asked for blobs, not listed")
+
+    def __len__(self) -> int:
+        raise TypeError("a layout is asked for blobs, not listed")

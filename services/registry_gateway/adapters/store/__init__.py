@@ -1,0 +1,1 @@
+"""What is kept on the disk of this machine: blobs, their index, sessions of uploads."""
