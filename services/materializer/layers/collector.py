@@ -3,13 +3,21 @@
 import stat
 from collections.abc import Iterable, Iterator
 
-from services.materializer.composefs.tree import INLINE_MAX, SYMLINK_MAX, Inode
+from services.archives.tar import Hole, Kind, Member, TarReader
+from services.materializer.composefs.tree import (
+    INLINE_MAX,
+    SYMLINK_MAX,
+    XATTR_NAME_MAX,
+    XATTR_TOTAL_MAX,
+    XATTR_VALUE_MAX,
+    Inode,
+    xattr_weight,
+)
 from services.materializer.layers.entries import Entry, Link, Put
 from services.materializer.layers.limits import LayerLimits, unsafe
 from services.materializer.layers.names import Opaque, Place, check_path, whiteout
 from services.materializer.layers.pack import PackWriter
 from services.materializer.layers.pack_metadata import object_path
-from services.materializer.layers.tar import Hole, Kind, Member, TarReader
 
 _TYPES = {
     Kind.FILE: stat.S_IFREG,
@@ -97,6 +105,8 @@ class Collector:
     def _entry(self, place: Place, member: Member, reader: TarReader) -> Entry:
         if member.kind is Kind.HARD_LINK:
             return Link(self._prefix + place.path, self._prefix + self._link_target(place, member))
+        if member.xattrs:
+            _check_xattrs(member)
         inode = Inode(
             _TYPES[member.kind] | member.mode,
             member.uid,
@@ -150,6 +160,17 @@ class Collector:
 
 def _whole(pieces: Iterable[memoryview | Hole]) -> bytes:
     return b"".join(bytes(piece.size) if isinstance(piece, Hole) else piece for piece in pieces)
+
+
+def _check_xattrs(member: Member) -> None:
+    """Refuses extended attributes that an image cannot hold."""
+    for key, value in member.xattrs.items():
+        if not 1 <= len(key) <= XATTR_NAME_MAX or b"\0" in key or len(value) > XATTR_VALUE_MAX:
+            raise unsafe(
+                member.name, "the name or value of an extended attribute is empty or too long"
+            )
+    if xattr_weight(member.xattrs) > XATTR_TOTAL_MAX:
+        raise unsafe(member.name, f"its extended attributes take more than {XATTR_TOTAL_MAX} bytes")
 
 
 def _symlink_target(member: Member) -> bytes:

@@ -11,16 +11,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from services.archives.stream import ByteStream
+from services.archives.tar import TarReader
 from services.core.errors import ContentCorrupt
 from services.materializer.composefs.tree import INLINE_MAX, Inode
 from services.materializer.layers.collector import Collector
 from services.materializer.layers.decompress import decompressed
 from services.materializer.layers.entries import Entry, EntryWriter, Put
-from services.materializer.layers.limits import LayerLimits, unsafe
+from services.materializer.layers.limits import LayerLimits, of_a_layer, unsafe
 from services.materializer.layers.pack import PackWriter
 from services.materializer.layers.pack_metadata import object_path
-from services.materializer.layers.stream import ByteStream
-from services.materializer.layers.tar import TarReader
 
 OBJECTS = "objects.erofs"
 """Name of the object pack in a layer's directory; absent where there are no objects."""
@@ -117,7 +117,7 @@ class LayerBuilder:
             LayerUnsafe: it is malformed, hostile or beyond the limits; names the entry.
             OSError: as the operating system gave it.
         """
-        with _HashedAhead(decompressed(blob, self._limits)) as chunks:
+        with of_a_layer(), _HashedAhead(decompressed(blob, self._limits)) as chunks:
             stream = ByteStream(iter(chunks))
             collector = Collector(
                 self._pack, self._limits, prefix=prefix, has_whiteouts=not mounted

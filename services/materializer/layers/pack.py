@@ -15,6 +15,7 @@ Equal layers give equal packs. A pack mounts on every Linux since 5.4: uncompres
 from collections.abc import Iterable
 from typing import BinaryIO
 
+from services.archives.tar import Hole
 from services.materializer.composefs.erofs import BLOCK_BYTES
 from services.materializer.composefs.verity import digest_of_leaves, leaf_hashes
 from services.materializer.layers.pack_metadata import (
@@ -24,7 +25,6 @@ from services.materializer.layers.pack_metadata import (
     PackMetadata,
     StoredObject,
 )
-from services.materializer.layers.tar import Hole
 
 _ZEROS = bytes(BLOCK_BYTES)
 _ZERO_LEAF = leaf_hashes(_ZEROS)

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.archives.tar import Hole
 from services.materializer.composefs.verity import verity_digest
 from services.materializer.layers.pack import PackWriter
 from services.materializer.layers.pack_reader import PackDamaged, PackReader
-from services.materializer.layers.tar import Hole
 from tests.support.erofs_reader import Reader
 
 BOUNDARIES = [65, 4031, 4032, 4033, 4064, 4065, 4095, 4096, 4097, 8192, 12_288, 100_000]

@@ -1,26 +1,29 @@
 """Reads a tar archive as a stream: V7, ustar, GNU and PAX, sparse files of every form.
 
 Unlike archivers made for people, this reader never guesses: what is malformed, contradictory or
-larger than the limits refuses the whole layer, by the name of the entry.
+larger than the limits refuses the whole archive, by the name of the entry.
 """
 
 import enum
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import NamedTuple
 
-from services.materializer.composefs.tree import NO_XATTRS
-from services.materializer.layers.limits import LayerLimits, unsafe
-from services.materializer.layers.pax import (
+from services.archives.limits import TarLimits, unsafe
+from services.archives.pax import (
     Records,
     parse_decimal,
     parse_records,
     parse_time,
     parse_xattrs,
 )
-from services.materializer.layers.sparse import Sparse, pax_map, read_gnu_map
-from services.materializer.layers.stream import ByteStream
-from services.materializer.layers.tar_header import BLOCK_BYTES, Header, parse_header
+from services.archives.sparse import Sparse, pax_map, read_gnu_map
+from services.archives.stream import ByteStream
+from services.archives.tar_header import BLOCK_BYTES, Header, parse_header
+
+NO_XATTRS: Mapping[bytes, bytes] = MappingProxyType({})
+"""What an entry without extended attributes has; shared, so that the common case costs nothing."""
 
 _ZERO_BLOCK = bytes(BLOCK_BYTES)
 _U32_MAX = 0xFFFFFFFF
@@ -91,10 +94,10 @@ class Member:
 class TarReader:
     """Iterates over the members of an archive; the content of each is read before the next.
 
-    Every method raises LayerUnsafe where the archive is malformed or beyond the limits.
+    Every method raises ArchiveUnsafe where the archive is malformed or beyond the limits.
     """
 
-    def __init__(self, stream: ByteStream, limits: LayerLimits) -> None:
+    def __init__(self, stream: ByteStream, limits: TarLimits) -> None:
         self._stream = stream
         self._limits = limits
         self._member = b""
@@ -160,7 +163,7 @@ class TarReader:
             elif header.kind == b"K":
                 long_link = _c_string(data, header.name)
             elif header.kind == b"g":
-                parse_records(data, header.name)  # must be sound, and then means nothing to a layer
+                parse_records(data, header.name)  # must be sound, and means nothing here
             else:
                 records += parse_records(data, header.name)
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from services.materializer.layers.limits import unsafe
+from services.archives.limits import unsafe
 
 
 class ByteStream:
@@ -20,7 +20,7 @@ class ByteStream:
         """The next `size` bytes.
 
         Raises:
-            LayerUnsafe: the stream ends before; the message names the entry `within`.
+            ArchiveUnsafe: the stream ends before; the message names the entry `within`.
         """
         end = self._at + size
         if end <= len(self._chunk):
@@ -33,7 +33,7 @@ class ByteStream:
         """The next `size` bytes, or nothing where the stream ends right here.
 
         Raises:
-            LayerUnsafe: the stream ends in the middle of them.
+            ArchiveUnsafe: the stream ends in the middle of them.
         """
         if self._at == len(self._chunk) and not self._advance():
             return b""
@@ -43,7 +43,7 @@ class ByteStream:
         """The next `size` bytes in pieces as they come; raises as `read` does."""
         while size > 0:
             if self._at == len(self._chunk) and not self._advance():
-                raise unsafe(within, "the layer ends in the middle of it (truncated)")
+                raise unsafe(within, "the archive ends in the middle of it (truncated)")
             end = min(self._at + size, len(self._chunk))
             piece = self._chunk[self._at : end]
             self._at = end

@@ -8,7 +8,7 @@ import struct
 from dataclasses import dataclass
 from functools import lru_cache
 
-from services.materializer.layers.limits import unsafe
+from services.archives.limits import unsafe
 
 BLOCK_BYTES = 512
 
@@ -53,7 +53,7 @@ def parse_header(block: bytes) -> Header:
     """The fields of a block that is not all zeros.
 
     Raises:
-        LayerUnsafe: the checksum or a number is wrong.
+        ArchiveUnsafe: the checksum or a number is wrong.
     """
     (
         name,
@@ -103,7 +103,7 @@ def parse_number(field: bytes, name: bytes, what: str) -> int:
     """A number of a header: octal digits, or base 256 where the first bit is set.
 
     Raises:
-        LayerUnsafe: it is neither; the message names the entry and `what`.
+        ArchiveUnsafe: it is neither; the message names the entry and `what`.
     """
     number = _number(field)
     if number is None:

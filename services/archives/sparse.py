@@ -7,10 +7,10 @@ between them is zeros that are not in the archive.
 import re
 from collections.abc import Iterator
 
-from services.materializer.layers.limits import LayerLimits, unsafe
-from services.materializer.layers.pax import Records, parse_decimal
-from services.materializer.layers.stream import ByteStream
-from services.materializer.layers.tar_header import BLOCK_BYTES, Header, parse_number
+from services.archives.limits import TarLimits, unsafe
+from services.archives.pax import Records, parse_decimal
+from services.archives.stream import ByteStream
+from services.archives.tar_header import BLOCK_BYTES, Header, parse_number
 
 Segments = list[tuple[int, int]]
 """Offset and length of each run of data."""
@@ -44,7 +44,7 @@ class Sparse:
         """Holds the map against the bytes that are stored for the file.
 
         Raises:
-            LayerUnsafe: segments overlap, leave the file, or are not what is stored.
+            ArchiveUnsafe: segments overlap, leave the file, or are not what is stored.
         """
         end = 0
         for offset, length in self.segments:
@@ -55,7 +55,7 @@ class Sparse:
             raise unsafe(name, "its sparse map does not match its size")
 
 
-def read_gnu_map(header: Header, stream: ByteStream, limits: LayerLimits) -> Sparse:
+def read_gnu_map(header: Header, stream: ByteStream, limits: TarLimits) -> Sparse:
     """The map of GNU's own sparse header (type `S`), with the blocks that continue it."""
     block, name = header.block, header.name
     segments = list(_gnu_entries(block, _MAP_AT, _MAP_ENTRIES, name))
@@ -83,7 +83,7 @@ def _gnu_entries(block: bytes, at: int, count: int, name: bytes) -> Iterator[tup
 
 
 def pax_map(
-    records: Records, stream: ByteStream, stored: int, name: bytes, limits: LayerLimits
+    records: Records, stream: ByteStream, stored: int, name: bytes, limits: TarLimits
 ) -> Sparse | None:
     """The map that extended headers give for a regular file; None where it is not sparse.
 
@@ -123,7 +123,7 @@ def _repeated_map(records: Records, name: bytes) -> list[int]:
 
 
 def _read_leading_map(
-    stream: ByteStream, stored: int, name: bytes, limits: LayerLimits
+    stream: ByteStream, stored: int, name: bytes, limits: TarLimits
 ) -> tuple[Segments, int]:
     text = b""
     taken = 0
@@ -149,7 +149,7 @@ def _read_leading_map(
     return _paired(numbers, name, limits), taken
 
 
-def _paired(numbers: list[int], name: bytes, limits: LayerLimits) -> Segments:
+def _paired(numbers: list[int], name: bytes, limits: TarLimits) -> Segments:
     if len(numbers) % 2:
         raise unsafe(name, "its sparse map is incomplete")
     if len(numbers) > 2 * limits.sparse_segments:

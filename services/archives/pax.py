@@ -10,13 +10,7 @@ from binascii import Error as Base64Error
 from collections.abc import Iterator
 from urllib.parse import unquote_to_bytes
 
-from services.materializer.composefs.tree import (
-    XATTR_NAME_MAX,
-    XATTR_TOTAL_MAX,
-    XATTR_VALUE_MAX,
-    xattr_weight,
-)
-from services.materializer.layers.limits import unsafe
+from services.archives.limits import unsafe
 
 Records = list[tuple[bytes, bytes]]
 """Keywords and values in their order; GNU's oldest sparse format repeats keywords."""
@@ -32,7 +26,7 @@ def parse_records(data: bytes, name: bytes) -> Records:
     """The records of one extended header.
 
     Raises:
-        LayerUnsafe: they are malformed.
+        ArchiveUnsafe: they are malformed.
     """
     return list(_iter_records(data, name))
 
@@ -59,7 +53,7 @@ def parse_time(value: bytes, name: bytes) -> tuple[int, int]:
     """A time as whole seconds and nanoseconds, the latter never negative; finer parts are cut.
 
     Raises:
-        LayerUnsafe: it is not a decimal number.
+        ArchiveUnsafe: it is not a decimal number.
     """
     match = _TIME.fullmatch(value)
     if match is None:
@@ -75,7 +69,7 @@ def parse_decimal(value: bytes, name: bytes, what: str) -> int:
     """A decimal number that is not negative.
 
     Raises:
-        LayerUnsafe: it is none; the message names the entry and `what`.
+        ArchiveUnsafe: it is none; the message names the entry and `what`.
     """
     if _NUMBER.fullmatch(value) is None:
         raise unsafe(name, f"its {what} is not a number")
@@ -88,7 +82,7 @@ def parse_xattrs(records: Records, name: bytes) -> dict[bytes, bytes]:
     Where both archivers' forms give one attribute, star's decides.
 
     Raises:
-        LayerUnsafe: one is malformed, or they are more than an image can hold.
+        ArchiveUnsafe: one is malformed.
     """
     xattrs: dict[bytes, bytes] = {}
     for keyword, value in records:
@@ -101,9 +95,4 @@ def parse_xattrs(records: Records, name: bytes) -> dict[bytes, bytes]:
     for keyword, value in records:
         if keyword.startswith(_SCHILY):
             xattrs[keyword[len(_SCHILY) :]] = value
-    for key, value in xattrs.items():
-        if not 1 <= len(key) <= XATTR_NAME_MAX or b"\0" in key or len(value) > XATTR_VALUE_MAX:
-            raise unsafe(name, "the name or value of an extended attribute is empty or too long")
-    if xattr_weight(xattrs) > XATTR_TOTAL_MAX:
-        raise unsafe(name, f"its extended attributes take more than {XATTR_TOTAL_MAX} bytes")
     return xattrs
