@@ -155,7 +155,7 @@ def parse_env(
 def format_policy(value: run_plan.Policy) -> run_plan_pb2.Policy:
     """Returns the message of a policy."""
     return run_plan_pb2.Policy(
-        default_verdict=value.default_verdict,
+        default_verdict=value.default_verdict or "",
         routes=[
             run_plan_pb2.PolicyRoute(
                 match=route.match,
@@ -180,7 +180,11 @@ def parse_policy(message: run_plan_pb2.Policy, field: str = "policy") -> run_pla
         RequestInvalid: a verdict is not one.
     """
     return run_plan.Policy(
-        default_verdict=parse_word(Verdict, message.default_verdict, f"{field}.default_verdict"),
+        default_verdict=(
+            parse_word(Verdict, message.default_verdict, f"{field}.default_verdict")
+            if message.default_verdict
+            else None
+        ),
         routes=tuple(
             run_plan.PolicyRoute(
                 match=route.match,

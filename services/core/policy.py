@@ -1,9 +1,11 @@
 """Policies: asked for a verdict, and merged into one.
 
-The first route that matches decides; where none does, the default verdict. Of several policies each
-gives its own opinion on a connection, by its own first matching route; the strictest opinion wins
-(deny over ask over allow), and the strictest default where none has an opinion. `merge_policies`
-writes that down as one flat policy, so that who enforces it knows nothing of merging.
+The first route that matches decides; where none does, the default verdict; `ask` where none is
+written down. Of several policies each gives its own opinion on a connection: the verdict of its own
+first matching route, else its default if it names one, else none. The strictest opinion wins (deny
+over ask over allow), and no opinion at all is `ask`. So a default that is written down binds, and a
+policy that only names what it cares about leaves the rest to others. `merge_policies` writes that
+down as one flat policy, so that who enforces it knows nothing of merging.
 """
 
 from collections import defaultdict
@@ -11,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import reduce
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from services.core.errors import LimitExceeded, RequestInvalid
 from services.core.reference import MAX_REFERENCE_CHARACTERS
@@ -23,6 +25,15 @@ _MAX_PAIRS: Final = 250_000
 """Pairs of routes that a merge looks at; a second's work."""
 
 _Parsed = tuple[PolicyRoute, RouteMatch]
+
+
+class _Part(NamedTuple):
+    """A policy on its way to being merged: its routes, its default, and whose default it is."""
+
+    routes: list[_Parsed]
+    default: Verdict | None
+    origin: str
+
 
 _STRICTNESS: Final = {Verdict.ALLOW: 0, Verdict.ASK: 1, Verdict.DENY: 2}
 
@@ -38,8 +49,9 @@ def policy_of_spec(spec: Mapping[str, Any], *, origin: str) -> Policy:
         RequestInvalid: the `match` of a route cannot be understood.
     """
     network: Mapping[str, Any] = spec.get("network", {})
+    default = network.get("defaultVerdict")
     return Policy(
-        default_verdict=Verdict(network.get("defaultVerdict", Verdict.ASK)),
+        default_verdict=None if default is None else Verdict(default),
         routes=tuple(_route(one, origin) for one in network.get("allowedRoutes", ())),
         integrations=_unique(
             integration_id(entry if isinstance(entry, str) else entry["ref"])
@@ -77,7 +89,7 @@ def decide(policy: Policy, host: str, port: int) -> tuple[Verdict, PolicyRoute |
             return Verdict.DENY, route
         if match.matches(host, port):
             return route.verdict, route
-    return policy.default_verdict, None
+    return policy.default_verdict or Verdict.ASK, None
 
 
 def decide_request(
@@ -105,26 +117,36 @@ def rules_permit(rules: Sequence[PolicyRule], method: str, path: str) -> bool:
     )
 
 
-def merge_policies(policies: Sequence[Policy]) -> Policy:
-    """Returns the one policy that decides as the strictest of several.
+def merge_policies(policies: Sequence[Policy], *, origins: Sequence[str] = ()) -> Policy:
+    """Returns the one policy that decides as the strictest of several, with its default written.
 
     Its order and the origins of its routes are those of the given policies. Where two routes with
     rules meet, it keeps the rules that both permit; a rule that overlaps another one only in part
-    is left out, so that the merged policy is never laxer than its parts.
+    is left out, so that the merged policy is never laxer than its parts. A route that the default
+    of another policy makes stricter has that policy as its origin.
+
+    Args:
+        policies: what is merged.
+        origins: what each policy is called where its default decides over a route of another; as
+            many as policies, or none.
 
     Raises:
         LimitExceeded: the merged policy would have more than `MAX_ROUTES` routes, or too many pairs
             of routes overlap.
         RequestInvalid: the `match` of a route cannot be understood.
     """
-    if not policies:
-        return Policy()
-    parsed = [
-        [(route, RouteMatch.parse(route.match)) for route in policy.routes] for policy in policies
+    parts = [
+        _Part(
+            [(route, RouteMatch.parse(route.match)) for route in policy.routes],
+            policy.default_verdict,
+            origin,
+        )
+        for policy, origin in zip(policies, origins or ("",) * len(policies), strict=True)
     ]
+    merged = reduce(_merge, parts, _Part([], None, ""))
     return Policy(
-        default_verdict=strictest(*(policy.default_verdict for policy in policies)),
-        routes=tuple(route for route, _ in reduce(_merge, parsed)),
+        default_verdict=merged.default or Verdict.ASK,
+        routes=tuple(route for route, _ in merged.routes),
         integrations=_unique(name for policy in policies for name in policy.integrations),
     )
 
@@ -151,31 +173,36 @@ def _unique(names: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
-def _merge(ones: list[_Parsed], twos: list[_Parsed]) -> list[_Parsed]:
-    merged = list(islice(_iter_merged(ones, twos), MAX_ROUTES + 1))
+def _merge(one: _Part, two: _Part) -> _Part:
+    merged = list(islice(_iter_merged(one, two), MAX_ROUTES + 1))
     if len(merged) > MAX_ROUTES:
         raise _too_large()
-    return merged
+    named = [part for part in (one, two) if part.default is not None]
+    if not named:
+        return _Part(merged, None, "")
+    strict = max(named, key=lambda part: _STRICTNESS[part.default or Verdict.ASK])
+    return _Part(merged, strict.default, strict.origin)
 
 
-def _iter_merged(ones: list[_Parsed], twos: list[_Parsed]) -> Iterator[_Parsed]:
+def _iter_merged(one: _Part, two: _Part) -> Iterator[_Parsed]:
     """Yields the routes of all connections that two lists match, and of those that one matches.
 
-    A connection whose first matches are `ones[i]` and `twos[j]` must meet their combination first.
-    It can only be matched by combinations of later ones besides, so any order that puts (i, j)
-    before all (i' ≥ i, j' ≥ j) will do; "no match" is the last of each list.
+    A connection whose first matches are `one.routes[i]` and `two.routes[j]` must meet their
+    combination first. It can only be matched by combinations of later ones besides, so any order
+    that puts (i, j) before all (i' ≥ i, j' ≥ j) will do; the other's default is the last of its
+    list, for it stands for "no match".
     """
-    index = _Index([match for _, match in twos])
+    index = _Index([match for _, match in two.routes])
     covered: set[int] = set()
     pairs = 0
-    for route, match in ones:
+    for route, match in one.routes:
         is_covered = False
         candidates = index.candidates(match)
         pairs += len(candidates)
         if pairs > _MAX_PAIRS:
             raise _too_large()
         for position in candidates:
-            other, other_match = twos[position]
+            other, other_match = two.routes[position]
             both = match.intersect(other_match)
             if both is None:
                 continue
@@ -184,8 +211,23 @@ def _iter_merged(ones: list[_Parsed], twos: list[_Parsed]) -> Iterator[_Parsed]:
             if both == other_match:
                 covered.add(position)
         if not is_covered:
-            yield route, match
-    yield from (entry for position, entry in enumerate(twos) if position not in covered)
+            yield _under_default(route, two), match
+    for position, (route, match) in enumerate(two.routes):
+        if position not in covered:
+            yield _under_default(route, one), match
+
+
+def _under_default(route: PolicyRoute, other: _Part) -> PolicyRoute:
+    """Returns a route as it is where the other policy has only its default to say."""
+    if other.default is None or strictest(route.verdict, other.default) is route.verdict:
+        return route
+    return replace(
+        route,
+        verdict=other.default,
+        description=f"by the default verdict of {other.origin or 'another policy'}",
+        rules=() if other.default is Verdict.DENY else route.rules,
+        origin=other.origin or route.origin,
+    )
 
 
 def _too_large() -> LimitExceeded:

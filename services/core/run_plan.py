@@ -138,9 +138,13 @@ class PolicyRoute:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
-    """A merged, flat policy: the first route that matches decides."""
+    """A flat policy: the first route that matches decides, and the default where none does.
 
-    default_verdict: Verdict = Verdict.ASK
+    A default that is None is not written down: it means `ask`, and counts as no opinion where
+    several policies are merged. The policy of a plan always has one.
+    """
+
+    default_verdict: Verdict | None = None
     routes: tuple[PolicyRoute, ...] = ()
     integrations: tuple[str, ...] = ()
 

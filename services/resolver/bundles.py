@@ -112,7 +112,7 @@ def plan_policy(
     """Returns the policy of a run and its origin: the file's, else the bundle's merged ones."""
     if file is not None:
         try:
-            policy = parse_policy_file(file.text, name=file.name)
+            policy = merge_policies([parse_policy_file(file.text, name=file.name)])
         except LnsError as error:
             problems.add_error(f"--policy {file.name}", error)
             return None, ()
@@ -125,7 +125,8 @@ def plan_policy(
             [
                 policy_of_spec(component.artifact.spec, origin=component.fetched.pinned)
                 for component in bundle.policies
-            ]
+            ],
+            origins=[component.fetched.pinned for component in bundle.policies],
         )
     except LnsError as error:
         problems.add_error("policies", error)

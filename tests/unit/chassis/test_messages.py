@@ -55,7 +55,7 @@ volumes = st.builds(
 )
 policies = st.builds(
     core.Policy,
-    default_verdict=st.sampled_from(core.Verdict),
+    default_verdict=st.none() | st.sampled_from(core.Verdict),
     routes=st.lists(
         st.builds(
             core.PolicyRoute,

@@ -1,5 +1,8 @@
 """Policies: verdicts, and that a merged policy decides as the strictest of its parts."""
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -47,7 +50,7 @@ def route(match: str, verdict: Verdict, *rules: tuple[str, str], origin: str = "
 
 def opinion(policy: Policy, host: str, port: int) -> Verdict | None:
     verdict, by = decide(policy, host, port)
-    return verdict if by is not None else None
+    return verdict if by is not None else policy.default_verdict
 
 
 def test_the_first_route_that_matches_decides() -> None:
@@ -102,12 +105,72 @@ def test_deny_wins_over_ask_and_ask_over_allow(
     assert decide(merged, host, 443)[0] is verdict
 
 
-def test_the_strictest_default_holds_where_no_route_matches() -> None:
-    merged = merge_policies(
-        [Policy(default_verdict=ALLOW), Policy(default_verdict=DENY), Policy(default_verdict=ASK)]
-    )
+@pytest.mark.parametrize(
+    ("defaults", "expected"),
+    [
+        ([], ASK),
+        ([None], ASK),
+        ([None, None], ASK),
+        ([ALLOW], ALLOW),
+        ([None, ALLOW], ALLOW),
+        ([ALLOW, None], ALLOW),
+        ([ALLOW, ASK], ASK),
+        ([ALLOW, DENY, ASK], DENY),
+        ([None, DENY, None], DENY),
+    ],
+)
+def test_the_strictest_default_that_is_written_down_holds_where_no_route_matches(
+    defaults: list[Verdict | None], expected: Verdict
+) -> None:
+    merged = merge_policies([Policy(default_verdict=one) for one in defaults])
 
-    assert merged.default_verdict is DENY
+    assert merged.default_verdict is expected
+
+
+@pytest.mark.parametrize("turn", [list, reversed])
+@pytest.mark.parametrize(
+    ("opened", "default", "expected"),
+    [
+        (ALLOW, None, ALLOW),
+        (ALLOW, ALLOW, ALLOW),
+        (ALLOW, ASK, ASK),
+        (ALLOW, DENY, DENY),
+        (ASK, DENY, DENY),
+        (ASK, ALLOW, ASK),
+        (DENY, ALLOW, DENY),
+    ],
+)
+def test_a_default_that_is_written_down_binds_the_routes_of_another_policy(
+    opened: Verdict, default: Verdict | None, expected: Verdict, turn: Any
+) -> None:
+    policies = [Policy(routes=(route("a.x", opened),)), Policy(default_verdict=default)]
+
+    merged = merge_policies(list(turn(policies)))
+
+    assert decide(merged, "a.x", 443)[0] is expected
+
+
+def test_who_closed_a_route_by_a_default_is_its_origin() -> None:
+    opener = Policy(routes=(route("a.x", ALLOW, ("GET", "/**"), origin="policies/opener"),))
+    closer = Policy(default_verdict=DENY)
+
+    merged = merge_policies([opener, closer], origins=["policies/opener", "policies/closer"])
+
+    (only,) = merged.routes
+    assert (only.verdict, only.rules, only.origin) == (DENY, (), "policies/closer")
+    assert "default verdict of policies/closer" in only.description
+
+
+def test_rules_bind_also_where_another_policy_allows_by_default() -> None:
+    ruled = Policy(routes=(route("a.x", ALLOW, ("GET", "/r/**")),))
+
+    merged = merge_policies([Policy(default_verdict=ALLOW), ruled])
+
+    verdicts = [
+        decide_request(merged, "a.x", 443, method=method, path="/r/1")[0]
+        for method in ("GET", "POST")
+    ]
+    assert verdicts == [ALLOW, DENY]
 
 
 def test_order_and_origins_are_kept() -> None:
@@ -123,10 +186,10 @@ def test_order_and_origins_are_kept() -> None:
     ]
 
 
-def test_a_single_policy_stays_as_it_is() -> None:
+def test_a_single_policy_stays_as_it_is_with_its_default_written_down() -> None:
     policy = Policy(routes=(route("a.x", ALLOW), route("a.x", DENY)), integrations=("b", "a"))
 
-    assert merge_policies([policy]) == policy
+    assert merge_policies([policy]) == replace(policy, default_verdict=ASK)
 
 
 def test_no_policies_merge_into_the_policy_that_asks() -> None:
@@ -259,7 +322,7 @@ routes = st.builds(
 policies = st.lists(
     st.builds(
         Policy,
-        default_verdict=st.sampled_from([ALLOW, ASK, DENY]),
+        default_verdict=st.sampled_from([None, ALLOW, ASK, DENY]),
         routes=st.lists(routes, max_size=5).map(tuple),
     ),
     min_size=1,
@@ -285,8 +348,7 @@ def test_a_merged_policy_decides_as_the_strictest_opinion(some: list[Policy]) ->
     for host in HOSTS:
         for port in (80, 443):
             opinions = [one for one in (opinion(p, host, port) for p in some) if one is not None]
-            expected = strictest(*opinions) if opinions else None
-            assert opinion(merged, host, port) == expected
+            assert decide(merged, host, port)[0] is strictest(*(opinions or [ASK]))
 
 
 @given(policies)
@@ -301,8 +363,12 @@ def test_a_merged_policy_is_never_laxer_on_requests_than_its_parts(some: list[Po
                 request = {"method": method, "path": path}
                 verdict, _ = decide_request(merged, host, 443, **request)
                 parts = [decide_request(one, host, 443, **request) for one in some]
-                opinions = [by[0] for by in parts if by[1] is not None]
-                strict = strictest(*opinions) if opinions else merged.default_verdict
+                opinions = [
+                    verdict_of
+                    for (verdict_of, by), one in zip(parts, some, strict=True)
+                    if by is not None or one.default_verdict is not None
+                ]
+                strict = strictest(*(opinions or [ASK]))
                 assert order[verdict] >= order[strict]
 
 

@@ -34,7 +34,7 @@ def test_a_file_and_an_artifact_are_the_same_policy(text: bytes) -> None:
 
 @pytest.mark.parametrize("text", [b"", b"  \n", b"# nothing yet\n", b"---\n", b"network: {}\n"])
 def test_an_empty_file_asks(text: bytes) -> None:
-    assert parse_policy_file(text, name="p").default_verdict is Verdict.ASK
+    assert parse_policy_file(text, name="p").default_verdict is None
 
 
 @pytest.mark.parametrize(

@@ -506,7 +506,9 @@ class Policy(_message.Message):
     ROUTES_FIELD_NUMBER: _builtins.int
     INTEGRATIONS_FIELD_NUMBER: _builtins.int
     default_verdict: _builtins.str
-    """Verdict where no route matches: `allow`, `deny` or `ask`."""
+    """Verdict where no route matches: `allow`, `deny` or `ask`; empty means `ask`, too. A plan of the
+    resolver always names one.
+    """
     @_builtins.property
     def routes(self) -> _containers.RepeatedCompositeFieldContainer[Global___PolicyRoute]:
         """Routes; the first that matches decides."""
