@@ -14,7 +14,6 @@ from services.core.errors import LnsError
 from services.vm_runner.channel.handles import GuestProcess, GuestStream
 from services.vm_runner.channel.requests import ProcessSpec
 from services.vm_runner.channel.session import GuestSession
-from services.vm_runner.life import lifecycle
 from services.vm_runner.life.boot import first_error
 from services.vm_runner.life.exit_status import (
     exec_message,
@@ -24,8 +23,9 @@ from services.vm_runner.life.exit_status import (
 )
 from services.vm_runner.life.guest_plan import exec_process
 from services.vm_runner.life.run_life import RunLife
-from services.vm_runner.run_log import LogPlace, LogStream
-from services.vm_runner.runs import ExecRequest, ExitStatus, RunState, TerminalSize
+from services.vm_runner.records import lifecycle
+from services.vm_runner.records.run_log import LogPlace, LogStream
+from services.vm_runner.records.runs import ExecRequest, ExitStatus, RunState, TerminalSize
 
 _LEFTOVER_SECONDS = 2.0
 

@@ -20,7 +20,7 @@ from services.core.errors import HostUnready
 from services.vm_runner.adapters.boot_files.cache import GuestFileCache, default_agent
 from services.vm_runner.adapters.confinement.cgroups import Cgroups, find_place
 from services.vm_runner.adapters.confinement.confinement import Confinement, default_launcher
-from services.vm_runner.adapters.confinement.host_support import ConfinementMode, HostSupport
+from services.vm_runner.adapters.confinement.host_support import HostSupport
 from services.vm_runner.adapters.disk_images import Ext4Images, find_mkfs
 from services.vm_runner.adapters.file_servers import FileServers
 from services.vm_runner.adapters.log_files import LogFiles
@@ -39,6 +39,7 @@ from services.vm_runner.servicer import VmServicer
 from services.vm_runner.settings import VmProcess, VmSettings
 from services.vm_runner.storage.binds import Binds
 from services.vm_runner.storage.volumes import Volumes
+from services.vm_runner.vmm_options import ConfinementMode
 
 _THREADS = 16
 _ARCHITECTURES = {

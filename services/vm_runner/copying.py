@@ -11,7 +11,7 @@ from services.core.errors import GuestUnreachable, RequestInvalid
 from services.vm_runner.attachments import ExecAttachment, start_exec
 from services.vm_runner.channel.requests import Builtin, ProcessSpec
 from services.vm_runner.life.run_life import RunLife
-from services.vm_runner.run_log import LogStream
+from services.vm_runner.records.run_log import LogStream
 
 _MESSAGE_BYTES = 512
 _COUNT_BYTES = 32

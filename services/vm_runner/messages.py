@@ -12,9 +12,9 @@ from lns.vm.v1 import vm_service_pb2
 from services.chassis import messages, run_plan_messages
 from services.chassis.status import from_status, to_status
 from services.core.errors import RequestInvalid
-from services.vm_runner.groups import Group
 from services.vm_runner.host import HostCheck, Verdict
-from services.vm_runner.runs import (
+from services.vm_runner.records.groups import Group
+from services.vm_runner.records.runs import (
     BootTimes,
     ExitStatus,
     Failure,

@@ -4,8 +4,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Protocol
 
-from services.vm_runner.run_log import RunLog
-from services.vm_runner.runs import Run, Volume
+from services.vm_runner.records.run_log import RunLog
+from services.vm_runner.records.runs import Run, Volume
 
 
 class ClientConnection(Protocol):

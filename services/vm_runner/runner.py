@@ -19,15 +19,14 @@ from services.core.errors import (
     VmFailed,
 )
 from services.core.run_plan import RunPlan, VolumeKind
-from services.vm_runner import groups, names, naming
-from services.vm_runner.groups import Group
-from services.vm_runner.life import lifecycle
 from services.vm_runner.life.exit_status import signal_number
 from services.vm_runner.life.run_life import RunLife
 from services.vm_runner.life.surroundings import Surroundings
 from services.vm_runner.machines import Machine
-from services.vm_runner.register import Register
-from services.vm_runner.runs import Failure, Run, RunOptions, RunState, RunUsage
+from services.vm_runner.records import groups, lifecycle, names, naming
+from services.vm_runner.records.groups import Group
+from services.vm_runner.records.register import Register
+from services.vm_runner.records.runs import Failure, Run, RunOptions, RunState, RunUsage
 from services.vm_runner.storage.volumes import named_mounts
 
 log = structlog.get_logger()
@@ -41,7 +40,7 @@ class Runner:
 
     def __init__(self, surroundings: Surroundings) -> None:
         self._around = surroundings
-        self.register = Register()
+        self.register: Register[RunLife] = Register()
         self._naming = asyncio.Lock()
         self._closing = False
 

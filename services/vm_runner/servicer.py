@@ -12,14 +12,15 @@ from services.chassis import run_plan_messages
 from services.chassis.messages import format_port, invalid, parse_port
 from services.chassis.streams import check_chunk
 from services.core.errors import RequestInvalid
-from services.vm_runner import log_query, messages
+from services.vm_runner import messages
 from services.vm_runner.attachments import Attachment, attach_exec, attach_workload
 from services.vm_runner.copying import copy_in, copy_out
 from services.vm_runner.host import Host
-from services.vm_runner.pages import page
-from services.vm_runner.run_log import LogStream
+from services.vm_runner.records import log_query
+from services.vm_runner.records.pages import page
+from services.vm_runner.records.run_log import LogStream
+from services.vm_runner.records.runs import ExecRequest
 from services.vm_runner.runner import Runner
-from services.vm_runner.runs import ExecRequest
 from services.vm_runner.storage.volumes import Volumes
 
 _CHUNK = 512 * 1024

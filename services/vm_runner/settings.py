@@ -8,10 +8,8 @@ from pathlib import Path
 from services.chassis.settings import PeerSettings, ProcessSettings
 from services.chassis.settings_tree import setting
 from services.chassis.settings_values import ByteCount, Seconds
-from services.vm_runner.adapters.confinement.host_support import ConfinementMode
-from services.vm_runner.adapters.confinement.measures import UserRange
-from services.vm_runner.adapters.qemu.accelerator import AcceleratorMode
 from services.vm_runner.life.surroundings import RunnerLimits
+from services.vm_runner.vmm_options import AcceleratorMode, ConfinementMode, UserRange
 
 
 def kernel_cache(environment: Mapping[str, str]) -> Path:

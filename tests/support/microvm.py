@@ -16,9 +16,9 @@ from services.chassis.channel import open_channel
 from services.chassis.server import running_server
 from services.chassis.settings import PeerSettings, ServerSettings
 from services.core.artifacts.families import family_by_slug
-from services.vm_runner.adapters.qemu.accelerator import AcceleratorMode
 from services.vm_runner.bootstrap import open_vm_runner
 from services.vm_runner.settings import VmSettings, kernel_cache
+from services.vm_runner.vmm_options import AcceleratorMode
 from tests.support.guest_agent import require_agent
 from tests.support.materializer import Client, served
 from tests.support.prerequisites import Prerequisite, missing

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 from services.core.descriptor import Descriptor, Platform
 from services.core.run_plan import PinnedImage, PlanKind, PlanSource, Resources, RunPlan
-from services.vm_runner.runs import Run
+from services.vm_runner.records.runs import Run
 
 DIGEST = "sha256:" + "a" * 64
 

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from services.chassis.blocking import Blocking
 from services.core.errors import AttachLagging, CapacityExhausted
-from services.vm_runner.run_log import LogChunk, LogPlace, LogStream, RunLog
-from services.vm_runner.runs import Run
+from services.vm_runner.records.run_log import LogChunk, LogPlace, LogStream, RunLog
+from services.vm_runner.records.runs import Run
 
 _HEADER = struct.Struct("<IIBBHQQ")
 _ENDED = 1

@@ -23,7 +23,7 @@ from services.chassis import durable
 from services.chassis.blocking import Blocking
 from services.core.errors import CapacityExhausted, LnsError
 from services.vm_runner import messages
-from services.vm_runner.runs import Run
+from services.vm_runner.records.runs import Run
 
 log = structlog.get_logger()
 

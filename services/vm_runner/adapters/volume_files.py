@@ -18,7 +18,7 @@ import structlog
 from services.chassis import durable
 from services.chassis.blocking import Blocking
 from services.core.errors import CapacityExhausted
-from services.vm_runner.runs import Volume
+from services.vm_runner.records.runs import Volume
 
 log = structlog.get_logger()
 

@@ -17,7 +17,6 @@ from services.core.errors import GuestUnreachable, LnsError, VmFailed
 from services.vm_runner.channel.events import ProcessPhase
 from services.vm_runner.channel.handles import GuestProcess
 from services.vm_runner.channel.session import GuestSession, open_session
-from services.vm_runner.life import lifecycle
 from services.vm_runner.life.boot_clock import BootClock
 from services.vm_runner.life.boot_queue import Place
 from services.vm_runner.life.exit_status import exec_message, exit_status, start_failure
@@ -33,8 +32,9 @@ from services.vm_runner.life.surroundings import Surroundings
 from services.vm_runner.machines import Disk, Machine, MachineSpec
 from services.vm_runner.network.outgoing import Outgoing
 from services.vm_runner.ports import Image
-from services.vm_runner.run_log import LogStream, RunLog
-from services.vm_runner.runs import BootTimes, ExitStatus, Run, RunState
+from services.vm_runner.records import lifecycle
+from services.vm_runner.records.run_log import LogStream, RunLog
+from services.vm_runner.records.runs import BootTimes, ExitStatus, Run, RunState
 from services.vm_runner.storage.binds import bind_ports
 
 log = structlog.get_logger()

@@ -4,7 +4,7 @@ import time
 from datetime import timedelta
 
 from services.vm_runner.channel.events import Welcome
-from services.vm_runner.runs import BootTimes
+from services.vm_runner.records.runs import BootTimes
 
 
 class BootClock:

@@ -6,7 +6,7 @@ import signal
 
 from services.core.errors import LnsError, RequestInvalid, VmFailed
 from services.vm_runner.channel.events import ProcessPhase, ProcessState
-from services.vm_runner.runs import ExitStatus
+from services.vm_runner.records.runs import ExitStatus
 
 NOT_EXECUTABLE = 126
 NOT_FOUND = 127

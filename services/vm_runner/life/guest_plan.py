@@ -3,13 +3,13 @@
 import resource
 from dataclasses import replace
 
-from services.vm_runner import groups
 from services.vm_runner.channel.mounts import GuestBind, GuestVolume
 from services.vm_runner.channel.requests import GuestConfig, ProcessSpec, Rlimit
 from services.vm_runner.machines import Disk
 from services.vm_runner.ports import Image
-from services.vm_runner.run_log import LogStream
-from services.vm_runner.runs import ExecRequest, Run, TerminalSize
+from services.vm_runner.records import groups
+from services.vm_runner.records.run_log import LogStream
+from services.vm_runner.records.runs import ExecRequest, Run, TerminalSize
 from services.vm_runner.storage.volumes import guest_volumes
 
 MAIN_PROCESS = 1

@@ -4,7 +4,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
 
-from services.vm_runner.runs import RunEvent
+from services.vm_runner.records.runs import RunEvent
 
 _KEPT = 512
 

@@ -6,7 +6,7 @@ import time
 from services.vm_runner.channel.handles import GuestStream
 from services.vm_runner.channel.requests import ProcessSpec
 from services.vm_runner.channel.session import GuestSession
-from services.vm_runner.run_log import LogChunk, LogStream, RunLog
+from services.vm_runner.records.run_log import LogChunk, LogStream, RunLog
 
 
 class WorkloadOutput:

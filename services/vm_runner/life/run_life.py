@@ -18,14 +18,14 @@ from services.core.errors import GuestUnreachable, Internal, LnsError
 from services.core.run_plan import PortMapping
 from services.vm_runner.channel.handles import GuestProcess
 from services.vm_runner.channel.session import GuestSession
-from services.vm_runner.life import lifecycle
 from services.vm_runner.life.boot import Boot, MachineLost, first_error
 from services.vm_runner.life.history import History
 from services.vm_runner.life.surroundings import Surroundings
 from services.vm_runner.machines import Machine, MachineUsage
 from services.vm_runner.network.outgoing import Outgoing, Peers
 from services.vm_runner.network.published_ports import PublishedPorts
-from services.vm_runner.runs import Failure, Run, RunEvent, RunState, RunUsage
+from services.vm_runner.records import lifecycle
+from services.vm_runner.records.runs import Failure, Run, RunEvent, RunState, RunUsage
 
 log = structlog.get_logger()
 

@@ -15,11 +15,11 @@ from typing import Protocol
 import structlog
 
 from services.core.errors import GuestUnreachable, LnsError
-from services.vm_runner import groups
 from services.vm_runner.channel.events import Opening
 from services.vm_runner.channel.handles import GuestProcess, GuestStream
 from services.vm_runner.channel.session import GuestSession
-from services.vm_runner.runs import Run
+from services.vm_runner.records import groups
+from services.vm_runner.records.runs import Run
 
 log = structlog.get_logger()
 

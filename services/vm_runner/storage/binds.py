@@ -15,7 +15,7 @@ from services.core.errors import LnsError, RequestInvalid
 from services.core.run_plan import VolumeKind, VolumeMount
 from services.vm_runner.channel.mounts import GuestBind
 from services.vm_runner.machines import HostPort
-from services.vm_runner.runs import Run
+from services.vm_runner.records.runs import Run
 from services.vm_runner.storage.bind_host import BindHost, BindSource, ServedBind
 
 log = structlog.get_logger()

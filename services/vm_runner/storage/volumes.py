@@ -11,11 +11,11 @@ from types import MappingProxyType
 
 from services.core.errors import InUse, NameTaken, RequestInvalid, VolumeUnknown
 from services.core.run_plan import VolumeKind, VolumeMount
-from services.vm_runner import names
 from services.vm_runner.channel.mounts import GuestVolume
 from services.vm_runner.machines import Disk
 from services.vm_runner.ports import DiskMaker, VolumeStore
-from services.vm_runner.runs import Run, Volume
+from services.vm_runner.records import names
+from services.vm_runner.records.runs import Run, Volume
 
 _SIZE_LEAST = 1 << 20
 _SHORT_ID = 12

@@ -15,12 +15,13 @@ from services.chassis.blocking import Blocking
 from services.core.errors import GuestUnreachable
 from services.vm_runner import bootstrap
 from services.vm_runner.adapters.boot_files.cache import GuestFileCache
-from services.vm_runner.adapters.qemu.accelerator import AcceleratorChoice, AcceleratorMode
+from services.vm_runner.adapters.qemu.accelerator import AcceleratorChoice
 from services.vm_runner.adapters.qemu.command_line import Architecture
 from services.vm_runner.adapters.qemu.hypervisor import QemuHypervisor
 from services.vm_runner.channel.session import open_session
 from services.vm_runner.machines import Hypervisor, MachineSpec
 from services.vm_runner.settings import VmSettings, kernel_cache
+from services.vm_runner.vmm_options import AcceleratorMode
 from tests.fakes.hypervisor import FakeHost, FakeHypervisor
 from tests.support.guest_agent import require_agent
 from tests.support.microvm import require_microvms

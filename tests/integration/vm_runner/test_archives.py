@@ -9,7 +9,7 @@ import pytest
 
 from services.vm_runner.attachments import start_exec
 from services.vm_runner.channel.requests import Builtin, ProcessSpec
-from services.vm_runner.run_log import LogStream
+from services.vm_runner.records.run_log import LogStream
 from tests.support.guest_agent import agent_session
 
 pytestmark = pytest.mark.integration

@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from services.core.errors import VmFailed
-from services.vm_runner.adapters.qemu.accelerator import AcceleratorChoice, AcceleratorMode
+from services.vm_runner.adapters.qemu.accelerator import AcceleratorChoice
 from services.vm_runner.adapters.qemu.command_line import Accelerator
 from services.vm_runner.adapters.qemu.hypervisor import QemuHypervisor
 from services.vm_runner.machines import Disk, Machine, MachineSpec
+from services.vm_runner.vmm_options import AcceleratorMode
 from tests.support import fake_qemu
 from tests.support.eventually import eventually
 from tests.support.fake_qemu import FakeQemu

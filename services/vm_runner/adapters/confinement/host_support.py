@@ -3,7 +3,6 @@
 import asyncio
 import subprocess
 import tempfile
-from enum import StrEnum
 from pathlib import Path
 
 import structlog
@@ -14,7 +13,6 @@ from services.vm_runner.adapters.confinement.measures import (
     Footing,
     Isolation,
     ProgramFiles,
-    UserRange,
 )
 from services.vm_runner.adapters.confinement.switches import (
     Device,
@@ -24,17 +22,11 @@ from services.vm_runner.adapters.confinement.switches import (
     Wait,
     launch_line,
 )
+from services.vm_runner.vmm_options import ConfinementMode, UserRange
 
 log = structlog.get_logger()
 
 _SECONDS = 20.0
-
-
-class ConfinementMode(StrEnum):
-    """What the settings say: as much as the host permits, or all of it or nothing."""
-
-    AUTO = "auto"
-    REQUIRED = "required"
 
 
 _PERMIT_USERS = (

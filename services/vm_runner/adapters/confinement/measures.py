@@ -21,6 +21,7 @@ from services.vm_runner.adapters.confinement.switches import (
     User,
     Write,
 )
+from services.vm_runner.vmm_options import UserRange
 
 PID_FILE = Path("qemu.pid")
 NULL_DEVICE = Path("/dev/null")
@@ -46,18 +47,6 @@ class Isolation(StrEnum):
     NONE = "none"
     NAMESPACES = "namespaces"
     USER_NAMESPACE = "user-namespace"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UserRange:
-    """Numbers of users that nobody else on this host has, one for each possible pid."""
-
-    first: int
-    count: int
-
-    def __post_init__(self) -> None:
-        if self.first < 1 or self.count < 1 or self.first + self.count >= 1 << 32:
-            raise ValueError(f"{self.count} users from {self.first} on are not a range of users")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,6 @@ import shutil
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 import structlog
@@ -22,19 +21,12 @@ from services.core.errors import LnsError
 from services.vm_runner.adapters.qemu.command_line import Accelerator
 from services.vm_runner.channel.session import open_session
 from services.vm_runner.machines import Machine, MachineSpec
+from services.vm_runner.vmm_options import AcceleratorMode
 
 log = structlog.get_logger()
 
 _PROBE_MEMORY_MIB = 128
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
-
-
-class AcceleratorMode(StrEnum):
-    """What the settings say: find out, insist, or never."""
-
-    AUTO = "auto"
-    KVM = "kvm"
-    TCG = "tcg"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

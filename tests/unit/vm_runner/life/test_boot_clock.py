@@ -7,7 +7,7 @@ import pytest
 
 from services.vm_runner.channel.events import Welcome
 from services.vm_runner.life.boot_clock import BootClock
-from services.vm_runner.runs import BootTimes
+from services.vm_runner.records.runs import BootTimes
 
 SECOND = 10**9
 

@@ -11,7 +11,7 @@ from services.vm_runner.life.exit_status import (
     signal_number,
     start_failure,
 )
-from services.vm_runner.runs import ExitStatus
+from services.vm_runner.records.runs import ExitStatus
 
 
 def exited(**values: int) -> ProcessState:

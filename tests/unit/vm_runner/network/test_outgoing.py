@@ -12,9 +12,9 @@ import pytest
 
 from services.core.errors import GuestUnreachable
 from services.vm_runner.channel.events import Opening
-from services.vm_runner.groups import Group
 from services.vm_runner.network.outgoing import CONNECTIONS_MAX, Outgoing
-from services.vm_runner.runs import Run
+from services.vm_runner.records.groups import Group
+from services.vm_runner.records.runs import Run
 from tests.support.eventually import eventually
 from tests.support.runs import a_run
 

@@ -17,7 +17,7 @@ from services.vm_runner.channel.mounts import GuestBind, GuestVolume, mount_fiel
 from services.vm_runner.channel.wire import Tag
 from services.vm_runner.life.guest_plan import guest_config
 from services.vm_runner.machines import Disk, HostPort, MachineSpec
-from services.vm_runner.runs import Run
+from services.vm_runner.records.runs import Run
 from services.vm_runner.storage.binds import bind_ports
 from tests.support.runs import a_plan
 

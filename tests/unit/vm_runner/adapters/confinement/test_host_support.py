@@ -15,15 +15,11 @@ from services.vm_runner.adapters.confinement.confinement import (
     cgroup_limits,
     device_group,
 )
-from services.vm_runner.adapters.confinement.host_support import ConfinementMode, HostSupport
-from services.vm_runner.adapters.confinement.measures import (
-    Footing,
-    Isolation,
-    ProgramFiles,
-    UserRange,
-)
+from services.vm_runner.adapters.confinement.host_support import HostSupport
+from services.vm_runner.adapters.confinement.measures import Footing, Isolation, ProgramFiles
 from services.vm_runner.adapters.confinement.switches import Code
 from services.vm_runner.machines import BootFiles, Disk, MachineSpec
+from services.vm_runner.vmm_options import ConfinementMode, UserRange
 
 USERS = UserRange(first=1000, count=100)
 PROGRAM = Path("/usr/bin/qemu")

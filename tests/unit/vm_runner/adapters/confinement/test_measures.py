@@ -10,7 +10,6 @@ from services.vm_runner.adapters.confinement.measures import (
     Footing,
     Isolation,
     ProgramFiles,
-    UserRange,
     VmmNeeds,
     boot_paths,
     measures,
@@ -32,6 +31,7 @@ from services.vm_runner.adapters.confinement.switches import (
     Write,
     launch_line,
 )
+from services.vm_runner.vmm_options import UserRange
 
 USERS = UserRange(first=1000, count=100)
 ROOT = Footing(isolation=Isolation.NAMESPACES, users=USERS)

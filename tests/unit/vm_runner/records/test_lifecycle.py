@@ -4,8 +4,8 @@ from datetime import UTC, datetime
 import pytest
 
 from services.core.errors import RunStateConflict
-from services.vm_runner.life import lifecycle
-from services.vm_runner.runs import (
+from services.vm_runner.records import lifecycle
+from services.vm_runner.records.runs import (
     ExitStatus,
     Failure,
     RestartMode,

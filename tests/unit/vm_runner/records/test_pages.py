@@ -1,7 +1,7 @@
 import pytest
 
 from services.core.errors import RequestInvalid
-from services.vm_runner.pages import page
+from services.vm_runner.records.pages import page
 
 ITEMS = [f"item{number:04}" for number in range(1500)]
 

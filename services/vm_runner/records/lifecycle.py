@@ -12,7 +12,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from services.core.errors import RunStateConflict
-from services.vm_runner.runs import ExitStatus, Failure, RestartMode, Run, RunState
+from services.vm_runner.records.runs import ExitStatus, Failure, RestartMode, Run, RunState
 
 ENDED = frozenset({RunState.EXITED, RunState.FAILED, RunState.LOST})
 """States in which a run's workload has ended."""

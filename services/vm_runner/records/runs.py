@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from services.core.errors import LEAVES, Internal, LnsError
 from services.core.run_plan import PortMapping, RunPlan
-from services.vm_runner.groups import Group
+from services.vm_runner.records.groups import Group
 
 
 class RunState(StrEnum):

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.core.errors import RequestInvalid
-from services.vm_runner import groups
-from services.vm_runner.groups import Group
 from services.vm_runner.life.guest_plan import hostname
+from services.vm_runner.records import groups
+from services.vm_runner.records.groups import Group
 from tests.support.runs import a_run
 
 ID = "0123456789abcdef" * 2

@@ -1,7 +1,7 @@
 import pytest
 
 from services.core.errors import RequestInvalid
-from services.vm_runner import names
+from services.vm_runner.records import names
 
 
 @pytest.mark.parametrize("name", ["a", "agent-1", "A_b.c", "0" * 63])

@@ -5,7 +5,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
 
-from services.vm_runner.run_log import LogChunk, LogPlace, RunLog
+from services.vm_runner.records.run_log import LogChunk, LogPlace, RunLog
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,24 +1,35 @@
 """The runs of a node: found by id, prefix, name, group or labels."""
 
 from collections.abc import Mapping
+from typing import Generic, Protocol, TypeVar
 
 from services.core.errors import RequestInvalid, RunUnknown
-from services.vm_runner import naming
-from services.vm_runner.life import lifecycle
-from services.vm_runner.life.run_life import RunLife
-from services.vm_runner.runs import Run
+from services.vm_runner.records import lifecycle, naming
+from services.vm_runner.records.runs import Run
 
 _PREFIX_LEAST = 4
 
 
-class Register:
-    """Every recorded run of a node."""
+class Recorded(Protocol):
+    """Whoever owns a run."""
+
+    @property
+    def run(self) -> Run:
+        """The run as it is recorded."""
+        ...
+
+
+OwnerT = TypeVar("OwnerT", bound=Recorded)
+
+
+class Register(Generic[OwnerT]):
+    """Every recorded run of a node, by its owner."""
 
     def __init__(self) -> None:
-        self._lives: dict[str, RunLife] = {}
+        self._lives: dict[str, OwnerT] = {}
         self._by_request: dict[str, str] = {}
 
-    def add(self, life: RunLife) -> None:
+    def add(self, life: OwnerT) -> None:
         """Takes a run in."""
         self._lives[life.run.run_id] = life
         if life.run.request_id:
@@ -29,7 +40,7 @@ class Register:
         self._by_request.pop(run.request_id, None)
         return self._lives.pop(run.run_id, None) is not None
 
-    def find(self, text: str) -> RunLife:
+    def find(self, text: str) -> OwnerT:
         """Returns the run of that name, id, or unique prefix of an id.
 
         Raises:
@@ -51,11 +62,11 @@ class Register:
             f"there is no run {text!r}", hint="`lns ps -a` lists them", metadata={"run": text}
         )
 
-    def of_request(self, request_id: str) -> RunLife | None:
+    def of_request(self, request_id: str) -> OwnerT | None:
         """Returns the run that a request made."""
         return self._lives.get(self._by_request.get(request_id, ""))
 
-    def member(self, run: Run, member: str) -> RunLife | None:
+    def member(self, run: Run, member: str) -> OwnerT | None:
         """Returns the run that is another member of a run's group."""
         for life in self._lives.values():
             is_group = life.run.group is not None and life.run.group == run.group
@@ -77,11 +88,11 @@ class Register:
         ]
         return sorted(wanted, key=lambda run: (run.create_time, run.run_id), reverse=True)
 
-    def lives(self) -> list[RunLife]:
+    def lives(self) -> list[OwnerT]:
         """Returns every run."""
         return list(self._lives.values())
 
-    def live(self) -> list[RunLife]:
+    def live(self) -> list[OwnerT]:
         """Returns the runs that are alive."""
         return [life for life in self._lives.values() if life.run.state in lifecycle.LIVE]
 
@@ -89,5 +100,5 @@ class Register:
         """Returns what is recorded of every run."""
         return [life.run for life in self._lives.values()]
 
-    def _named(self, name: str) -> RunLife | None:
+    def _named(self, name: str) -> OwnerT | None:
         return next((life for life in self._lives.values() if life.run.name == name), None)

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 from services.core.errors import NameTaken, RequestInvalid
 from services.core.run_plan import RunPlan
-from services.vm_runner import names
-from services.vm_runner.groups import Group
-from services.vm_runner.runs import Run
+from services.vm_runner.records import names
+from services.vm_runner.records.groups import Group
+from services.vm_runner.records.runs import Run
 
 
 def names_in_use(runs: Iterable[Run]) -> set[str]:
