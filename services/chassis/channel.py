@@ -20,12 +20,24 @@ from google.protobuf import descriptor_pb2
 from google.protobuf.descriptor import FileDescriptor, MethodDescriptor
 
 from services.chassis import calls
+from services.chassis.keepalive import KEEPALIVE, Keepalive
 from services.chassis.settings import PeerSettings
 from services.chassis.tls import TlsFiles
 from services.core.errors import SettingsInvalid
 
 METADATA_BYTES = 64 * 1024
 """Room for an error that lists many problems; gRPC's own limit is 8 KiB."""
+
+OPTIONS = (
+    ("grpc.enable_http_proxy", 0),  # services meet directly, whatever the environment says
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 5_000),
+    ("grpc.max_metadata_size", METADATA_BYTES),
+    ("grpc.absolute_max_metadata_size", METADATA_BYTES),
+)
+"""Options of every channel beside its retry policy and those of its keepalive."""
 
 _RETRY_POLICY = {
     "maxAttempts": 4,
@@ -38,7 +50,10 @@ _RETRY_POLICY = {
 
 @contextlib.asynccontextmanager
 async def open_channel(
-    settings: PeerSettings, *files: FileDescriptor, default_target: str = ""
+    settings: PeerSettings,
+    *files: FileDescriptor,
+    default_target: str = "",
+    keepalive: Keepalive = KEEPALIVE,
 ) -> AsyncIterator[grpc.aio.Channel]:
     """Yields a channel to the peer; nothing is connected before the first call.
 
@@ -46,6 +61,7 @@ async def open_channel(
         settings: where the peer is and how to reach it.
         files: the protos of the services that will be called, for their retry policy.
         default_target: the address when the settings have none.
+        keepalive: when the peer counts as gone.
 
     Raises:
         SettingsInvalid: there is no address, or a TLS file cannot be read.
@@ -55,15 +71,8 @@ async def open_channel(
         raise SettingsInvalid("a peer has no `target`")
     options = [
         ("grpc.service_config", service_config(files)),
-        ("grpc.enable_http_proxy", 0),  # services meet directly, whatever the environment says
-        ("grpc.use_local_subchannel_pool", 1),
-        ("grpc.keepalive_time_ms", 30_000),
-        ("grpc.keepalive_timeout_ms", 10_000),
-        ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 5_000),
-        ("grpc.max_metadata_size", METADATA_BYTES),
-        ("grpc.absolute_max_metadata_size", METADATA_BYTES),
+        *OPTIONS,
+        *keepalive.client_options(),
     ]
     tls = None if settings.tls is None else TlsFiles(settings.tls)
 

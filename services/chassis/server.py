@@ -27,6 +27,7 @@ from grpc_reflection.v1alpha import reflection
 
 from services.chassis.channel import METADATA_BYTES
 from services.chassis.interceptors import Wrapper
+from services.chassis.keepalive import KEEPALIVE, Keepalive
 from services.chassis.locks import owner_lock
 from services.chassis.probes import HEALTH_SERVICE_NAME, Probes
 from services.chassis.scopes import standard_scopes
@@ -36,15 +37,12 @@ from services.core.errors import InUse, SettingsInvalid
 
 log = structlog.get_logger()
 
-_OPTIONS = (
+OPTIONS = (
     ("grpc.so_reuseport", 0),  # otherwise a second server shares the port silently
     ("grpc.max_metadata_size", METADATA_BYTES),
     ("grpc.absolute_max_metadata_size", METADATA_BYTES),
-    ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    # Our clients ping every 30 s; by default gRPC takes that for abuse.
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 20_000),
 )
+"""Options of every server beside those of its keepalive."""
 
 _CLEAN_UP_SECONDS = 10.0
 
@@ -96,7 +94,7 @@ async def serve(
 
 @contextlib.asynccontextmanager
 async def running_server(
-    settings: ServerSettings, services: Sequence[Service]
+    settings: ServerSettings, services: Sequence[Service], *, keepalive: Keepalive = KEEPALIVE
 ) -> AsyncIterator[Sequence[str]]:
     """Yields the bound addresses while the services are served, then drains.
 
@@ -111,7 +109,7 @@ async def running_server(
     wrapper = Wrapper(scopes)
     server = grpc.aio.server(
         interceptors=[wrapper],
-        options=_OPTIONS,
+        options=[*OPTIONS, *keepalive.server_options()],
         maximum_concurrent_rpcs=settings.concurrent_calls,
     )
     for service in services:
