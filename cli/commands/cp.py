@@ -7,7 +7,7 @@ import re
 import sys
 import tarfile
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -24,6 +24,8 @@ from services.chassis.streams import CHUNK_BYTES
 from services.core.errors import RequestInvalid
 
 _STREAM = Path("-")
+_ROOT_NAME = "root"
+"""What the guest agent calls `/`."""
 _IN_RUN = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*):(.*)", re.DOTALL)
 
 
@@ -84,12 +86,24 @@ async def _copy_out(session: Session, start: InRun, target: Path) -> None:
         ):
             await terminal.write_all(STDOUT, piece.data)
         return
-    with tempfile.TemporaryFile() as file:
-        request = pb.CopyOutRequest(run=start.run, path=str(start.path))
-        async for piece in session.vm.CopyOut(request):
-            await asyncio.to_thread(file.write, piece.data)
-        file.seek(0)
-        await asyncio.to_thread(unpack, file, target)
+    if start.path.name == "..":
+        raise RequestInvalid(f"{start.path} has no name of its own", hint="name the directory")
+    pieces = session.vm.CopyOut(pb.CopyOutRequest(run=start.run, path=str(start.path)))
+    chunks = _pulled(aiter(pieces), asyncio.get_running_loop())
+    await asyncio.to_thread(unpack, chunks, target, name=start.path.name or _ROOT_NAME)
+
+
+def _pulled(
+    pieces: AsyncIterator[pb.CopyOutResponse], loop: asyncio.AbstractEventLoop
+) -> Iterator[bytes]:
+    """What a run sends, for a thread beside the event loop: asked for piece by piece."""
+
+    async def following() -> bytes | None:
+        piece = await anext(pieces, None)
+        return None if piece is None else piece.data
+
+    while (data := asyncio.run_coroutine_threadsafe(following(), loop).result()) is not None:
+        yield data
 
 
 async def _copy_in(session: Session, source: Path, end: InRun) -> None:

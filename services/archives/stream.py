@@ -63,6 +63,13 @@ class ByteStream:
         while self._advance():
             pass
 
+    def rest(self, most: int) -> bytes:
+        """What follows, to the end of the stream or to `most` bytes."""
+        rest = b""
+        while len(rest) < most and (self._at < len(self._chunk) or self._advance()):
+            rest += self.read(min(most - len(rest), len(self._chunk) - self._at))
+        return rest
+
     def _advance(self) -> bool:
         """Takes the next chunk that is not empty; says whether there was one."""
         for chunk in self._chunks:

@@ -74,6 +74,7 @@ class Member:
         mode: permission bits.
         mtime: seconds since 1970, signed; `mtime_nsec` nanoseconds beside them.
         size: bytes of a regular file, holes included; 0 for others.
+        is_sparse: whether the archive gives the file as a map of its data.
         link_name: target of a symbolic or hard link.
     """
 
@@ -89,6 +90,7 @@ class Member:
     major: int
     minor: int
     xattrs: Mapping[bytes, bytes]
+    is_sparse: bool = False
 
 
 class TarReader:
@@ -97,9 +99,20 @@ class TarReader:
     Every method raises ArchiveUnsafe where the archive is malformed or beyond the limits.
     """
 
-    def __init__(self, stream: ByteStream, limits: TarLimits) -> None:
+    def __init__(
+        self, stream: ByteStream, limits: TarLimits, *, types: frozenset[bytes] | None = None
+    ) -> None:
+        """Reads nothing yet.
+
+        Args:
+            stream: the archive, not compressed.
+            limits: the most that it may bring.
+            types: the type flags that headers may have, those of extended headers among them; None
+                accepts every known one.
+        """
         self._stream = stream
         self._limits = limits
+        self._types = types
         self._member = b""
         self._stored = 0
         self._padding = 0
@@ -152,6 +165,8 @@ class TarReader:
                 return None, b"", b"", []
             header = parse_header(block)
             first = False
+            if self._types is not None and header.kind not in self._types:
+                raise unsafe(header.name, f"entries of type {header.kind!r} are not expected")
             if header.kind not in _EXTENSIONS:
                 return header, long_name, long_link, records
             if header.kind in seen and header.kind != b"g":
@@ -215,6 +230,7 @@ class TarReader:
             major=header.major,
             minor=header.minor,
             xattrs=parse_xattrs(records, name) if records else NO_XATTRS,
+            is_sparse=self._sparse is not None,
         )
         if member.uid > _U32_MAX or member.gid > _U32_MAX or not -_MTIME_MAX < mtime < _MTIME_MAX:
             raise unsafe(name, "its owner or time is out of range")

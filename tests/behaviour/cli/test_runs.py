@@ -300,6 +300,24 @@ def test_files_that_a_run_sends_broken_are_refused(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_run_cannot_choose_what_its_files_are_called_here(
+    services: ScriptedServices, lns: Client, tmp_path: Path
+) -> None:
+    (tmp_path / ".bashrc").write_text("mine")
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        tar.addfile(tarfile.TarInfo(".bashrc"))
+    services["CopyOut"] = [pb.CopyOutResponse(data=archive.getvalue())]
+
+    refused = lns("cp", "web:/out/report.txt", str(tmp_path))
+
+    assert refused.code == 1
+    assert "'.bashrc'" in refused.err
+    assert "do not trust this guest" in refused.err
+    assert [path.name for path in tmp_path.iterdir()] == [".bashrc"]
+    assert (tmp_path / ".bashrc").read_text() == "mine"
+
+
 @pytest.mark.parametrize("places", [("a", "b"), ("r:/a", "r:/b"), ("r:relative", "b")])
 def test_a_copy_is_between_a_run_and_this_machine(lns: Client, places: tuple[str, str]) -> None:
     assert lns("cp", *places).code == 1

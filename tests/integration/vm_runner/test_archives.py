@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.archive import unpack
 from services.vm_runner.attachments import start_exec
 from services.vm_runner.channel.requests import Builtin, ProcessSpec
 from services.vm_runner.records.run_log import LogStream
@@ -81,6 +82,9 @@ async def test_a_packed_tree_reads_as_any_other_archive(tmp_path: Path) -> None:
     assert sorted(members) == sorted(f"tree{name}" for name in names)
     assert members["tree/link"].linkname == "x" * 150
     assert members["tree/empty"].mode == 0o600
+    assert unpack([packed], tmp_path / "copy", name="tree") == len(members)
+    assert (tmp_path / "copy" / LONG / LONG).read_bytes() == b"deep"
+    assert target_of(tmp_path / "copy" / "link") == Path("x" * 150)
 
 
 async def test_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:

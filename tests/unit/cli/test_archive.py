@@ -1,12 +1,19 @@
 import io
 import os
 import tarfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from cli.archive import pack, unpack
-from services.core.errors import RequestInvalid
+from cli.archive import CopyLimits, pack, unpack
+from services.core.errors import LimitExceeded, LnsError, RequestInvalid
+from tests.support.tars import END, base256, gnu_long, header, pax, record
+from tests.support.tars import entry as raw_entry
+
+NAME = "asked"
 
 
 def entry(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", data: bytes = b"") -> bytes:
@@ -17,8 +24,12 @@ def entry(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", data: bytes 
     return info.tobuf(tarfile.PAX_FORMAT) + data + padding
 
 
-def archive(*entries: bytes) -> io.BytesIO:
-    return io.BytesIO(b"".join(entries) + b"\0" * 1024)
+def archive(*entries: bytes) -> bytes:
+    return b"".join(entries) + END
+
+
+def directory(name: str = NAME) -> bytes:
+    return entry(name, tarfile.DIRTYPE)
 
 
 def test_a_tree_comes_back_as_it_was(tmp_path: Path) -> None:
@@ -27,64 +38,192 @@ def test_a_tree_comes_back_as_it_was(tmp_path: Path) -> None:
     (source / "file").write_bytes(b"\x00data")
     (source / "file").chmod(0o640)
     (source / "deep" / "link").symlink_to("../file")
-    (source / "hard").hardlink_to(source / "file")
+    (source / ("n" * 120)).write_bytes(b"")
     packed = io.BytesIO()
 
     pack(source, "copy", packed)
-    packed.seek(0)
-    count = unpack(packed, tmp_path / "target")
+    count = unpack([packed.getvalue()], tmp_path / "t", name="copy")
 
-    target = tmp_path / "target"
+    target = tmp_path / "t"
     assert count == 5
     assert (target / "file").read_bytes() == b"\x00data"
     assert (target / "file").stat().st_mode & 0o777 == 0o640
     assert (target / "deep" / "link").readlink() == Path("../file")
-    assert (target / "hard").samefile(target / "file")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "target"]
+    assert (target / ("n" * 120)).read_bytes() == b""
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["source", "t"]
 
 
 def test_a_directory_is_copied_into(tmp_path: Path) -> None:
-    unpack(archive(entry("file", data=b"x")), tmp_path)
+    unpack([archive(entry(NAME, data=b"x"))], tmp_path, name=NAME)
 
-    assert (tmp_path / "file").read_bytes() == b"x"
-    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+    assert (tmp_path / NAME).read_bytes() == b"x"
+    assert list(tmp_path.iterdir()) == [tmp_path / NAME]
 
 
-@pytest.mark.parametrize(
-    "hostile",
-    [
-        archive(entry("../escape", data=b"x")),
-        archive(entry("/absolute", data=b"x")),
-        archive(entry("a/../../escape", data=b"x")),
-        archive(entry("."), entry("..")),
-        archive(entry("d", tarfile.SYMTYPE, "/tmp"), entry("d/file", data=b"x")),
-        archive(entry("d", tarfile.DIRTYPE), entry("d", tarfile.SYMTYPE, "/"), entry("d/f")),
-        archive(entry("f", data=b"x"), entry("f", tarfile.SYMTYPE, "/etc")),
-        archive(entry("h", tarfile.LNKTYPE, "/etc/passwd")),
-        archive(entry("h", tarfile.LNKTYPE, "../outside")),
-        archive(
-            entry("r", tarfile.DIRTYPE),
-            entry("r/s", tarfile.SYMTYPE, "/etc/passwd"),
-            entry("r/h", tarfile.LNKTYPE, "r/s"),
+def test_privileges_are_not_copied(tmp_path: Path) -> None:
+    unpack([archive(raw_entry(NAME.encode(), b"x", mode=0o6755))], tmp_path, name=NAME)
+
+    assert (tmp_path / NAME).stat().st_mode & 0o7777 == 0o755
+
+
+def gnu_sparse(size: int) -> bytes:
+    """A header that claims a file of one hole, as GNU tar writes it."""
+    fields = base256(size, 12) + base256(0, 12) + bytes(72) + b"\0" + base256(size, 12)
+    return header(NAME.encode(), kind=b"S", magic=b"ustar  \0", gnu=bytes(41) + fields)
+
+
+def deep(levels: int) -> bytes:
+    names = ["/".join([NAME, *"a" * level]) for level in range(levels)]
+    return archive(*[raw_entry(name.encode(), kind=b"5") for name in names if len(name) <= 100])
+
+
+HOSTILE = {
+    "another name": archive(entry(".bashrc", data=b"x")),
+    "another name, a link": archive(entry("authorized_keys", tarfile.SYMTYPE, "/etc/passwd")),
+    "a name that begins like it": archive(entry(NAME + "x", data=b"x")),
+    "a name in another case": archive(entry(NAME.upper(), data=b"x")),
+    "another name behind the right one": archive(directory(), entry(".bashrc", data=b"x")),
+    "another name in an extended header": archive(
+        pax((b"path", b".bashrc")), entry(NAME, data=b"x")
+    ),
+    "another name in GNU's header": archive(gnu_long(b"L", b".bashrc\0"), entry(NAME, data=b"x")),
+    "another name in a global header": archive(
+        pax((b"path", b".bashrc"), kind=b"g"), entry(NAME, data=b"x")
+    ),
+    "a path upwards": archive(entry("../escape", data=b"x")),
+    "a path upwards below the name": archive(directory(), entry(f"{NAME}/../escape", data=b"x")),
+    "a path upwards behind the name": archive(directory(), entry(f"{NAME}/..", data=b"x")),
+    "an absolute path": archive(entry("/absolute", data=b"x")),
+    "the name with a dot": archive(entry(f"./{NAME}", data=b"x")),
+    "an empty part": archive(directory(), entry(f"{NAME}//f", data=b"x")),
+    "dots": archive(entry("."), entry("..")),
+    "below a link": archive(entry(NAME, tarfile.SYMTYPE, "/tmp"), entry(f"{NAME}/file", data=b"x")),
+    "a directory that becomes a link": archive(
+        directory(), entry(NAME, tarfile.SYMTYPE, "/"), entry(f"{NAME}/f")
+    ),
+    "a file that becomes a link": archive(
+        entry(NAME, data=b"x"), entry(NAME, tarfile.SYMTYPE, "/etc")
+    ),
+    "a directory that is never made": archive(directory(), entry(f"{NAME}/d/f", data=b"x")),
+    "a file before its directory": archive(entry(f"{NAME}/f", data=b"x"), directory()),
+    "a hard link out": archive(entry(NAME, tarfile.LNKTYPE, "/etc/passwd")),
+    "a hard link upwards": archive(entry(NAME, tarfile.LNKTYPE, "../outside")),
+    "a hard link to a link": archive(
+        directory(),
+        entry(f"{NAME}/s", tarfile.SYMTYPE, "/etc/passwd"),
+        entry(f"{NAME}/h", tarfile.LNKTYPE, f"{NAME}/s"),
+    ),
+    "a FIFO": archive(entry(NAME, tarfile.FIFOTYPE)),
+    "a device": archive(entry(NAME, tarfile.CHRTYPE)),
+    "a sparse file of GNU": archive(gnu_sparse(1 << 30)),
+    "a sparse file of 1 PiB": archive(gnu_sparse(1 << 50)),
+    "a sparse file, form 0.0": archive(
+        pax((b"GNU.sparse.size", b"1073741824"), (b"GNU.sparse.numblocks", b"0")), entry(NAME)
+    ),
+    "a sparse file, form 0.1": archive(
+        pax((b"GNU.sparse.size", b"1073741824"), (b"GNU.sparse.map", b"0,0")), entry(NAME)
+    ),
+    "a sparse file, form 1.0": archive(
+        pax(
+            (b"GNU.sparse.major", b"1"),
+            (b"GNU.sparse.minor", b"0"),
+            (b"GNU.sparse.realsize", b"1073741824"),
         ),
-        archive(entry("fifo", tarfile.FIFOTYPE)),
-        archive(entry("device", tarfile.CHRTYPE)),
-        archive(entry("a", data=b"x"), entry("b", data=b"x")),
-        archive(),
-        io.BytesIO(b"no archive" * 100),
-        io.BytesIO(entry("cut", data=b"x" * 4096)[:1500]),
-    ],
-)
-def test_a_hostile_archive_leaves_nothing(tmp_path: Path, hostile: io.BytesIO) -> None:
+        entry(NAME, data=b"0\n".ljust(512, b"\0")),
+    ),
+    "attributes": archive(pax((b"SCHILY.xattr.security.capability", b"x")), entry(NAME)),
+    "a link to nothing": archive(entry(NAME, tarfile.SYMTYPE, "")),
+    "a link with a very long target": archive(
+        pax((b"linkpath", b"x" * 5000)), entry(NAME, tarfile.SYMTYPE, "y")
+    ),
+    "a great extended header": archive(pax((b"comment", b"x" * 70_000)), entry(NAME)),
+    "many records": archive(pax(raw=record(b"k", b"v") * 10_000), entry(NAME)),
+    "deep directories": deep(45) + b"",
+    "two files": archive(entry(NAME, data=b"x"), entry("b", data=b"x")),
+    "something behind the end": archive(entry(NAME, data=b"x")) + entry("b", data=b"x"),
+    "zeros without end": archive(directory()) + bytes(20_000),
+    "nothing": archive(),
+    "no bytes": b"",
+    "no archive": b"no archive" * 100,
+    "a cut archive": entry(NAME, data=b"x" * 4096)[:1500],
+    "an archive without its end": entry(NAME, data=b"x"),
+}
+LIMITS = CopyLimits(archive_bytes=1 << 20, entries=100, depth=40, path_bytes=4096)
+
+
+@pytest.mark.parametrize("hostile", HOSTILE.values(), ids=HOSTILE)
+def test_a_hostile_archive_leaves_nothing(tmp_path: Path, hostile: bytes) -> None:
     inside = tmp_path / "inside"
     inside.mkdir()
+    (inside / ".bashrc").write_text("mine")
     (tmp_path / "outside").write_text("mine")
 
-    with pytest.raises(RequestInvalid):
-        unpack(hostile, inside / "target")
+    for target in (inside, inside / "target"):
+        with pytest.raises(RequestInvalid):
+            unpack([hostile], target, name=NAME, limits=LIMITS)
 
-    assert list(inside.iterdir()) == []
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["inside", "outside"]
+        assert [path.name for path in inside.iterdir()] == [".bashrc"]
+        assert (inside / ".bashrc").read_text() == "mine"
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["inside", "outside"]
+
+
+def endless(*beginning: bytes, again: bytes) -> Iterator[bytes]:
+    yield from beginning
+    while True:
+        yield again
+
+
+ENDLESS = {
+    "content": endless(header(NAME.encode(), size=4 << 30), again=bytes(1 << 16)),
+    "entries": (
+        piece
+        for pieces in (
+            [directory()],
+            (entry(f"{NAME}/{number}") for number in range(10**9)),
+        )
+        for piece in pieces
+    ),
+    "zeros behind the end": endless(archive(directory()), again=bytes(1 << 16)),
+}
+
+
+@pytest.mark.parametrize("chunks", ENDLESS.values(), ids=ENDLESS)
+def test_an_archive_without_end_is_not_read_to_its_end(
+    tmp_path: Path, chunks: Iterator[bytes]
+) -> None:
+    with pytest.raises(LnsError):
+        unpack(chunks, tmp_path, name=NAME, limits=LIMITS)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_than_the_limit_is_refused_with_a_way_out(tmp_path: Path) -> None:
+    limits = CopyLimits(archive_bytes=4096)
+
+    with pytest.raises(LimitExceeded, match="4096") as failure:
+        unpack([archive(entry(NAME, data=b"x" * 4096))], tmp_path, name=NAME, limits=limits)
+
+    assert "RUN:/PATH -" in failure.value.hint
+    assert unpack([archive(entry(NAME, data=b"x"))], tmp_path, name=NAME, limits=limits) == 1
+
+
+@given(
+    st.lists(st.sampled_from([*HOSTILE.values(), directory(), entry(NAME, data=b"z")]), max_size=4)
+)
+def test_whatever_comes_touches_nothing_but_the_name(
+    tmp_path_factory: pytest.TempPathFactory, parts: list[bytes]
+) -> None:
+    place = tmp_path_factory.mktemp("place")
+    (place / ".bashrc").write_text("mine")
+
+    try:
+        unpack([b"".join(parts), END], place, name=NAME, limits=LIMITS)
+        left = {".bashrc", NAME}
+    except LnsError:
+        left = {".bashrc"}
+
+    assert {path.name for path in place.iterdir()} == left
+    assert (place / ".bashrc").read_text() == "mine"
 
 
 def test_what_is_there_is_not_mixed_with_a_directory(tmp_path: Path) -> None:
@@ -92,7 +231,7 @@ def test_what_is_there_is_not_mixed_with_a_directory(tmp_path: Path) -> None:
     (tmp_path / "d" / "mine").write_text("mine")
 
     with pytest.raises(RequestInvalid):
-        unpack(archive(entry("d", tarfile.DIRTYPE), entry("d/f", data=b"x")), tmp_path)
+        unpack([archive(directory("d"), entry("d/f", data=b"x"))], tmp_path, name="d")
 
     assert [path.name for path in (tmp_path / "d").iterdir()] == ["mine"]
 
@@ -106,6 +245,6 @@ def test_special_files_of_this_machine_are_not_sent(tmp_path: Path) -> None:
 
 def test_a_target_whose_directory_is_not_there_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as failure:
-        unpack(io.BytesIO(), tmp_path / "none" / "x")
+        unpack([], tmp_path / "none" / "x", name="x")
 
     assert failure.value.filename == str(tmp_path / "none")
