@@ -26,8 +26,8 @@ _TYPES = frozenset((b"0", b"2", b"5", b"x"))
 """What the agent writes: files, symbolic links, directories, and POSIX's extended headers."""
 _HEADER_BYTES = 16 << 10
 """Two paths of 4 KiB and three numbers are the most that the agent has to say of an entry."""
-_RECORD_BYTES = 10_240
-"""Zeros up to here may follow the end of an archive."""
+EMPTY_ARCHIVE_BYTES = 10_240
+"""One record of zeros: an archive of nothing, and the most that may follow the end of another."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,8 +129,8 @@ class _Copy:
             self._make(self._fresh / os.fsdecode(name), member, reader)
         if not self._kinds:
             raise unsafe(b"", "it is empty")
-        rest = stream.rest(_RECORD_BYTES + 1)
-        if len(rest) > _RECORD_BYTES or any(rest):
+        rest = stream.rest(EMPTY_ARCHIVE_BYTES + 1)
+        if len(rest) > EMPTY_ARCHIVE_BYTES or any(rest):
             raise unsafe(b"", "something follows its end")
         return len(self._kinds)
 

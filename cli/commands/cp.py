@@ -5,7 +5,6 @@ import io
 import os
 import re
 import sys
-import tarfile
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import click
 from lns.vm.v1 import vm_service_pb2 as pb
 
 from cli import terminal
-from cli.archive import pack, unpack
+from cli.archive import EMPTY_ARCHIVE_BYTES, pack, unpack
 from cli.context import Context, command
 from cli.run.console import STDOUT
 from cli.session import Peer, Session, open_session
@@ -126,7 +125,7 @@ async def _is_directory(session: Session, place: InRun) -> bool:
     """Returns whether a path in a run is a directory: an empty archive can be unpacked there."""
     header = pb.CopyInHeader(run=place.run, path=str(place.path))
     try:
-        await session.vm.CopyIn(_steps(header, io.BytesIO(bytes(tarfile.RECORDSIZE))))
+        await session.vm.CopyIn(_steps(header, io.BytesIO(bytes(EMPTY_ARCHIVE_BYTES))))
     except RequestInvalid:
         return False
     return True

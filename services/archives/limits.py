@@ -7,16 +7,18 @@ _SHOWN_MAX = 300
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TarLimits:
-    """The most that a reader takes in for one entry.
+    """The most that a reader takes in.
 
     Attributes:
         file_bytes: bytes of one regular file, holes of a sparse one included.
         header_bytes: bytes of one extended (PAX or GNU) header.
+        all_header_bytes: bytes of all extended headers of the archive together.
         sparse_segments: data segments of one sparse file.
     """
 
     file_bytes: int = 64 << 30
     header_bytes: int = 1 << 20
+    all_header_bytes: int = 512 << 20
     sparse_segments: int = 100_000
 
 

@@ -1,8 +1,12 @@
 """A stream of bytes of unknown chunks, read in the pieces that a parser wants."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from io import SEEK_END
+from typing import BinaryIO
 
 from services.archives.limits import unsafe
+
+_READ_BYTES = 64 << 10
 
 
 class ByteStream:
@@ -15,6 +19,12 @@ class ByteStream:
         self._chunks = chunks
         self._chunk = memoryview(b"")
         self._at = 0
+        self._before = 0
+
+    @property
+    def position(self) -> int:
+        """How many bytes were read or passed over."""
+        return self._before + self._at
 
     def read(self, size: int, *, within: bytes = b"") -> bytes:
         """The next `size` bytes.
@@ -74,9 +84,44 @@ class ByteStream:
         """Takes the next chunk that is not empty; says whether there was one."""
         for chunk in self._chunks:
             if chunk:
-                self._chunk = memoryview(chunk)
-                self._at = 0
+                self._take(chunk)
                 return True
-        self._chunk = memoryview(b"")
-        self._at = 0
+        self._take(b"")
         return False
+
+    def _take(self, chunk: bytes) -> None:
+        self._before += len(self._chunk)
+        self._chunk = memoryview(chunk)
+        self._at = 0
+
+
+class FileStream(ByteStream):
+    """A stream out of a file, which passes over what is skipped without reading it.
+
+    Args:
+        file: open at its beginning; nobody else moves in it meanwhile.
+        check: called before each read; what it raises ends the reading.
+    """
+
+    def __init__(self, file: BinaryIO, check: Callable[[], None] = lambda: None) -> None:
+        def chunks() -> Iterator[bytes]:
+            while True:
+                check()
+                chunk = file.read(_READ_BYTES)
+                if not chunk:
+                    return
+                yield chunk
+
+        super().__init__(chunks())
+        self._file = file
+
+    def skip(self, size: int, *, within: bytes = b"") -> None:
+        """See `ByteStream`."""
+        end = self.position + size
+        if self._at + size > len(self._chunk):
+            if end > self._file.seek(0, SEEK_END):
+                raise unsafe(within, "the archive ends in the middle of it (truncated)")
+            self._take(b"")
+            self._before = self._file.seek(end)
+        else:
+            self._at += size

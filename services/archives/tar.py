@@ -113,6 +113,7 @@ class TarReader:
         self._stream = stream
         self._limits = limits
         self._types = types
+        self._header_bytes = 0
         self._member = b""
         self._stored = 0
         self._padding = 0
@@ -197,6 +198,12 @@ class TarReader:
             raise unsafe(
                 header.name,
                 f"an extended header of {size} bytes is more than {self._limits.header_bytes}",
+            )
+        self._header_bytes += size
+        if self._header_bytes > self._limits.all_header_bytes:
+            raise unsafe(
+                header.name,
+                f"extended headers of more than {self._limits.all_header_bytes} bytes precede it",
             )
         data = self._stream.read(size, within=header.name)
         self._stream.skip(-size % BLOCK_BYTES, within=header.name)

@@ -6,14 +6,17 @@ are read in another order than they lie in.
 
 import contextlib
 import io
+import os
 import posixpath
 import stat
-import tarfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
+from services.archives.limits import ArchiveUnsafe, TarLimits
+from services.archives.stream import FileStream
+from services.archives.tar import Kind, TarReader
 from services.core.errors import RequestInvalid
 from services.registry_gateway.adapters.sources.spool import Spool
 from services.registry_gateway.adapters.sources.uncompressed import (
@@ -24,7 +27,11 @@ from services.registry_gateway.adapters.sources.uncompressed import (
 from services.registry_gateway.ports import BlobSource
 from services.registry_gateway.progress import Stop
 
-_MAX_MEMBERS: Final = 100_000
+_MAX_MEMBERS: Final = 20_000
+_LIMITS: Final = TarLimits(
+    file_bytes=1 << 42, header_bytes=64 << 10, all_header_bytes=4 << 20, sparse_segments=0
+)
+"""Members are named by hexadecimal digests: extended headers have little to say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +100,7 @@ def opened_archive(path: Path, spool: Spool, stop: Stop) -> Iterator[Mapping[str
         if compression_of(file) is not Compression.NONE:
             plain = stack.enter_context(spool.folder()) / "plain"
             spool.write(plain, stop.watched(uncompressed(file, what=str(path))))
-        yield _indexed(plain, place=path)
+        yield _indexed(plain, stop, place=path)
 
 
 def _open_regular(path: Path) -> BinaryIO:
@@ -109,23 +116,24 @@ def _open_regular(path: Path) -> BinaryIO:
         ) from error
 
 
-def _indexed(path: Path, *, place: Path) -> Mapping[str, BlobSource]:
+def _indexed(path: Path, stop: Stop, *, place: Path) -> Mapping[str, BlobSource]:
     """Returns what `opened_archive` says of a plain archive, which people know as `place`."""
     found: dict[str, BlobSource] = {}
     links: list[tuple[str, str]] = []
     try:
-        with tarfile.open(path, mode="r:") as archive:
-            for count, member in enumerate(archive):
+        with path.open("rb", buffering=0) as file:
+            stream = FileStream(file, stop.check)
+            for count, member in enumerate(TarReader(stream, _LIMITS)):
                 if count >= _MAX_MEMBERS:
                     raise RequestInvalid(f"{place} has more than {_MAX_MEMBERS} members")
-                name = member.name.removeprefix("./")
-                if member.isreg() and not member.issparse():
-                    found[name] = FilePart(path=path, start=member.offset_data, size=member.size)
-                elif member.issym() or member.islnk():
-                    base = posixpath.dirname(name) if member.issym() else ""
-                    target = posixpath.normpath(posixpath.join(base, member.linkname))
+                name = os.fsdecode(member.name).removeprefix("./")
+                if member.kind is Kind.FILE and not member.is_sparse:
+                    found[name] = FilePart(path=path, start=stream.position, size=member.size)
+                elif member.kind in (Kind.SYMLINK, Kind.HARD_LINK):
+                    base = posixpath.dirname(name) if member.kind is Kind.SYMLINK else ""
+                    target = posixpath.normpath(posixpath.join(base, os.fsdecode(member.link_name)))
                     links.append((name, target))
-    except (tarfile.TarError, OSError, EOFError) as error:
+    except (ArchiveUnsafe, OSError) as error:
         raise RequestInvalid(
             f"{place} cannot be read as an archive: {error}",
             hint="give a tar file, compressed or not, of `docker save` or `skopeo copy`",
