@@ -6,7 +6,8 @@
     name:443, *.name:443    only that port; an IPv6 range with a port is written in brackets:
                             [2001:db8::/32]:443
 
-Names are compared without case and without a final dot. A range matches connections to an address,
+Names are compared without case and without a final dot, and in ASCII (`bücher.example` is
+`xn--bcher-kva.example`); IPv4 in mapped IPv6 is IPv4. A range matches connections to an address,
 never a name that happens to have such an address.
 """
 
@@ -17,15 +18,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Self
 
+from services.core.egress.addresses import looks_like_address
+from services.core.egress.hosts import ascii_name
 from services.core.errors import RequestInvalid
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _MAX_PORT: Final = 65535
-_MAX_NAME: Final = 253
-_NAME = re.compile(
-    r"(?=[^.])(?:(?:^|\.)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?)+\Z", re.ASCII | re.IGNORECASE
-)
+_MAPPED: Final = ipaddress.IPv6Network("::ffff:0:0/96")
 _PORT = re.compile(r"[0-9]{1,5}\Z", re.ASCII)
 
 
@@ -57,8 +57,11 @@ class RouteMatch:
         if network is not None:
             return cls(network=network, port=port)
         is_wildcard = host.startswith("*.")
-        name = normalize_name(host[2:] if is_wildcard else host)
-        if len(name) > _MAX_NAME or not _NAME.match(name) or _is_numeric(name):
+        try:
+            name = ascii_name(host[2:] if is_wildcard else host)
+        except RequestInvalid:
+            raise _invalid(text) from None
+        if looks_like_address(name):
             raise _invalid(text)
         return cls(name=name, is_wildcard=is_wildcard, port=port)
 
@@ -181,9 +184,13 @@ def _parse_network(host: str) -> Network | None:
     if "%" in host:
         return None
     try:
-        return ipaddress.ip_network(host)
+        network = ipaddress.ip_network(host)
     except ValueError:
         return None
+    if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_MAPPED):
+        address = network.network_address.ipv4_mapped
+        return ipaddress.IPv4Network((address, network.prefixlen - _MAPPED.prefixlen))
+    return network
 
 
 @lru_cache(maxsize=4096)
@@ -202,11 +209,6 @@ def _narrower(one: Network | None, two: Network | None) -> Network | None:
         return None
     small, large = (one, two) if one.prefixlen >= two.prefixlen else (two, one)
     return small if small.network_address in large else None
-
-
-def _is_numeric(name: str) -> bool:
-    """Says whether a name looks like a mistyped address: its last label is a number."""
-    return name.rpartition(".")[2].isdigit()
 
 
 def _invalid(text: str) -> RequestInvalid:

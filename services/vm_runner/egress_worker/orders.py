@@ -5,31 +5,8 @@ from typing import Annotated
 
 import msgspec
 
+from services.core.egress.requests import RouteRules
 from services.vm_runner.egress_worker.control_parts import Data, Id, Message, Part, Port
-
-
-class Rule(Part, frozen=True):
-    """One HTTP rule of a route; `*` is every method; the path pattern is that of policies."""
-
-    method: str
-    path: str
-
-
-class RuleSet(Part, frozen=True):
-    """The rules that one policy has for a host; a request fits at least one of them, or is refused.
-
-    Attributes:
-        rules: alternatives.
-        origin: the policy's name, and where in it the route stands, for people.
-        match: of the route.
-        how_to_allow: the command that would permit what these rules refuse, with `{method}` and
-            `{path}` where those of the request belong.
-    """
-
-    rules: tuple[Rule, ...]
-    origin: str = ""
-    match: str = ""
-    how_to_allow: str = ""
 
 
 class InjectionKind(StrEnum):
@@ -116,7 +93,7 @@ class Inspection(Part, frozen=True):
         usage: how its replies say what they cost: an API's name in the worker's table, or empty.
     """
 
-    rules: tuple[RuleSet, ...] = ()
+    rules: tuple[RouteRules, ...] = ()
     injections: tuple[Injection, ...] = ()
     budgets: tuple[str, ...] = ()
     usage: str = ""

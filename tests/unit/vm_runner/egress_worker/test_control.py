@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.core.egress.requests import CompiledRule, RouteRules
 from services.vm_runner.egress_worker import control, orders, reports
 
 _TO_WORKER = typing.get_args(orders.ToWorker)
@@ -21,11 +22,12 @@ _words = st.text(max_size=128)
 _lines = st.text(max_size=300)
 
 _rule_sets = st.builds(
-    orders.RuleSet,
-    rules=st.lists(st.builds(orders.Rule, method=_words, path=_lines), max_size=4).map(tuple),
-    origin=_words,
+    RouteRules,
+    rules=st.lists(st.builds(CompiledRule, _words, _lines), max_size=4).map(tuple),
     match=_words,
-    how_to_allow=_lines,
+    place=_lines,
+    source=_words,
+    editable=st.booleans(),
 )
 _injections = st.builds(
     orders.Injection,
@@ -156,13 +158,13 @@ def test_nesting_without_end_is_a_violation() -> None:
 
 
 def test_a_packet_beyond_the_bound_is_neither_sent_nor_read() -> None:
-    rules = tuple(orders.Rule(method="GET", path="/" + "a" * 2000) for _ in range(100))
+    rules = tuple(CompiledRule("GET", "/" + "a" * 2000) for _ in range(100))
     grant = orders.Grant(
         ticket=1,
         connection=1,
         mode=orders.Mode.INSPECT,
         port=443,
-        inspection=orders.Inspection(rules=(orders.RuleSet(rules=rules),)),
+        inspection=orders.Inspection(rules=(RouteRules(rules=rules),)),
     )
 
     with pytest.raises(control.MessageTooLong):
