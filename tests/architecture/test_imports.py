@@ -52,6 +52,12 @@ def test_no_import_breaks_a_contract() -> None:
             "import services.vm_runner.life.boot",
             "the rooms of vm_runner",
         ),
+        (
+            "services/vm_runner/file_server/session.py",
+            "import services.vm_runner.records",
+            "a helper process knows neither",
+        ),
+        ("services/vm_runner/channel/wire.py", "import grpc", "a helper process knows neither"),
         ("cli/main.py", "import services.resolver.ports", "knows services by their protos"),
     ],
 )

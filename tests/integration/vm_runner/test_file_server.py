@@ -23,7 +23,7 @@ from services.core.errors import RequestInvalid, VmFailed
 from services.vm_runner.adapters.confinement.cgroups import Cgroups, find_place
 from services.vm_runner.adapters.file_servers import FileServers
 from services.vm_runner.file_server import wire
-from services.vm_runner.file_server.system_calls import denied_calls, filter_program
+from services.vm_runner.helper_process.system_calls import denied_calls, filter_program
 from services.vm_runner.machines import HostPort
 from services.vm_runner.storage.bind_host import ServedBind
 from tests.support.eventually import eventually
@@ -282,7 +282,7 @@ async def test_a_server_that_is_not_found_is_in_nobodys_way(
     async with served(short_directory, folder) as (guest, pid):
         pid_file = short_directory / "bind0.pid"
         pid_file.write_text("")
-        command = a_host(short_directory)._command(a_bind(short_directory, folder))
+        command = a_host(short_directory).command(a_bind(short_directory, folder))
         second = await asyncio.to_thread(
             subprocess.run, command, capture_output=True, timeout=20, check=True
         )
@@ -446,7 +446,7 @@ def mounted(folder: Path, short_directory: Path) -> Iterator[Path]:
     point = short_directory / "mount"
     point.mkdir()
     with a_vmm(short_directory) as listening:
-        command = a_host(short_directory, view_required=True)._command(
+        command = a_host(short_directory, view_required=True).command(
             a_bind(short_directory, folder)
         )
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL)

@@ -17,6 +17,7 @@ from services.vm_runner.adapters.confinement.confinement import (
     VmmStart,
 )
 from services.vm_runner.adapters.confinement.measures import PID_FILE, boot_paths
+from services.vm_runner.adapters.processes import Process, find_process
 from services.vm_runner.adapters.qemu.accelerator import AcceleratorChoice
 from services.vm_runner.adapters.qemu.capacity import check_size, host_memory_mib
 from services.vm_runner.adapters.qemu.command_line import (
@@ -29,12 +30,7 @@ from services.vm_runner.adapters.qemu.command_line import (
     descriptors,
 )
 from services.vm_runner.adapters.qemu.message_pipe import MessagePipe
-from services.vm_runner.adapters.qemu.process import (
-    Process,
-    find_process,
-    find_program,
-    start_process,
-)
+from services.vm_runner.adapters.qemu.process import find_program, start_process
 from services.vm_runner.adapters.socket_channel import connect_unix, short_path
 from services.vm_runner.channel.byte_channel import ByteChannel
 from services.vm_runner.machines import Diagnosis, GuestFiles, Machine, MachineSpec, MachineUsage

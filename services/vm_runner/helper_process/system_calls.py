@@ -1,4 +1,4 @@
-"""System calls that Python has no function for, and those that the file server gives up.
+"""System calls that Python has no function for, and those that a helper process gives up.
 
 Numbers are the kernel's: `arch/x86/entry/syscalls/syscall_64.tbl` and
 `include/uapi/asm-generic/unistd.h`, which aarch64 uses. From 424 on all architectures agree.
@@ -8,7 +8,7 @@ import ctypes
 import os
 import platform
 import struct
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import IntFlag
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -74,6 +74,20 @@ _OWN_NUMBERS: Mapping[str, Mapping[str, int]] = {
         "kexec_load": 104, "quotactl": 60, "acct": 89, "personality": 92, "prctl": 167,
     },
 }  # fmt: skip
+_FURTHER_NUMBERS: Mapping[str, Mapping[str, int]] = {
+    # aarch64 has no open, creat …: its library calls the ones with a directory.
+    "x86_64": {
+        "open": 2, "creat": 85, "openat": 257, "openat2": 437, "accept": 43, "accept4": 288,
+        "mkdir": 83, "mkdirat": 258, "unlink": 87, "unlinkat": 263, "rename": 82, "renameat2": 316,
+        "link": 86, "linkat": 265, "symlink": 88, "symlinkat": 266, "memfd_create": 319,
+    },
+    "aarch64": {
+        "openat": 56, "openat2": 437, "accept": 202, "accept4": 242, "mkdirat": 34, "unlinkat": 35,
+        "renameat2": 276, "linkat": 37, "symlinkat": 36, "memfd_create": 279,
+    },
+}  # fmt: skip
+NO_FILES = frozenset(_FURTHER_NUMBERS["x86_64"])
+"""Calls that open, make or rename files, or take connections."""
 _SHARED_NUMBERS = (
     424,  # pidfd_send_signal
     425, 426, 427,  # io_uring, whose work no filter sees
@@ -137,13 +151,16 @@ def drop_capabilities() -> None:
     _check(_libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0), "no_new_privs")
 
 
-def install_filter() -> None:
-    """Denies system calls that serving files does not need; each fails with EPERM from here on.
+def install_filter(further: Collection[str] = ()) -> None:
+    """Denies system calls that no helper needs, and `further` ones; each fails with EPERM.
+
+    Args:
+        further: such as `NO_FILES`.
 
     Raises:
         OSError: the kernel has no filters.
     """
-    program = filter_program(platform.machine())
+    program = filter_program(platform.machine(), further)
     code = ctypes.create_string_buffer(program, len(program))
 
     class Program(ctypes.Structure):
@@ -159,13 +176,13 @@ _ALLOW, _DENY, _KILL = 0x7FFF0000, 0x00050001, 0x80000000
 _CALL_AT, _ARCHITECTURE_AT = 0, 4
 
 
-def filter_program(machine: str) -> bytes:
+def filter_program(machine: str, further: Collection[str] = ()) -> bytes:
     """Returns the filter of an architecture as classic BPF.
 
     Raises:
         OSError: the architecture is not known.
     """
-    denied = denied_calls(machine)
+    denied = denied_calls(machine, further)
     count = len(denied)
     code = [
         (_LOAD, 0, 0, _ARCHITECTURE_AT),
@@ -180,7 +197,7 @@ def filter_program(machine: str) -> bytes:
     return b"".join(_INSTRUCTION.pack(*instruction) for instruction in code)
 
 
-def denied_calls(machine: str) -> tuple[int, ...]:
+def denied_calls(machine: str, further: Collection[str] = ()) -> tuple[int, ...]:
     """Returns the numbers of the denied calls.
 
     Raises:
@@ -188,7 +205,10 @@ def denied_calls(machine: str) -> tuple[int, ...]:
     """
     if machine not in _OWN_NUMBERS:
         raise OSError(0, f"the system calls of {machine} are not known")
-    return (*sorted(_OWN_NUMBERS[machine].values()), *_SHARED_NUMBERS)
+    more = {
+        _FURTHER_NUMBERS[machine][name] for name in further if name in _FURTHER_NUMBERS[machine]
+    }
+    return (*sorted({*_OWN_NUMBERS[machine].values(), *more}), *_SHARED_NUMBERS)
 
 
 def _number(name: str) -> int:

@@ -1,0 +1,82 @@
+"""Confines the file server to the one thing that it serves: `docs/binds.md` says how.
+
+Afterwards there are no files but the bind's.
+"""
+
+import os
+import pwd
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.vm_runner.file_server.wire import Owners
+from services.vm_runner.helper_process import confinement, system_calls
+
+FILES_MOST = 4096
+_DESCRIPTORS = 8192
+_MEMORY_BYTES = 768 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """On what the server stands when it is confined.
+
+    Attributes:
+        root: descriptor of what is served.
+        descriptors: of `/proc/self/fd`.
+        owners: as whom the host's files are used.
+        open_files: how many descriptors it may have.
+        obstacle: why there is no view of its own; empty where there is.
+    """
+
+    root: int
+    descriptors: int
+    owners: Owners
+    open_files: int
+    obstacle: str
+
+
+def confine(source: Path, *, read_only: bool, view_required: bool) -> Ground:
+    """Leaves everything behind but what is served, and the rights of its owner.
+
+    Args:
+        source: absolute, without links.
+        read_only: whether the mount is, too.
+        view_required: whether a host that permits no view of its own is an error.
+
+    Raises:
+        OSError: a step failed that has to succeed.
+    """
+    descriptors = os.open("/proc/self/fd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    owners = owners_of(source.lstat())
+    obstacle = ""
+    try:
+        root = confinement.enter_view(source, read_only=read_only)
+    except OSError as error:
+        if view_required:
+            raise
+        obstacle = str(error)
+        root = os.open(source, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    confinement.become(owners.uid, owners.gids)
+    open_files = confinement.set_limits(descriptors=_DESCRIPTORS, memory_bytes=_MEMORY_BYTES)
+    system_calls.drop_capabilities()
+    system_calls.install_filter()
+    os.umask(0)
+    return Ground(
+        root=root,
+        descriptors=descriptors,
+        owners=owners,
+        open_files=open_files,
+        obstacle=obstacle,
+    )
+
+
+def owners_of(status: os.stat_result) -> Owners:
+    """Returns as whom something is served: its owner where we are root, else as ourselves."""
+    if os.geteuid() != 0:
+        return Owners(uid=os.geteuid(), gids=(os.getegid(), *os.getgroups()))
+    try:
+        entry = pwd.getpwuid(status.st_uid)
+    except KeyError:
+        return Owners(uid=status.st_uid, gids=(status.st_gid,))
+    groups = os.getgrouplist(entry.pw_name, entry.pw_gid)
+    return Owners(uid=status.st_uid, gids=tuple(dict.fromkeys((entry.pw_gid, *groups))))

@@ -1,0 +1,140 @@
+"""Steps by which a helper process gives up what it does not need; which ones, each program says.
+
+Everything that Python has to load is loaded before the first of them.
+"""
+
+import contextlib
+import os
+import resource
+import stat
+from collections.abc import Sequence
+from pathlib import Path
+
+from services.vm_runner.helper_process import system_calls
+from services.vm_runner.helper_process.system_calls import Mount, Namespace
+
+_SPARE = 64
+_NAMESPACES = Namespace.MOUNTS | Namespace.NETWORK | Namespace.IPC | Namespace.HOST_NAME
+_SAFE = Mount.NO_SETUID | Mount.NO_DEVICES | Mount.NO_EXEC
+_FILE = "file"
+
+
+def enter_view(source: Path, *, read_only: bool) -> int:
+    """Makes a directory or file the root of the file system, in namespaces without a network.
+
+    Args:
+        source: absolute, without links; the current directory is covered where it is a file.
+        read_only: whether the mount is, too.
+
+    Returns:
+        A descriptor of it.
+
+    Raises:
+        OSError: the host does not permit it.
+    """
+    _unshare()
+    system_calls.mount(None, b"/", None, Mount.RECURSIVE | Mount.PRIVATE, b"")
+    found = os.open(source, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+    is_folder = stat.S_ISDIR(os.fstat(found).st_mode)
+    place = source if is_folder else _make_place()
+    itself = b"/proc/self/fd/%d" % found  # whatever is mounted over its path by now
+    system_calls.mount(itself, os.fsencode(place), None, Mount.BIND | Mount.RECURSIVE, b"")
+    os.close(found)
+    flags = Mount.REMOUNT | Mount.BIND | _SAFE | _kept_flags(place)
+    if read_only:
+        flags |= Mount.READ_ONLY
+    system_calls.mount(None, os.fsencode(place), None, flags, b"")
+    os.chdir(place if is_folder else place.parent)
+    system_calls.make_root()
+    return os.open("/" if is_folder else f"/{_FILE}", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+def enter_empty_view() -> None:
+    """Makes an empty directory that nobody can write to the root, in namespaces without a network.
+
+    The current directory, which has to be one of the caller's, is covered by it.
+
+    Raises:
+        OSError: the host does not permit it.
+    """
+    _unshare()
+    system_calls.mount(None, b"/", None, Mount.RECURSIVE | Mount.PRIVATE, b"")
+    here = Path.cwd()
+    flags = _SAFE | Mount.READ_ONLY
+    system_calls.mount(b"lns", os.fsencode(here), b"tmpfs", flags, b"size=4k,mode=0555")
+    os.chdir(here)
+    system_calls.make_root()
+
+
+def _unshare() -> None:
+    try:
+        system_calls.unshare(_NAMESPACES)
+    except PermissionError:
+        uid, gid = os.geteuid(), os.getegid()
+        system_calls.unshare(_NAMESPACES | Namespace.USER)
+        for name, text in (
+            ("setgroups", "deny"),
+            ("uid_map", f"{uid} {uid} 1"),
+            ("gid_map", f"{gid} {gid} 1"),
+        ):
+            Path("/proc/self", name).write_text(text)
+
+
+def _make_place() -> Path:
+    """Makes a root with a place for one file, over the current directory."""
+    here = Path.cwd()
+    system_calls.mount(b"lns", os.fsencode(here), b"tmpfs", _SAFE, b"size=4k,mode=0755")
+    place = here / _FILE
+    place.touch()
+    return place
+
+
+def _kept_flags(place: Path) -> int:
+    """Returns what a mount of a user namespace may not take back."""
+    flags = os.statvfs(place).f_flag
+    kept = flags & (os.ST_NODEV | os.ST_NOSUID | os.ST_NOEXEC | os.ST_RDONLY)
+    if flags & os.ST_NOATIME:
+        kept |= 1 << 10
+    if flags & os.ST_NODIRATIME:
+        kept |= 1 << 11
+    if flags & os.ST_RELATIME:
+        kept |= 1 << 21
+    return kept
+
+
+def become(uid: int, gids: Sequence[int]) -> None:
+    """Becomes a user with a group and supplementary groups, for good, where we are root.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    if os.geteuid() != 0:
+        return
+    os.setgroups(gids[: max(1, os.sysconf("SC_NGROUPS_MAX"))])
+    os.setresgid(gids[0], gids[0], gids[0])
+    os.setresuid(uid, uid, uid)
+
+
+def set_limits(*, descriptors: int, memory_bytes: int, locked_bytes: int = 0) -> int:
+    """Limits what this process may hold, and that it leaves no core dump.
+
+    Args:
+        descriptors: open at once, at most; fewer where the host gives fewer.
+        memory_bytes: of data.
+        locked_bytes: that may be kept from being swapped.
+
+    Returns:
+        How many descriptors are left to use.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    open_files = descriptors if most == resource.RLIM_INFINITY else min(descriptors, most)
+    limits = {
+        resource.RLIMIT_NOFILE: open_files,
+        resource.RLIMIT_DATA: memory_bytes,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_MEMLOCK: locked_bytes,
+    }
+    for name, value in limits.items():
+        with contextlib.suppress(ValueError):  # it is lower already
+            resource.setrlimit(name, (value, value))
+    return open_files - _SPARE
