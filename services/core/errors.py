@@ -5,6 +5,7 @@ The tree, leaf classes named after their reason in `lns.errors.v1.ErrorReason`:
     LnsError
     ├─ ReferenceInvalid DigestInvalid ArtifactInvalid RequestInvalid DigestMismatch SettingsInvalid
     ├─ ManifestUnknown BlobUnknown RunUnknown ImageUnknown VolumeUnknown LeaseUnknown ExecUnknown
+    │  ApprovalUnknown
     ├─ ArtifactTypeUnsupported PlatformUnsupported PlanInvalid LayerUnsafe LayerUnsupported
     │  RunStateConflict BlobsMissing HostUnready InUse RegistryProtocol · NameTaken
     ├─ CapacityExhausted TooManyRequests AttachLagging LimitExceeded
@@ -20,6 +21,7 @@ dataclass would break when a context manager sets `__traceback__`.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 
 class Kind(StrEnum):
@@ -372,23 +374,18 @@ class RegistryProtocol(LnsError):
     reason = "REGISTRY_PROTOCOL"
 
 
+class ApprovalUnknown(LnsError):
+    """No approval of that id is waited for."""
+
+    kind = Kind.NOT_FOUND
+    reason = "APPROVAL_UNKNOWN"
+
+
 class Unclassified(LnsError):
     """An error of a peer whose reason this version does not know; it keeps the peer's names."""
 
-    def __init__(
-        self,
-        message: str,
-        *,
-        kind: Kind,
-        reason: str,
-        hint: str = "",
-        metadata: Mapping[str, str] | None = None,
-        violations: Iterable[Violation] = (),
-        retry_after: float | None = None,
-    ) -> None:
-        super().__init__(
-            message, hint=hint, metadata=metadata, violations=violations, retry_after=retry_after
-        )
+    def __init__(self, message: str, *, kind: Kind, reason: str, **details: Any) -> None:
+        super().__init__(message, **details)
         self.kind = kind
         self.reason = reason
 

@@ -113,6 +113,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A virtual machine could not be started or ended unexpectedly (INTERNAL)."""
     ERROR_REASON_REGISTRY_PROTOCOL: _ErrorReason.ValueType  # 65
     """A registry answered in a way that the distribution specification does not permit (FAILED_PRECONDITION)."""
+    ERROR_REASON_APPROVAL_UNKNOWN: _ErrorReason.ValueType  # 100
+    """No approval of that id is waited for (NOT_FOUND)."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Names why a call was refused or failed. The canonical gRPC code that each reason travels with is given beside it."""
@@ -203,4 +205,6 @@ ERROR_REASON_VM_FAILED: ErrorReason.ValueType  # 64
 """A virtual machine could not be started or ended unexpectedly (INTERNAL)."""
 ERROR_REASON_REGISTRY_PROTOCOL: ErrorReason.ValueType  # 65
 """A registry answered in a way that the distribution specification does not permit (FAILED_PRECONDITION)."""
+ERROR_REASON_APPROVAL_UNKNOWN: ErrorReason.ValueType  # 100
+"""No approval of that id is waited for (NOT_FOUND)."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -239,6 +239,8 @@ class RunOptions(_message.Message):
     COLD_FIELD_NUMBER: _builtins.int
     PIDS_LIMIT_FIELD_NUMBER: _builtins.int
     LOG_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
+    POLICY_FILE_FIELD_NUMBER: _builtins.int
+    APPROVE_TIMEOUT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name; empty lets the service choose one."""
     tty: _builtins.bool
@@ -255,6 +257,10 @@ class RunOptions(_message.Message):
     """Most processes in the guest; 0 takes the runner's default."""
     log_limit_bytes: _builtins.int
     """Most bytes of log kept; 0 takes the runner's default."""
+    policy_file: _builtins.str
+    """Absolute path of the policy file on the node, whose edits take effect on the run; empty, or a file that is not there:
+    the plan's policy is written to a file of the run's own.
+    """
     @_builtins.property
     def restart(self) -> Global___RestartPolicy:
         """What happens when the workload ends."""
@@ -266,6 +272,10 @@ class RunOptions(_message.Message):
     @_builtins.property
     def stop_timeout(self) -> _duration_pb2.Duration:
         """Time from TERM to KILL on a stop; unset is 10 seconds."""
+
+    @_builtins.property
+    def approve_timeout(self) -> _duration_pb2.Duration:
+        """How long connections that the policy asks about wait for an answer; unset is 60 seconds."""
 
     def __init__(
         self,
@@ -281,10 +291,12 @@ class RunOptions(_message.Message):
         cold: _builtins.bool = ...,
         pids_limit: _builtins.int = ...,
         log_limit_bytes: _builtins.int = ...,
+        policy_file: _builtins.str = ...,
+        approve_timeout: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["restart", b"restart", "stop_timeout", b"stop_timeout", "terminal", b"terminal"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["approve_timeout", b"approve_timeout", "restart", b"restart", "stop_timeout", b"stop_timeout", "terminal", b"terminal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cold", b"cold", "log_limit_bytes", b"log_limit_bytes", "name", b"name", "pids_limit", b"pids_limit", "remove", b"remove", "restart", b"restart", "stdin", b"stdin", "stop_signal", b"stop_signal", "stop_timeout", b"stop_timeout", "terminal", b"terminal", "tty", b"tty"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approve_timeout", b"approve_timeout", "cold", b"cold", "log_limit_bytes", b"log_limit_bytes", "name", b"name", "pids_limit", b"pids_limit", "policy_file", b"policy_file", "remove", b"remove", "restart", b"restart", "stdin", b"stdin", "stop_signal", b"stop_signal", "stop_timeout", b"stop_timeout", "terminal", b"terminal", "tty", b"tty"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
