@@ -85,6 +85,10 @@ SECTIONS = (
         ),
     ),
     Section(
+        title="What runs may reach",
+        entries=(_entry("policy", "policy", "Edit and test what runs may reach"),),
+    ),
+    Section(
         title="This machine",
         entries=(
             _entry("service", "service", "Manage the background process with the services"),
