@@ -24,6 +24,7 @@ from services.registry_gateway.adapters.registry.download import Downloader, Seg
 from services.registry_gateway.adapters.registry.exchange import Exchange, RetryPolicy
 from services.registry_gateway.adapters.registry.mirrored_registry import MirroredRegistry
 from services.registry_gateway.adapters.registry.oras_registry import OrasRegistry
+from services.registry_gateway.adapters.registry.shares import Shares
 from services.registry_gateway.adapters.registry.type_authority import HttpTypeAuthority
 from services.registry_gateway.adapters.registry.upload import ChunkPolicy, Uploader
 from services.registry_gateway.adapters.sources.image_sources import LocalImageSources
@@ -33,6 +34,7 @@ from services.registry_gateway.adapters.store.sqlite_index import SqliteIndex
 from services.registry_gateway.adapters.store.upload_sessions import UploadSessionFiles
 from services.registry_gateway.adapters.transport.http_client import HttpClient, Timeouts
 from services.registry_gateway.adapters.transport.origin import Locator
+from services.registry_gateway.adapters.transport.pace import Rate
 from services.registry_gateway.artifact_types import ArtifactTypes
 from services.registry_gateway.blobs import Blobs
 from services.registry_gateway.device_logins import DeviceLogins
@@ -58,7 +60,12 @@ from services.registry_gateway.settings import GatewayProcess, GatewaySettings
 from services.registry_gateway.stored_images import StoredImages
 
 SOCKET = "registry_gateway.sock"
-_CALLS = 16
+_CALLS = 64
+_CALLS_SHARE = 8
+"""Small requests of one registry at a time: eight slow ones leave the others their threads."""
+_TRANSFERS_FACTOR = 8
+"""For so many registries, each with `parallel_blobs`, there are threads."""
+_WORK = 8
 _DISK = 4
 _PACKING = 2
 
@@ -153,13 +160,21 @@ def _open_parts(stack: contextlib.ExitStack, home: Path, settings: GatewaySettin
         return stack.enter_context(Blocking(limit, name=f"gateway-{name}"))
 
     temporary = stack.enter_context(_owned(home))
-    disk, calls = threads(_DISK, "disk"), threads(_CALLS, "calls")
+    disk, work = threads(_DISK, "disk"), threads(_WORK, "work")
+    calls = Shares(threads(_CALLS, "calls"), share=_CALLS_SHARE)
+    blobs = settings.parallel_blobs
     index = SqliteIndex(home / "gateway" / "index.sqlite")
     stack.callback(index.close)
     locator = Locator(
         plain_http=frozenset(settings.plain_http), loopback_tls=frozenset(settings.loopback_tls)
     )
-    timeouts = Timeouts(connect=settings.connect_timeout, stall=settings.stall_timeout)
+    timeouts = Timeouts(
+        connect=settings.connect_timeout,
+        stall=settings.stall_timeout,
+        rate=Rate(
+            window=settings.rate_window, least=settings.least_rate, total=settings.request_timeout
+        ),
+    )
     http = HttpClient(timeouts=timeouts, ca_files=settings.ca_files)
     stack.callback(http.close)
     keyring = open_keyring()
@@ -179,7 +194,7 @@ def _open_parts(stack: contextlib.ExitStack, home: Path, settings: GatewaySettin
         downloader=downloader,
         uploader=Uploader(exchange, _chunk_policy(settings), sessions),
         calls=calls,
-        transfers=threads(settings.parallel_blobs, "transfers"),
+        transfers=Shares(threads(blobs * _TRANSFERS_FACTOR, "transfers"), share=blobs),
     )
     return Parts(
         registry=MirroredRegistry(registry, settings.mirrors) if settings.mirrors else registry,
@@ -191,11 +206,11 @@ def _open_parts(stack: contextlib.ExitStack, home: Path, settings: GatewaySettin
             spool=Spool(temporary, reserve_bytes=settings.reserve),
             docker_socket=settings.docker_socket,
         ),
-        authority=HttpTypeAuthority(exchange=exchange, locator=locator, blocking=calls),
+        authority=HttpTypeAuthority(exchange=exchange, locator=locator, calls=calls),
         login_store=logins,
-        device_issuer=DeviceFlow(http, locator, calls),
+        device_issuer=DeviceFlow(http, locator, work),
         disk=disk,
-        calls=calls,
+        calls=work,
     )
 
 

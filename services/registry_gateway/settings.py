@@ -91,11 +91,20 @@ class GatewaySettings:
     stall_timeout: Seconds = 30.0
     """How long a connection may be silent."""
 
+    rate_window: Seconds = 30.0
+    """Over how long the least rate of a connection is measured."""
+
+    least_rate: ByteCount = 4 << 10
+    """Bytes a second that a registry sends or takes at least; slower requests are ended."""
+
+    request_timeout: Seconds = 120.0
+    """How long a request may take, beside what its bytes take at the least rate."""
+
     attempts: int = 5
     """How often a request is tried in all."""
 
     parallel_blobs: int = 4
-    """Blobs that are transferred at a time."""
+    """Blobs that are transferred at a time from or to one registry."""
 
     upload_chunk: ByteCount = 32 << 20
     """The chunks in which large blobs are pushed: what a broken connection costs at most."""
@@ -140,6 +149,8 @@ class GatewaySettings:
         for name in ("upload_chunk", "range_size"):
             if not _LEAST_PART <= getattr(self, name) <= _LARGEST_PART:
                 raise SettingsInvalid(f"`{name}` must be between 64KiB and 1GiB")
+        if self.least_rate < 1 or self.rate_window <= 0:
+            raise SettingsInvalid("`least_rate` and `rate_window` must be greater than 0")
         for name in ("attempts", "parallel_blobs"):
             if not 1 <= getattr(self, name) <= _MOST:
                 raise SettingsInvalid(f"`{name}` must be between 1 and {_MOST}")

@@ -207,14 +207,16 @@ class Authenticator:
                 ("scope", " ".join(scopes)),
             ]
             body = urlencode(parameters).encode("ascii")
-            reply = self._http.send("POST", realm, headers=_FORM, body=body, stop=stop)
+            reply = self._http.send(
+                "POST", realm, headers=_FORM, body=body, stop=stop, sender=key.origin
+            )
         else:
             parameters += [("scope", scope) for scope in scopes]
             if credential is not None:
                 parameters += [("account", credential.username), ("client_id", CLIENT_ID)]
             headers = {"Authorization": _basic(credential)} if credential else {}
             url = realm + ("&" if urlsplit(realm).query else "?") + urlencode(parameters)
-            reply = self._http.send("GET", url, headers=headers, stop=stop)
+            reply = self._http.send("GET", url, headers=headers, stop=stop, sender=key.origin)
         with reply:
             return self._read_token(reply, host, credential, asked_at)
 
@@ -229,7 +231,7 @@ class Authenticator:
                 metadata={"registry": host},
                 retry_after=1.0,
             )
-        answer = reply.json()
+        answer = reply.document()
         text = answer.get("token") or answer.get("access_token")
         if not isinstance(text, str) or not 0 < len(text) <= MAX_TOKEN_CHARACTERS:
             raise RegistryProtocol(f"the token server of {host} sent no token")

@@ -67,10 +67,11 @@ class DeviceFlow:
         issuer = Origin.of_url(check_target(self._locator.origin(host), realm))
         endpoints = self._discover(host, issuer, stop)
         form = {"client_id": CLIENT_ID, "scope": _SCOPE} | ({"service": service} if service else {})
-        with self._post(endpoints["device_authorization_endpoint"], form, stop) as reply:
+        home = self._locator.origin(host)
+        with self._post(home, endpoints["device_authorization_endpoint"], form, stop) as reply:
             if reply.status_code != _OK:
                 raise RegistryUnavailable(f"{issuer} did not start a login: {reply.status_code}")
-            answer = reply.json()
+            answer = reply.document()
         verification_uri = _text(answer, "verification_uri", issuer)
         Origin.of_url(verification_uri)
         life = _seconds(answer.get("expires_in"), _LONGEST_SECONDS)
@@ -88,8 +89,9 @@ class DeviceFlow:
     def _poll(self, code: DeviceCode, stop: Stop) -> Credential | None:
         form = {"grant_type": _GRANT, "device_code": code.device_code, "client_id": CLIENT_ID}
         issuer = Origin.of_url(code.token_endpoint)
-        with self._post(code.token_endpoint, form, stop) as reply:
-            status, answer = reply.status_code, reply.json()
+        home = self._locator.origin(code.registry)
+        with self._post(home, code.token_endpoint, form, stop) as reply:
+            status, answer = reply.status_code, reply.document()
         if status == _OK:
             return Credential(username="", secret=_text(answer, "refresh_token", issuer))
         error = answer.get("error")
@@ -116,11 +118,14 @@ class DeviceFlow:
 
     def _discover(self, host: str, issuer: Origin, stop: Stop) -> Mapping[str, str]:
         headers = {"Accept": "application/json"}
-        with self._http.send("GET", f"{issuer}{_DISCOVERY}", headers=headers, stop=stop) as reply:
+        home = self._locator.origin(host)
+        with self._http.send(
+            "GET", f"{issuer}{_DISCOVERY}", headers=headers, stop=stop, sender=home
+        ) as reply:
             if reply.status_code != _OK:
                 raise _not_advertised(host)
             try:
-                document = reply.json()
+                document = reply.document()
             except LnsError as error:
                 raise _not_advertised(host) from error
         found = {}
@@ -135,9 +140,9 @@ class DeviceFlow:
             raise _not_advertised(host)
         return found
 
-    def _post(self, url: str, form: Mapping[str, str], stop: Stop) -> Reply:
+    def _post(self, home: Origin, url: str, form: Mapping[str, str], stop: Stop) -> Reply:
         body = urlencode(form).encode("ascii")
-        return self._http.send("POST", url, headers=_FORM, body=body, stop=stop)
+        return self._http.send("POST", url, headers=_FORM, body=body, stop=stop, sender=home)
 
 
 def _not_advertised(host: str) -> Unimplemented:

@@ -14,6 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Final
 
+from services.core.descriptor import Descriptor
 from services.core.errors import (
     BlobUnknown,
     ContentCorrupt,
@@ -22,7 +23,12 @@ from services.core.errors import (
 )
 from services.registry_gateway.adapters.registry.exchange import Exchange, Request
 from services.registry_gateway.adapters.registry.registry_errors import error_of
-from services.registry_gateway.adapters.transport.http_reply import Reply, Truncated
+from services.registry_gateway.adapters.transport.http_reply import (
+    HostUnknown,
+    Reply,
+    TooLong,
+    Truncated,
+)
 from services.registry_gateway.adapters.transport.origin import Origin
 from services.registry_gateway.ports import Ingest
 from services.registry_gateway.progress import Meter, Stage, Stop
@@ -115,6 +121,8 @@ class Downloader:
                     raise
                 state.resumed = state.ranges = False
                 sink.restart()
+            except HostUnknown:
+                raise
             except RegistryUnavailable as error:
                 meter.stage = Stage.RETRYING
                 if state.ranges and sink.position - before >= _PROGRESS_BYTES:
@@ -135,7 +143,13 @@ class Downloader:
         rest = sink.descriptor.size - sink.position
         latency = self._exchange.http.latency(Origin.of_url(request.url)) or 0.0
         long_way = latency >= self._policy.least_latency
-        if ranges and long_way and rest >= self._policy.least_bytes:
+        # Where others have every buffer, one connection does: nobody waits for a slow registry.
+        if (
+            ranges
+            and long_way
+            and rest >= self._policy.least_bytes
+            and self._buffers.acquire(blocking=False)
+        ):
             self._fetch_segments(request, what, sink, meter)
         else:
             self._fetch_stream(request, what, sink, meter)
@@ -143,9 +157,12 @@ class Downloader:
     def _fetch_stream(self, request: Request, what: str, sink: Ingest, meter: Meter) -> None:
         start, size = sink.position, sink.descriptor.size
         with self._open(request, what, meter.stop, start, size) as reply:
-            for chunk in reply.chunks():
-                sink.write(chunk)
-                meter.advance(len(chunk))
+            try:
+                for chunk in reply.chunks(size - start):
+                    sink.write(chunk)
+                    meter.advance(len(chunk))
+            except TooLong as error:
+                raise _longer(what, sink.descriptor) from error
         if sink.position < size:
             raise Truncated(f"{what}: blob {sink.descriptor.digest.short} broke off")
 
@@ -154,14 +171,15 @@ class Downloader:
         starts = deque(range(sink.position, size, step))
         under_way: deque[Future[bytes]] = deque()
         stop = Stop()
+        held = True  # the first segment's buffer
         with contextlib.ExitStack() as stack:
             stack.enter_context(meter.stop.waking(stop.set))
             stack.callback(self._abandon, under_way, stop)
             while starts or under_way:
                 while starts and len(under_way) < self._policy.connections:
-                    # The oldest segment has its buffer, so waiting for that one comes to an end.
-                    if not self._buffers.acquire(blocking=not under_way):
+                    if not held and not self._buffers.acquire(blocking=False):
                         break
+                    held = False
                     start = starts.popleft()
                     wanted = (start, min(start + step, size), size)
                     under_way.append(
@@ -171,7 +189,9 @@ class Downloader:
                 sink.write(segment)
                 meter.advance(len(segment))
                 under_way.popleft()
-                self._buffers.release()
+                held = bool(starts) and not under_way  # the last one is not given away
+                if not held:
+                    self._buffers.release()
 
     def _abandon(self, under_way: deque[Future[bytes]], stop: Stop) -> None:
         stop.set()
@@ -184,7 +204,12 @@ class Downloader:
     ) -> bytes:
         start, end, size = wanted
         with self._open(request, what, stop, start, size, end=end) as reply:
-            data = b"".join(reply.chunks())
+            try:
+                data = b"".join(reply.chunks(end - start))
+            except TooLong as error:
+                raise ContentCorrupt(
+                    f"{what}: the registry sends more than was asked for"
+                ) from error
         if len(data) != end - start:
             raise Truncated(f"{what}: a segment broke off")
         return data
@@ -205,7 +230,12 @@ class Downloader:
         if ranged:
             headers["Range"] = f"bytes={start}-{(end or size) - 1}"
         asked = Request(
-            method="GET", url=request.url, access=request.access, headers=headers, retried=False
+            method="GET",
+            url=request.url,
+            access=request.access,
+            headers=headers,
+            retried=False,
+            size=(end or size) - start,
         )
         reply = self._exchange.send(asked, stop=stop)
         try:
@@ -232,6 +262,13 @@ class Downloader:
             raise ContentCorrupt(
                 f"{what}: the registry offers {reply.length} bytes where the blob has {size}"
             )
+
+
+def _longer(what: str, blob: Descriptor) -> ContentCorrupt:
+    return ContentCorrupt(
+        f"{what}: blob {blob.digest} is longer than its {blob.size} bytes",
+        metadata={"digest": blob.digest},
+    )
 
 
 def _continues(content_range: str, wanted: tuple[int, int, int]) -> bool:

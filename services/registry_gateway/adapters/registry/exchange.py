@@ -23,7 +23,7 @@ from services.core.errors import (
 )
 from services.registry_gateway.adapters.credentials.authenticator import Access, Authenticator
 from services.registry_gateway.adapters.transport.http_client import Body, HttpClient
-from services.registry_gateway.adapters.transport.http_reply import Reply
+from services.registry_gateway.adapters.transport.http_reply import HostUnknown, Reply
 from services.registry_gateway.adapters.transport.origin import Origin, check_target, resolve_url
 from services.registry_gateway.login_ports import Credentials
 from services.registry_gateway.metrics import RETRIES
@@ -73,7 +73,9 @@ class Request:
         body: opens the body anew for each try, or None.
         retried: whether it may be tried again after a failure whose effect is unknown.
         home: the registry that is spoken to, where `url` is one that it named: only that origin is
-            shown credentials. None: the origin of `url`.
+            shown credentials, and the address must be one that it may name. None: the origin of
+            `url`.
+        size: the most bytes that its bodies have, where they are large: for the time it may take.
     """
 
     method: str
@@ -83,6 +85,7 @@ class Request:
     body: Callable[[], bytes | Body] | None = None
     retried: bool = True
     home: Origin | None = None
+    size: int = 0
 
 
 class Exchange:
@@ -134,7 +137,10 @@ class Exchange:
                 reply = self._authorized(request, stop)
             except RegistryUnavailable as error:
                 failure = error
-                repeatable = request.retried
+                # A name that has no address has none the next time, unless the resolver is down.
+                repeatable = request.retried and not isinstance(error, HostUnknown)
+                if isinstance(error, HostUnknown) and error.resolver_failed:
+                    repeatable = attempt == 0
             else:
                 if reply.status_code not in _PASSING:
                     return reply
@@ -189,7 +195,7 @@ class Exchange:
         )
 
     def _redirected(self, request: Request, origin: Origin, header: str, stop: Stop) -> Reply:
-        url = request.url
+        url, sender = request.url, request.home
         for _ in range(MAX_REDIRECTS + 1):
             here = Origin.of_url(url)
             headers = dict(request.headers)
@@ -197,7 +203,15 @@ class Exchange:
                 headers["Authorization"] = header
             body = request.body() if request.body else None
             try:
-                reply = self.http.send(request.method, url, headers=headers, body=body, stop=stop)
+                reply = self.http.send(
+                    request.method,
+                    url,
+                    headers=headers,
+                    body=body,
+                    stop=stop,
+                    sender=sender,
+                    size=request.size,
+                )
             finally:
                 if body is not None and not isinstance(body, bytes):
                     body.close()
@@ -205,6 +219,7 @@ class Exchange:
                 return reply
             with reply:
                 url = check_target(here, resolve_url(url, reply.headers.get("Location", "")))
+                sender = here
         raise RegistryProtocol(
             f"{origin.authority} redirects more than {MAX_REDIRECTS} times",
             metadata={"registry": origin.authority},

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
-from services.chassis.blocking import Blocking
 from services.core.descriptor import (
     DOCKER_INDEX,
     DOCKER_MANIFEST,
@@ -28,7 +27,9 @@ from services.registry_gateway.adapters.registry.blob_offer import UploadTarget
 from services.registry_gateway.adapters.registry.download import Downloader
 from services.registry_gateway.adapters.registry.exchange import Exchange, Request
 from services.registry_gateway.adapters.registry.oras_repository import GOOD, OrasRepository
+from services.registry_gateway.adapters.registry.paging import Paging
 from services.registry_gateway.adapters.registry.registry_errors import error_of
+from services.registry_gateway.adapters.registry.shares import Shares
 from services.registry_gateway.adapters.registry.upload import Uploader
 from services.registry_gateway.adapters.transport.origin import Locator
 from services.registry_gateway.login_ports import Credential
@@ -67,8 +68,8 @@ class OrasRegistry:
         locator: Locator,
         downloader: Downloader,
         uploader: Uploader,
-        calls: Blocking,
-        transfers: Blocking,
+        calls: Shares,
+        transfers: Shares,
     ) -> None:
         """Puts the parts together.
 
@@ -89,11 +90,11 @@ class OrasRegistry:
 
     async def resolve(self, reference: Reference) -> Digest | None:
         """See `Registry`."""
-        return await self._call(self._resolve, reference)
+        return await self._call(reference.host, self._resolve, reference)
 
     async def fetch_manifest(self, reference: Reference) -> RawManifest:
         """See `Registry`."""
-        return await self._call(self._fetch_manifest, reference)
+        return await self._call(reference.host, self._fetch_manifest, reference)
 
     async def fetch_blob(self, repository: Reference, sink: Ingest, meter: Meter) -> None:
         """See `Registry`."""
@@ -109,7 +110,7 @@ class OrasRegistry:
             )
             self._downloader.fetch(request, repository.repository, sink, meter)
 
-        await self._transfers.run_cancellable(meter.stop, fetch)
+        await self._transfers.run(repository.host, meter.stop, fetch)
 
     async def push_blob(
         self,
@@ -126,7 +127,7 @@ class OrasRegistry:
             target = self._upload_target(meter.stop, repository, descriptor)
             self._uploader.push(target, descriptor, source, meter, mount_from=mount_from)
 
-        await self._transfers.run_cancellable(meter.stop, push)
+        await self._transfers.run(repository.host, meter.stop, push)
 
     async def offer_blob(
         self, repository: Reference, descriptor: Descriptor, *, mount_from: Sequence[str]
@@ -137,23 +138,23 @@ class OrasRegistry:
             target = self._upload_target(stop, repository, descriptor)
             return self._uploader.offer(target, descriptor, mount_from, stop)
 
-        return await self._call(offer)
+        return await self._call(repository.host, offer)
 
     async def push_manifest(self, reference: Reference, raw: bytes, media_type: str) -> bool:
         """See `Registry`."""
-        return await self._call(self._push_manifest, reference, raw, media_type)
+        return await self._call(reference.host, self._push_manifest, reference, raw, media_type)
 
     async def list_tags(self, repository: Reference) -> Sequence[str]:
         """See `Registry`."""
-        return await self._call(self._list_tags, repository)
+        return await self._call(repository.host, self._list_tags, repository)
 
     async def list_referrers(self, subject: Reference) -> Sequence[Descriptor] | None:
         """See `Registry`."""
-        return await self._call(self._list_referrers, subject)
+        return await self._call(subject.host, self._list_referrers, subject)
 
     async def delete_manifest(self, reference: Reference) -> None:
         """See `Registry`."""
-        await self._call(self._delete_manifest, reference)
+        await self._call(reference.host, self._delete_manifest, reference)
 
     async def verify(self, host: str, credential: Credential) -> None:
         """See `LoginCheck`."""
@@ -172,17 +173,17 @@ class OrasRegistry:
                     metadata={"registry": host},
                 )
 
-        await self._call(verify)
+        await self._call(host, verify)
 
     def forget(self, host: str) -> None:
         """See `LoginCheck`."""
         self._exchange.authenticator.forget(host)
 
     async def _call(
-        self, work: Callable[Concatenate[Stop, P], T], *args: P.args, **kwargs: P.kwargs
+        self, host: str, work: Callable[Concatenate[Stop, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         stop = Stop()
-        return await self._calls.run_cancellable(stop, work, stop, *args, **kwargs)
+        return await self._calls.run(host, stop, work, stop, *args, **kwargs)
 
     def _open(self, reference: Reference, actions: str, stop: Stop) -> OrasRepository:
         return OrasRepository(self._exchange, self._locator, reference, actions, stop)
@@ -246,17 +247,21 @@ class OrasRegistry:
 
     def _list_referrers(self, stop: Stop, subject: Reference) -> Sequence[Descriptor] | None:
         at = self._open(subject, "pull", stop)
-        url = at.manifest_url(subject.selector).replace("/manifests/", "/referrers/")
+        url = at.referrers_url(subject.selector)
         found: list[Descriptor] = []
+        paging = Paging(f"the referrers of {subject}")
         while url:
+            paging.turn(url)
             with at.request("GET", url, {"Accept": OCI_INDEX}) as reply:
                 if reply.status_code == _NOT_FOUND and not found:
                     return None
                 if reply.status_code not in GOOD:
                     raise at.error(reply)
-                index = parse_manifest(reply.read(MAX_MANIFEST_BYTES), media_type=OCI_INDEX)
+                raw = reply.read(min(MAX_MANIFEST_BYTES, paging.room))
+                index = parse_manifest(raw, media_type=OCI_INDEX)
                 if not isinstance(index, Index):
                     raise RegistryProtocol(f"{subject}: the list of referrers is not an index")
+                paging.took(len(raw), entries=len(index.manifests))
                 found.extend(index.manifests)
                 url = at.next_page(reply)
             if len(found) > _MAX_REFERRERS:

@@ -12,10 +12,11 @@ import oras.container
 import oras.provider
 
 from services.core.digest import Digest
-from services.core.errors import LimitExceeded, LnsError, ManifestUnknown, RegistryProtocol
+from services.core.errors import LnsError, ManifestUnknown, RegistryProtocol
 from services.core.reference import Reference
 from services.registry_gateway.adapters.credentials.authenticator import Access
 from services.registry_gateway.adapters.registry.exchange import Exchange, Request
+from services.registry_gateway.adapters.registry.paging import Paging
 from services.registry_gateway.adapters.registry.registry_errors import error_of
 from services.registry_gateway.adapters.transport.http_reply import Reply
 from services.registry_gateway.adapters.transport.origin import Locator, resolve_url
@@ -23,9 +24,6 @@ from services.registry_gateway.progress import Stop
 
 GOOD: Final = frozenset({200, 201, 202, 204})
 """Answers that are no failure."""
-
-_MAX_PAGES: Final = 2000
-_MAX_LIST_BYTES: Final = 32 * 1024 * 1024
 
 
 class OrasRepository(oras.provider.Registry):
@@ -44,8 +42,7 @@ class OrasRepository(oras.provider.Registry):
         self._exchange = exchange
         self._origin = origin
         self._stop = stop
-        self._pages = 0
-        self._room = _MAX_LIST_BYTES
+        self._paging = Paging(self.what)
 
     @property
     def uploads_url(self) -> str:
@@ -59,6 +56,10 @@ class OrasRepository(oras.provider.Registry):
     def manifest_url(self, selector: str) -> str:
         """Returns the URL of the manifest of a tag or digest."""
         return self._url(self.container.manifest_url(selector))
+
+    def referrers_url(self, digest: str) -> str:
+        """Returns the URL of what refers to a digest; oras does not know it."""
+        return f"{self._origin}/v2/{self.access.repository}/referrers/{digest}"
 
     def list_tags(self) -> Sequence[str]:
         """Returns the tags, sorted.
@@ -105,13 +106,13 @@ class OrasRepository(oras.provider.Registry):
         """What oras sends its requests through: one page of a list each.
 
         Raises:
-            LimitExceeded: the pages are too many or too large in all.
+            RegistryProtocol: a page names itself as the next, or page after page is empty.
+            LimitExceeded: the pages are too many, too large or too slow in all.
         """
-        self._pages += 1
-        if self._pages > _MAX_PAGES:
-            raise LimitExceeded(f"{self.what}: a list of more than {_MAX_PAGES} pages")
+        self._paging.turn(url)
         reply = self.checked(method, url, headers or {})
-        self._room -= reply.hold(self._room)
+        size = reply.hold(self._paging.room)
+        self._paging.took(size, entries=len(reply.json().get("tags") or ()))
         return reply
 
     def next_page(self, reply: Reply) -> str:

@@ -27,6 +27,7 @@ from services.registry_gateway.adapters.transport.origin import Origin
 
 _MAX_VIOLATIONS: Final = 200
 _MAX_TEXT: Final = 300
+_MAX_BODY_BYTES: Final = 1 << 20
 
 _BY_CODE: Final[Mapping[str, type[LnsError]]] = {
     "MANIFEST_UNKNOWN": ManifestUnknown,
@@ -50,7 +51,7 @@ def error_of(reply: Reply, *, what: str, not_found: type[LnsError]) -> LnsError:
     """Returns the error that a failing answer stands for.
 
     Args:
-        reply: the answer; its body is read, at most 64 KiB of it.
+        reply: the answer; its body is read, where it has at most 1 MiB.
         what: what was asked for, for the message: a reference.
         not_found: what a 404 without a code means.
     """
@@ -104,7 +105,7 @@ def _hint(kind: type[LnsError], host: str) -> str:
 
 def _entries(reply: Reply) -> list[dict[str, Any]]:
     try:
-        document = reply.json()
+        document = reply.document(_MAX_BODY_BYTES)
     except LnsError:  # an error page: the status says what there is to say
         return []
     errors = document.get("errors")

@@ -13,12 +13,12 @@ from typing import Any, Final
 
 import structlog
 
-from services.chassis.blocking import Blocking
 from services.core.artifacts.bounded_validator import SchemaValidator
 from services.core.artifacts.families import BY_SLUG
 from services.core.errors import LnsError, RegistryProtocol
 from services.registry_gateway.adapters.credentials.authenticator import Access
 from services.registry_gateway.adapters.registry.exchange import Exchange, Request
+from services.registry_gateway.adapters.registry.shares import Shares
 from services.registry_gateway.adapters.transport.origin import Locator
 from services.registry_gateway.ports import AuthoritySchemas
 from services.registry_gateway.progress import Stop
@@ -46,12 +46,12 @@ class HttpTypeAuthority:
         *,
         exchange: Exchange,
         locator: Locator,
-        blocking: Blocking,
+        calls: Shares,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._exchange = exchange
         self._locator = locator
-        self._blocking = blocking
+        self._calls = calls
         self._clock = clock
         self._kept: dict[str, _Kept] = {}
 
@@ -62,7 +62,7 @@ class HttpTypeAuthority:
             return kept.schemas if kept else None
         stop = Stop()
         try:
-            kept = await self._blocking.run_cancellable(stop, self._ask, host, kept, stop)
+            kept = await self._calls.run(host, stop, self._ask, host, kept, stop)
         except LnsError as error:
             log.warning("type_authority_unusable", registry=host, reason=error.reason)
             return kept.schemas if kept else None
@@ -88,7 +88,7 @@ class HttpTypeAuthority:
             if reply.status_code != _OK:
                 return _Kept(schemas=None, etag="", fresh_until=fresh_until)
             etag = reply.headers.get("ETag", "")[:256]
-            return _Kept(schemas=parse_types(reply.json()), etag=etag, fresh_until=fresh_until)
+            return _Kept(schemas=parse_types(reply.document()), etag=etag, fresh_until=fresh_until)
 
 
 def parse_types(document: dict[str, Any]) -> AuthoritySchemas:

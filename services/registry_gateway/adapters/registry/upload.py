@@ -163,6 +163,7 @@ class Uploader:
         request = replace(
             target.request("PUT", f"{session.location}{separator}{query}"),
             headers={**_OCTETS, "Content-Length": str(rest[1] - rest[0])},
+            size=rest[1] - rest[0],
             body=lambda: _Body(upload, rest),
             retried=False,
         )
@@ -183,6 +184,7 @@ class Uploader:
             },
             body=lambda: _Body(upload, (start, end)),
             retried=False,
+            size=end - start,
         )
         with self._exchange.send(request, stop=meter.stop) as reply:
             if reply.status_code != _ACCEPTED:

@@ -1,6 +1,6 @@
-"""One HTTP request over pooled connections: timeouts, TLS, cancelling.
+"""One HTTP request over pooled connections: timeouts, TLS, cancelling, where it may lead.
 
-No retries, redirects, credentials, cookies or proxies: what those need is decided one floor up.
+No retries, redirects, credentials or cookies: what those need is decided one floor up.
 """
 
 import contextlib
@@ -8,7 +8,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -17,21 +17,26 @@ import urllib3
 from services.chassis import context
 from services.core.errors import (
     DeadlineExceeded,
+    RegistryProtocol,
     RegistryUnavailable,
     SettingsInvalid,
 )
+from services.registry_gateway.adapters.transport.addresses import Zone, may_send_to, zone_of
 from services.registry_gateway.adapters.transport.http_reply import (
     CHUNK_BYTES,
+    Held,
     Reply,
     host_of,
     translated,
 )
 from services.registry_gateway.adapters.transport.origin import Origin
+from services.registry_gateway.adapters.transport.pace import Pacer, Rate
 from services.registry_gateway.adapters.transport.wire import PlainPool, TlsPool, Wire
 from services.registry_gateway.progress import Stop
 
 _USER_AGENT: Final = "lns-registry-gateway/0.1"
 _POOLS: Final = 32
+_ORIGINS: Final = 1024
 
 
 class Body(Protocol):
@@ -46,10 +51,11 @@ class Body(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Timeouts:
-    """Seconds: to connect, and of silence on an open connection."""
+    """Seconds: to connect, and of silence on an open connection; and what all else must keep to."""
 
     connect: float = 10.0
     stall: float = 30.0
+    rate: Rate = field(default_factory=Rate)
 
 
 class HttpClient:
@@ -77,6 +83,8 @@ class HttpClient:
         self._timeouts = timeouts
         self._clock = clock
         self._latencies: dict[Origin, float] = {}
+        self._zones: dict[Origin, Zone] = {}
+        self._pacer = Pacer(timeouts.rate)
         self._guard = threading.Lock()
         self._pools = urllib3.PoolManager(
             num_pools=_POOLS,
@@ -89,8 +97,9 @@ class HttpClient:
         self._pools.pool_classes_by_scheme = {"http": PlainPool, "https": TlsPool}
 
     def close(self) -> None:
-        """Closes idle connections."""
+        """Closes idle connections and ends the watch over the others."""
         self._pools.clear()
+        self._pacer.close()
 
     def latency(self, origin: Origin) -> float | None:
         """Returns the shortest time to an answer that an origin ever needed, in seconds."""
@@ -105,28 +114,83 @@ class HttpClient:
         headers: Mapping[str, str],
         body: bytes | Body | None = None,
         stop: Stop | None = None,
+        sender: Origin | None = None,
+        size: int = 0,
     ) -> Reply:
         """Sends a request and returns the answer, which the caller closes.
 
+        Args:
+            method: of the request.
+            url: absolute.
+            headers: of the request.
+            body: of the request.
+            stop: ends it from another thread.
+            sender: the registry that named the URL, in a redirect, a link, a realm, a location;
+                None where the user did. It may only name addresses that are no nearer to this
+                machine than its own (`addresses.may_send_to`), which is checked at the address
+                that is really connected to.
+            size: the most bytes that the bodies of request and answer have, where they are large:
+                what its total time is measured by.
+
         Raises:
             RegistryUnavailable: no answer came; nothing is known about the request.
-            RegistryProtocol: the server's certificate is not trusted.
+            HostUnknown: the name of the host has no address.
+            RegistryProtocol: the server's certificate is not trusted, or `sender` must not name
+                this address.
             DeadlineExceeded: the caller's time is over, or `stop` was set.
         """
         stop = stop or Stop()
         stop.check()
+        target = Origin.of_url(url)
+        judge = self._judge(sender, target)
         with contextlib.ExitStack() as stack:
-            wire = stack.enter_context(contextlib.closing(Wire()))
+            wire = stack.enter_context(contextlib.closing(Wire(judge)))
             stack.enter_context(stop.waking(wire.cut))
+            pace = stack.enter_context(self._pacer.watching(wire, size=size))
+            held = Held(stop=stop, pace=pace, wire=wire)
             Wire.current.wire = wire
             try:
                 response = self._open(method, url, headers, body)
             except RegistryUnavailable:
-                stop.check()  # then the broken connection is our own doing
+                held.check(host_of(url))  # then the broken connection is our own doing
                 raise
             finally:
                 Wire.current.wire = None
-            return Reply(response, url, stop, stack.pop_all())
+            try:
+                held.check(host_of(url))  # http.client takes headers that were cut off for whole
+            except BaseException:
+                response.close()
+                raise
+            self._note_zone(target, wire.peer)
+            held.owned.push(stack.pop_all())
+            return Reply(response, url, held)
+
+    def _judge(self, sender: Origin | None, target: Origin) -> Callable[[str], None]:
+        """Returns what refuses addresses that `sender` must not name."""
+        if sender is None or sender == target:
+            return lambda _: None
+        with self._guard:
+            near = self._zones.get(sender, Zone.PUBLIC)
+
+        def judge(address: str) -> None:
+            try:
+                zone = zone_of(address)
+            except ValueError:
+                zone = Zone.LINK  # nothing is known about it
+            if not may_send_to(near, zone):
+                raise RegistryProtocol(
+                    f"{sender} sends us to {target}, an address that is {zone.value}",
+                    hint="a registry may only name addresses as far away as its own",
+                    metadata={"host": sender.authority},
+                )
+
+        return judge
+
+    def _note_zone(self, origin: Origin, peer: str) -> None:
+        with contextlib.suppress(ValueError), self._guard:
+            self._zones[origin] = zone_of(peer)
+            while len(self._zones) > _ORIGINS:
+                self._zones.pop(next(iter(self._zones)))
 
     def _open(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | Body | None

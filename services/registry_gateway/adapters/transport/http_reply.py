@@ -2,23 +2,61 @@
 
 import contextlib
 import json
+import socket
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import urllib3
-from urllib3.exceptions import HTTPError, SSLError
+from urllib3.exceptions import HTTPError, NameResolutionError, SSLError
 from urllib3.util import parse_url
 
 from services.core.errors import LimitExceeded, RegistryProtocol, RegistryUnavailable
 from services.core.manifest import parse_json_object
+from services.registry_gateway.adapters.transport.pace import Pace
+from services.registry_gateway.adapters.transport.wire import Wire
 from services.registry_gateway.progress import Stop
 
 CHUNK_BYTES: Final = 1 << 20
 MAX_DOCUMENT_BYTES: Final = 4 * 1024 * 1024
+_PIECE_BYTES: Final = 64 * 1024
 
 
 class Truncated(RegistryUnavailable):
     """A body ended before its length; what came of it is good, the rest may be asked for."""
+
+
+class TooLong(LimitExceeded):
+    """A body has more bytes than were asked for."""
+
+
+class HostUnknown(RegistryUnavailable):
+    """The name of the host has no address."""
+
+    resolver_failed = False
+    """Whether it is only that no name server answered."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What a request holds until its answer is closed.
+
+    Attributes:
+        stop: ends it from another thread.
+        pace: ends it when it is too slow.
+        wire: its connection.
+        owned: what ends with it.
+    """
+
+    stop: Stop
+    pace: Pace
+    wire: Wire
+    owned: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    def check(self, host: str) -> None:
+        """Raises what broke the connection where it was our own doing."""
+        self.stop.check()
+        self.pace.check(host)
 
 
 class Reply:
@@ -31,14 +69,14 @@ class Reply:
         self,
         response: urllib3.BaseHTTPResponse,
         url: str,
-        stop: Stop,
-        owned: contextlib.ExitStack,
+        held: Held,
     ) -> None:
         self._response = response
-        self._stop = stop
-        self._owned = owned
-        self._held: bytes | None = None
+        self._held = held
+        self._body: bytes | None = None
         self.url = url
+        self.asked = host_of(url)
+        """The registry that was asked, which may have sent us on to `url`."""
         self.status_code: int = response.status
         self.headers: Mapping[str, str] = response.headers
 
@@ -77,60 +115,73 @@ class Reply:
         text = self.headers.get("Content-Length", "")
         return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None  # noqa: PLR2004 - fewer digits than 2**64
 
-    def chunks(self, size: int = CHUNK_BYTES) -> Iterator[bytes]:
-        """Yields the body.
+    def chunks(self, most: int, *, size: int = CHUNK_BYTES) -> Iterator[bytes]:
+        """Yields the body in pieces of at most `size` bytes.
 
         Raises:
+            TooLong: it has more than `most` bytes; those were yielded.
             Truncated: it ended too early.
-            RegistryUnavailable: the connection broke or fell silent.
+            RegistryUnavailable: the connection broke, fell silent or is too slow.
         """
+        left = most
         while True:
-            try:
-                with translated(self.url, truncated=True):
-                    chunk = self._response.read(size, decode_content=False)
-            except Truncated:
-                self._stop.check()  # then the broken connection is our own doing
-                raise
+            # One byte more than may come, to see that there is one.
+            chunk = self._read(min(size, left + 1))
             if not chunk:
+                self._held.check(host_of(self.url))  # a body without a length ends with a cut
                 return
-            self._stop.check()
+            self._held.stop.check()
+            if len(chunk) > left:
+                if left:
+                    yield chunk[:left]
+                raise TooLong(f"the answer of {host_of(self.url)} is larger than {most} bytes")
+            left -= len(chunk)
             yield chunk
 
-    def read(self, limit: int = MAX_DOCUMENT_BYTES) -> bytes:
+    def _read(self, size: int) -> bytes:
+        try:
+            with translated(self.url, truncated=True):
+                return self._response.read(size, decode_content=False)
+        except Truncated:
+            self._held.check(host_of(self.url))
+            raise
+
+    def read(self, most: int) -> bytes:
         """Returns a small body whole.
 
         Raises:
-            LimitExceeded: it is larger than `limit`.
+            TooLong: it has more than `most` bytes.
         """
-        parts: list[bytes] = []
-        total = 0
-        for chunk in self.chunks(64 * 1024):
-            total += len(chunk)
-            if total > limit:
-                raise LimitExceeded(
-                    f"the answer of {host_of(self.url)} is larger than {limit} bytes"
-                )
-            parts.append(chunk)
-        return b"".join(parts)
+        return b"".join(self.chunks(most, size=_PIECE_BYTES))
 
-    def hold(self, limit: int) -> int:
+    def hold(self, most: int) -> int:
         """Reads the body for a later `json`, closes the answer and returns the body's size.
 
         Raises:
-            LimitExceeded: it is larger than `limit`.
+            TooLong: it has more than `most` bytes.
         """
         with self:
-            self._held = self.read(limit)
-        return len(self._held)
+            self._body = self.read(most)
+        return len(self._body)
+
+    def document(self, most: int = MAX_DOCUMENT_BYTES) -> dict[str, Any]:
+        """Returns the body, of at most `most` bytes, as a JSON object.
+
+        Raises:
+            RegistryProtocol: it is not one.
+            TooLong: it is larger.
+        """
+        return parse_json_object(self.read(most), what=f"the answer of {host_of(self.url)}")
 
     def json(self) -> dict[str, Any]:
-        """Returns the body as a JSON object.
+        """Returns what `hold` has read as a JSON object; for oras, which knows no bounds.
 
         Raises:
             RegistryProtocol: it is not one.
         """
-        raw = self.read() if self._held is None else self._held
-        return parse_json_object(raw, what=f"the answer of {host_of(self.url)}")
+        if self._body is None:
+            raise TypeError("a body is held before it is parsed")
+        return parse_json_object(self._body, what=f"the answer of {host_of(self.url)}")
 
     def __enter__(self) -> "Reply":
         return self
@@ -140,7 +191,7 @@ class Reply:
 
     def close(self) -> None:
         """Gives the connection back, or closes it where the body was not read to its end."""
-        self._owned.close()
+        self._held.owned.close()
         if self._response.length_remaining == 0:
             self._response.read()  # http.client takes an answer for unread until its end was seen
             self._response.release_conn()
@@ -160,6 +211,17 @@ def translated(url: str, *, truncated: bool = False) -> Iterator[None]:
             " or list it in LNS_REGISTRY_PLAIN_HTTP if it speaks plain HTTP",
             metadata={"host": host_of(url)},
         ) from error
+    except NameResolutionError as error:
+        unknown = HostUnknown(
+            f"the name of the registry {host_of(url)} has no address: {_cause(error)}",
+            hint="check the spelling of the registry's name",
+            metadata={"host": host_of(url)},
+        )
+        unknown.resolver_failed = (
+            isinstance(error.__cause__, socket.gaierror)
+            and error.__cause__.errno == socket.EAI_AGAIN
+        )
+        raise unknown from error
     except (HTTPError, OSError, ValueError) as error:
         kind = Truncated if truncated else RegistryUnavailable
         raise kind(

@@ -1,6 +1,5 @@
 """Origins: what a credential, a connection and a token belong to (RFC 6454)."""
 
-import ipaddress
 from dataclasses import dataclass
 from typing import Final, Self
 from urllib.parse import SplitResult, urljoin, urlsplit
@@ -39,17 +38,6 @@ class Origin:
         return is_loopback_host(f"[{self.host}]" if ":" in self.host else self.host)
 
     @property
-    def is_private_to_machine(self) -> bool:
-        """Whether it is this machine or its link, where cloud metadata lives: nobody else's."""
-        if self.is_loopback:
-            return True
-        try:
-            address = ipaddress.ip_address(self.host)
-        except ValueError:
-            return False
-        return address.is_link_local or address.is_unspecified
-
-    @property
     def authority(self) -> str:
         """`host` or `host:port`, as references and credential stores write it."""
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -84,17 +72,14 @@ class Locator:
 
 
 def check_target(origin: Origin, url: str) -> str:
-    """Returns a URL that `origin` sends us to, if it may.
+    """Returns a URL that `origin` sends us to, if it may; its address is judged on connecting.
 
     Raises:
-        RegistryProtocol: it is no web address, is less protected than `origin`, or is this machine
-            where `origin` is another.
+        RegistryProtocol: it is no web address, or is less protected than `origin`.
     """
     target = Origin.of_url(url)
     if target.scheme != "https" and origin.scheme == "https":
         raise RegistryProtocol(f"{origin} sends us to an unprotected address, {target}")
-    if target.is_private_to_machine and not origin.is_private_to_machine:
-        raise RegistryProtocol(f"{origin} sends us to this machine, {target}")
     return url
 
 

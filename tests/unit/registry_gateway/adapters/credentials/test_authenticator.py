@@ -25,17 +25,17 @@ class Answer:
     """What an HTTP request is answered with."""
 
     status_code: int = 401
-    document: object = None
+    body: object = None
     challenges: list[str] = field(default_factory=list)
     url: str = "https://registry.example/v2/"
 
     def header_values(self, name: str) -> list[str]:
         return self.challenges
 
-    def json(self) -> Any:
-        if not isinstance(self.document, dict):
+    def document(self) -> Any:
+        if not isinstance(self.body, dict):
             raise errors.RegistryProtocol("not an object")
-        return self.document
+        return self.body
 
     def __enter__(self) -> "Answer":
         return self
@@ -59,11 +59,12 @@ class Tokens:
         headers: Mapping[str, str],
         body: bytes | None = None,
         stop: object = None,
+        sender: Origin | None = None,
     ) -> Answer:
         self.asked.append((method, url, headers, body))
         number = len(self.asked)
         return self.answer or Answer(
-            status_code=200, document={"token": f"t{number}", "expires_in": 300}
+            status_code=200, body={"token": f"t{number}", "expires_in": 300}
         )
 
 
@@ -266,7 +267,7 @@ def test_a_token_is_replaced_a_little_before_it_expires(
 ) -> None:
     world.refuse(BEARER)
     world.tokens.answer = Answer(
-        status_code=200, document={"access_token": "t", "expires_in": expires_in}
+        status_code=200, body={"access_token": "t", "expires_in": expires_in}
     )
 
     world.header()
@@ -329,7 +330,7 @@ def test_a_token_server_that_fails_is_a_registry_that_fails(world: World, status
 )
 def test_what_is_no_token_is_refused(world: World, document: object) -> None:
     world.refuse(BEARER)
-    world.tokens.answer = Answer(status_code=200, document=document)
+    world.tokens.answer = Answer(status_code=200, body=document)
 
     with pytest.raises(errors.RegistryProtocol):
         world.header()
