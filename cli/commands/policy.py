@@ -6,10 +6,14 @@ from typing import Any
 
 import click
 
-from cli.context import Context, subcommand
+from cli.context import FAILURE, Context, subcommand
 from cli.options import format_option
-from cli.render.output import columns, write_rows
+from cli.render.output import columns, write_document, write_rows
 from services.chassis.policy_files import edit_policy_file, read_policy_file
+from services.core.egress.compiled import PolicySource
+from services.core.egress.decisions import Decision, Policies
+from services.core.egress.hosts import parse_authority
+from services.core.egress.requests import decide_request
 from services.core.errors import RequestInvalid
 from services.core.policy_edit import (
     POLICY_FILE_NAME,
@@ -30,6 +34,7 @@ _COLUMNS = columns(
 )
 _PRESET_COLUMNS = columns(name="NAME", summary="WHAT IT ALLOWS")
 _RULE_PARTS = 2
+_HTTPS = 443
 
 _file_option = click.option(
     "-f",
@@ -137,6 +142,70 @@ def policy_list(context: Context, path: Path, form: str | None) -> None:
     what = "everything else" if rows else "everything"
     rows.append({"line": "", "match": "", "verdict": default, "rules": [], "description": what})
     write_rows(rows, _COLUMNS, form=form, write=context.write)
+
+
+@subcommand(policy, "test", doing="test {host}")
+@click.argument("host", metavar="HOST[:PORT]")
+@click.argument("request", metavar="[METHOD PATH]", nargs=-1)
+@_file_option
+@format_option
+def policy_test(
+    context: Context, host: str, request: tuple[str, ...], path: Path, form: str | None
+) -> int:
+    """Say what would happen to a connection, or to a request, and which rule decides.
+
+    The port is 443 if none is given. Exit code 0 says that it would be allowed, 1 that it would not
+    be, or be asked about.
+    """
+    if len(request) not in (0, _RULE_PARTS):
+        raise RequestInvalid("a request is a method and a path", hint="GET /repos/acme/site")
+    text = read_policy_file(path)
+    source = PolicySource(
+        policy=parse_policy_file(text, name=str(path)),
+        name=str(path),
+        lines=tuple(one.line for one in placed_routes(text, name=str(path))),
+        editable=True,
+    )
+    name, port = parse_authority(host, default_port=_HTTPS)
+    decision = Policies([source]).decide(name, port)
+    answer = {
+        "host": str(name),
+        "port": port,
+        "verdict": str(decision.verdict),
+        "reason": decision.text,
+        "place": decision.place,
+        "how_to_allow": decision.how_to_allow,
+    }
+    if request and decision.verdict is not Verdict.DENY:
+        answer |= _test_request(decision, *request)
+    if form in (None, "", "table"):
+        _write_answer(context, answer)
+    else:
+        write_document(answer, form=form, write=context.write)
+    return 0 if answer["verdict"] == Verdict.ALLOW else FAILURE
+
+
+def _test_request(decision: Decision, method: str, path: str) -> dict[str, Any]:
+    found = decide_request(decision.rules, method.upper(), path)
+    answer: dict[str, Any] = {"method": method.upper(), "path": found.path}
+    if not found.permitted:
+        why = "no two servers read its path alike" if found.ambiguous else "its rules refuse it"
+        answer |= {
+            "verdict": str(Verdict.DENY),
+            "reason": f"{why}: {found.rule}",
+            "how_to_allow": found.how_to_allow,
+        }
+    elif found.rule:
+        answer |= {"reason": f"{answer['method']} {found.path} fits {found.rule}"}
+    return answer
+
+
+def _write_answer(context: Context, answer: dict[str, Any]) -> None:
+    context.write(f"{answer['verdict']}: {answer['reason']}")
+    if answer["place"]:
+        context.write(f"  decided by: {answer['place']}")
+    if answer["verdict"] != Verdict.ALLOW and answer["how_to_allow"]:
+        context.write(f"  to allow it: {answer['how_to_allow']}")
 
 
 @subcommand(policy, "presets", doing="add the presets {names}")

@@ -1,5 +1,6 @@
 """Decisions about HTTP requests: by the rules of every policy that has some for the host."""
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -73,9 +74,10 @@ class RouteRules:
 
     def how_to_allow(self, method: str, path: str) -> str:
         """Says what would permit a request."""
-        rule = f"{{method: {method}, path: {path}}}"
         if self.editable:
-            return f"add the rule {rule} to the route {self.match} in {self.source}"
+            rule = shlex.quote(f"{method} {path}")
+            return f"lns policy allow {shlex.quote(self.match)} --rule {rule}"
+        rule = f"{{method: {method}, path: {path}}}"
         return f"run it with --policy FILE whose route {self.match} has the rule {rule}"
 
 

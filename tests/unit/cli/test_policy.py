@@ -1,5 +1,6 @@
 """`lns policy` on files: what is written, printed and refused."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -147,3 +148,54 @@ def test_an_invalid_file_is_named_with_the_place_and_left_as_it_is(
     assert "lns-policy.yaml" in (error := capsys.readouterr().err)
     assert "$.network.allowedRoutes[0].verdict" in error
     assert "maybe" in policy_file.read_text()
+
+
+TESTED = """\
+network:
+  defaultVerdict: deny
+  allowedRoutes:
+    - {match: api.example, verdict: allow, rules: [{method: GET, path: /repos/**}]}
+    - {match: "*.ask.example", verdict: ask}
+    - {match: 10.0.0.0/8, verdict: allow}
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "first", "more"),
+    [
+        (["api.example"], 0, "allow: ", "allowedRoutes[0]"),
+        (["API.example.:443"], 0, "allow: ", "lns-policy.yaml:4"),
+        (["api.example", "get", "/repos/a"], 0, "allow: GET /repos/a fits", ""),
+        (["api.example", "POST", "/repos/a"], 1, "deny: its rules refuse it", "--rule"),
+        (["api.example", "GET", "/repos/../admin"], 1, "deny: ", ""),
+        (["x.ask.example:22"], 1, "ask: ", "lns policy allow"),
+        (["ask.example"], 1, "deny: ", "defaultVerdict"),
+        (["10.1.2.3:80"], 0, "allow: ", ""),
+        (["169.254.169.254:80"], 1, "deny: ", ""),
+        (["0x7f.1:80"], 1, "deny: ", ""),
+    ],
+)
+def test_a_test_says_the_verdict_and_the_rule_that_decides(
+    policy_file: Path,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    code: int,
+    first: str,
+    more: str,
+) -> None:
+    policy_file.write_text(TESTED)
+
+    assert dispatch(["policy", "test", *arguments], {}) == code
+
+    output = capsys.readouterr().out
+    assert output.startswith(first)
+    assert more in output
+
+
+def test_a_test_answers_as_json(policy_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    policy_file.write_text(TESTED)
+
+    dispatch(["policy", "test", "api.example", "--format", "json"], {})
+
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["host"], answer["port"], answer["verdict"]) == ("api.example", 443, "allow")

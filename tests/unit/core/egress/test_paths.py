@@ -127,10 +127,7 @@ def test_a_request_has_to_fit_the_rules_of_every_policy() -> None:
     refused = decide_request(both, "GET", "/repos/other")
     assert not refused.permitted
     assert refused.rule == "api.github.com permits only * /repos/mine/** (lns-policy.yaml:3)"
-    assert refused.how_to_allow == (
-        "add the rule {method: GET, path: /repos/other} to the route api.github.com "
-        "in lns-policy.yaml"
-    )
+    assert refused.how_to_allow == "lns policy allow api.github.com --rule 'GET /repos/other'"
 
 
 @pytest.mark.parametrize("override", ["DELETE", "PUT"])
