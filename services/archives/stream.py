@@ -39,15 +39,14 @@ class ByteStream:
             return data
         return b"".join(self.pieces(size, within=within))
 
-    def read_or_end(self, size: int) -> bytes:
-        """The next `size` bytes, or nothing where the stream ends right here.
-
-        Raises:
-            ArchiveUnsafe: the stream ends in the middle of them.
-        """
-        if self._at == len(self._chunk) and not self._advance():
-            return b""
-        return self.read(size)
+    def read_rest(self, size: int) -> bytes:
+        """The next `size` bytes, or the fewer that there are before the end."""
+        data = b""
+        while len(data) < size and (self._at < len(self._chunk) or self._advance()):
+            end = min(self._at + size - len(data), len(self._chunk))
+            data += self._chunk[self._at : end]
+            self._at = end
+        return data
 
     def pieces(self, size: int, *, within: bytes = b"") -> Iterator[memoryview]:
         """The next `size` bytes in pieces as they come; raises as `read` does."""

@@ -25,7 +25,6 @@ from services.archives.tar_header import BLOCK_BYTES, Header, parse_header
 NO_XATTRS: Mapping[bytes, bytes] = MappingProxyType({})
 """What an entry without extended attributes has; shared, so that the common case costs nothing."""
 
-_ZERO_BLOCK = bytes(BLOCK_BYTES)
 _U32_MAX = 0xFFFFFFFF
 _MTIME_MAX = 1 << 62
 _PERMISSIONS = 0o7777
@@ -100,20 +99,29 @@ class TarReader:
     """
 
     def __init__(
-        self, stream: ByteStream, limits: TarLimits, *, types: frozenset[bytes] | None = None
+        self,
+        stream: ByteStream,
+        limits: TarLimits,
+        *,
+        types: frozenset[bytes] | None = None,
+        end_is_proved: bool = False,
     ) -> None:
         """Reads nothing yet.
 
         Args:
             stream: the archive, not compressed.
-            limits: the most that it may bring.
+            limits: the most that one entry may bring.
             types: the type flags that headers may have, those of extended headers among them; None
                 accepts every known one.
+            end_is_proved: whether a digest shows that nothing is missing. Then the end-of-archive
+                mark and the padding of the last file, which not every builder writes, may be left
+                out; else an archive without them counts as cut off.
         """
         self._stream = stream
         self._limits = limits
         self._types = types
         self._header_bytes = 0
+        self._end_is_proved = end_is_proved
         self._member = b""
         self._stored = 0
         self._padding = 0
@@ -150,7 +158,11 @@ class TarReader:
 
     def _finish_member(self) -> None:
         """Passes over what was not read of the current member, and its padding."""
-        self._stream.skip(self._stored + self._padding, within=self._member)
+        self._stream.skip(self._stored, within=self._member)
+        if self._end_is_proved:
+            self._stream.read_rest(self._padding)
+        else:
+            self._stream.skip(self._padding, within=self._member)
         self._stored = self._padding = 0
         self._sparse = None
 
@@ -160,10 +172,12 @@ class TarReader:
         records: Records = []
         seen: set[bytes] = set()
         while True:
-            block = self._stream.read_or_end(BLOCK_BYTES)
-            if block in (_ZERO_BLOCK, b""):
-                self._check_end(block, first=first, pending=bool(seen))
+            block = self._stream.read_rest(BLOCK_BYTES)
+            if not block.strip(b"\0"):
+                self._check_end(block, first=first, pending=bool(seen - {b"g"}))
                 return None, b"", b"", []
+            if len(block) < BLOCK_BYTES:
+                raise unsafe(b"", "the archive ends in the middle of a header (truncated)")
             header = parse_header(block)
             first = False
             if self._types is not None and header.kind not in self._types:
@@ -186,10 +200,9 @@ class TarReader:
     def _check_end(self, block: bytes, *, first: bool, pending: bool) -> None:
         if pending:
             raise unsafe(b"", "an extended header is followed by no entry")
-        if not block and not first:
+        if not block and not first and not self._end_is_proved:
             raise unsafe(b"", "the end-of-archive mark is missing (truncated)")
-        second = self._stream.read_or_end(BLOCK_BYTES) if block else b""
-        if second not in (_ZERO_BLOCK, b""):
+        if self._stream.read_rest(BLOCK_BYTES).strip(b"\0"):
             raise unsafe(b"", "one block of zeros is followed by more entries")
 
     def _read_extension(self, header: Header) -> bytes:

@@ -3,7 +3,9 @@
 Whiteouts and opaque directories hide what lower layers have, never what their own layer brings,
 wherever in the layer they stand. A directory over a directory keeps its children and takes the new
 metadata; anything else replaces. A parent without an entry of its own is 0755, owned by root, of
-time 0. Hard links share their target's inode, also across layers.
+time 0. Hard links share their target's inode, also across layers. Where a path leads through a
+symbolic link of a lower layer, as `/lib/x` where `/lib` leads to `usr/lib`, it belongs where the
+link leads inside the tree, as in other engines; below a link of its own layer it is refused.
 """
 
 import stat
@@ -14,6 +16,7 @@ from services.materializer.composefs.tree import Inode
 from services.materializer.layers.entries import Entry, Link, Put
 from services.materializer.layers.limits import unsafe
 from services.materializer.layers.names import Hide, Opaque
+from services.materializer.tree_paths import find_inode, find_through_links, follow
 
 _IMPLIED_DIRECTORY = stat.S_IFDIR | 0o755
 _BROUGHT = (Put, Link)
@@ -66,9 +69,7 @@ class _Layer:
         links = [entry for entry in entries if isinstance(entry, Link)]
         own = {entry.path for entry in entries if isinstance(entry, _BROUGHT)} if links else ()
         self._below = {
-            link.target: find_inode(self._root, link.target)
-            for link in links
-            if link.target not in own
+            link.target: self._find(link.target) for link in links if link.target not in own
         }
 
     def hide(self) -> None:
@@ -86,8 +87,15 @@ class _Layer:
     def _remove(self, path: bytes) -> None:
         parent, _, name = path.rpartition(b"/")
         holder = find_inode(self._root, parent)
+        if holder is None or holder.children is None:
+            followed = follow(self._root, parent)
+            holder = None if followed is None else find_inode(self._root, followed)
         if holder is not None and holder.children is not None:
             holder.children.pop(name, None)
+
+    def _find(self, path: bytes) -> Inode | None:
+        found = find_inode(self._root, path)
+        return found if found is not None else find_through_links(self._root, path)
 
     def put(self) -> None:
         """Adds what the layer brings."""
@@ -121,7 +129,7 @@ class _Layer:
 
     def _target(self, link: Link) -> Inode:
         below = self._below.get(link.target)
-        target = below if below is not None else find_inode(self._root, link.target)
+        target = below if below is not None else self._find(link.target)
         if target is None:
             raise unsafe(link.path[1:], "its hard link target does not exist")
         if stat.S_IFMT(target.mode) not in (stat.S_IFREG, stat.S_IFLNK):
@@ -139,20 +147,14 @@ class _Layer:
         if found is None:
             found = siblings[name] = Inode(_IMPLIED_DIRECTORY)
         elif found.children is None:
-            what = "symbolic link" if stat.S_ISLNK(found.mode) else "file"
-            raise unsafe(entry[1:], f"it lies below a {what} of a lower layer")
+            followed = follow(self._root, path) if stat.S_ISLNK(found.mode) else None
+            if followed is None:
+                what = "symbolic link to no directory" if stat.S_ISLNK(found.mode) else "file"
+                raise unsafe(entry[1:], f"it lies below a {what} of a lower layer")
+            names = self._directories[path] = self._directory(followed, entry)
+            return names
         names = self._directories[path] = _children(found)
         return names
-
-
-def find_inode(root: Inode, path: bytes) -> Inode | None:
-    """The inode at a canonical path of a tree, or None; symbolic links are not followed."""
-    inode: Inode | None = root
-    for name in path.split(b"/")[1:]:
-        if inode is None or inode.children is None:
-            return None
-        inode = inode.children.get(name)
-    return inode
 
 
 def _children(directory: Inode) -> dict[bytes, Inode]:

@@ -5,15 +5,13 @@ is where a process of the guest would look. Links are followed inside the tree o
 last name: what an image has there gives way to the mount.
 """
 
-import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from services.materializer.composefs.tree import Inode
 from services.materializer.layers.entries import Entry, Link, Put
 from services.materializer.layers.limits import unsafe
 from services.materializer.layers.names import Hide, Opaque
-
-_LINKS_MAX = 40  # as in Linux
+from services.materializer.tree_paths import follow
 
 
 def resolve_mounts(root: Inode, paths: Sequence[bytes]) -> dict[bytes, bytes]:
@@ -30,7 +28,10 @@ def resolve_mounts(root: Inode, paths: Sequence[bytes]) -> dict[bytes, bytes]:
             resolved[path] = resolved[outer] + path[len(outer) :]
             continue
         parent, _, name = path.rpartition(b"/")
-        resolved[path] = _resolve(root, parent, path) + b"/" + name
+        followed = follow(root, parent)
+        if followed is None:
+            raise unsafe(path[1:], "the image has no directory there, so nothing can be mounted")
+        resolved[path] = followed + b"/" + name
     return resolved
 
 
@@ -63,33 +64,3 @@ def _mount_of(path: bytes, mounts: Mapping[bytes, bytes]) -> bytes | None:
         if path in mounts:
             return path
     return None
-
-
-def _resolve(root: Inode, path: bytes, entry: bytes) -> bytes:
-    """Where the directory `path` is; names that the tree does not have stay as they are."""
-    pending = path.split(b"/")[:0:-1]
-    followed = 0
-    trail = [(b"", root)]
-    while pending:
-        name = pending.pop()
-        if name in (b"", b"."):
-            continue
-        if name == b"..":
-            trail = trail[:-1] or trail
-            continue
-        directory = trail[-1][1]
-        inode = (directory.children or {}).get(name)
-        if inode is None:
-            rest = b"".join(b"/" + one for one in (name, *reversed(pending)))
-            return b"".join(b"/" + one for one, _ in trail[1:]) + rest
-        if inode.children is not None:
-            trail.append((name, inode))
-            continue
-        followed += 1
-        if not stat.S_ISLNK(inode.mode) or followed > _LINKS_MAX:
-            raise unsafe(entry[1:], "the image has no directory there, so nothing can be mounted")
-        target = inode.payload or b""
-        if target.startswith(b"/"):
-            trail = trail[:1]
-        pending += target.split(b"/")[::-1]
-    return b"".join(b"/" + one for one, _ in trail[1:])

@@ -121,15 +121,19 @@ class Ingested:
 
     facts: LayerFacts
     entries: list[Entry]
+    diff_id: str
     objects: dict[str, bytes] = field(default_factory=dict)
 
 
-def ingest(data: bytes, directory: Path, *, limits: LayerLimits | None = None) -> Ingested:
+def ingest(
+    data: bytes, directory: Path, *, limits: LayerLimits | None = None, diff_id: str | None = None
+) -> Ingested:
     """Takes a plain archive apart; objects are read by a reader that the product does not have."""
+    diff_id = diff_id or hashlib.sha256(data).hexdigest()
     facts = ingest_layer(
         io.BytesIO(data),
         directory,
-        diff_id=hashlib.sha256(data).hexdigest(),
+        diff_id=diff_id,
         limits=limits or LayerLimits(),
     )
     entries = list(parse_entries((directory / ENTRIES).read_bytes()))
@@ -141,7 +145,7 @@ def ingest(data: bytes, directory: Path, *, limits: LayerLimits | None = None) -
             for prefix, child in root.children.items()
             for name, node in child.children.items()
         }
-    return Ingested(facts=facts, entries=entries, objects=objects)
+    return Ingested(facts=facts, entries=entries, diff_id=diff_id, objects=objects)
 
 
 def names(entries: Iterable[Entry]) -> list[str]:

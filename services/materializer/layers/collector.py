@@ -15,7 +15,13 @@ from services.materializer.composefs.tree import (
 )
 from services.materializer.layers.entries import Entry, Link, Put
 from services.materializer.layers.limits import LayerLimits, unsafe
-from services.materializer.layers.names import Opaque, Place, check_path, whiteout
+from services.materializer.layers.names import (
+    Opaque,
+    Place,
+    check_path,
+    is_aufs_record,
+    whiteout,
+)
 from services.materializer.layers.pack import PackWriter
 from services.materializer.layers.pack_metadata import object_path
 
@@ -28,6 +34,7 @@ _TYPES = {
     Kind.FIFO: stat.S_IFIFO,
 }
 _LINKABLE = frozenset((Kind.FILE, Kind.SYMLINK))
+_DEVICES = frozenset((Kind.CHARACTER_DEVICE, Kind.BLOCK_DEVICE))
 _MAJOR_MAX = 0xFFF
 _MINOR_MAX = 0xFFFFF
 
@@ -36,7 +43,8 @@ class Collector:
     """Walks one archive: contents go to the pack, everything else becomes entries.
 
     What a layer may not hold is decided here as far as the layer itself shows it; what depends on
-    the layers below is decided when they are merged.
+    the layers below is decided when they are merged. Of two entries for one path the later counts,
+    as where an archive is unpacked; devices are refused there.
     """
 
     def __init__(
@@ -60,6 +68,9 @@ class Collector:
         self._prefix = prefix
         self._has_whiteouts = has_whiteouts
         self._seen: dict[bytes, Kind] = {b"": Kind.DIRECTORY}
+        self._parents: set[bytes] = set()
+        self._aufs: dict[bytes, Inode | bytes] = {}
+        self._aufs_bytes = 0
         self._file_bytes = 0
 
     def entries(self, reader: TarReader) -> Iterator[Entry]:
@@ -72,6 +83,9 @@ class Collector:
             if count > self._limits.entries:
                 raise unsafe(member.name, f"it is one entry more than {self._limits.entries}")
             place = check_path(member.name, self._limits)
+            if self._has_whiteouts and is_aufs_record(place):
+                self._record_aufs(place, member, reader)
+                continue
             self._enter(place.parent, member.name)
             mark = whiteout(place, member.name) if self._has_whiteouts else None
             if mark is not None:
@@ -82,39 +96,47 @@ class Collector:
             self._claim(place, member)
             yield self._entry(place, member, reader)
 
+    def _record_aufs(self, place: Place, member: Member, reader: TarReader) -> None:
+        """Keeps a file of AUFS's bookkeeping for the hard links that lead to it."""
+        if member.kind is Kind.FILE:
+            inode = _inode_of(member)
+            self._store(inode, member, reader)
+            self._aufs[place.path] = inode
+            self._aufs_bytes += len(place.path) + sum(map(len, inode.xattrs.values()))
+            if self._aufs_bytes > self._limits.list_bytes:
+                raise unsafe(member.name, "AUFS's records take more memory than an entry list may")
+        elif member.kind is Kind.HARD_LINK:
+            target = self._checked_target(member)
+            self._aufs[place.path] = self._aufs.get(target, target)
+
     def _enter(self, directory: bytes, entry: bytes) -> None:
         """Makes sure that `directory` is one, as far as this layer says."""
         path = directory
         while path not in self._seen:
             self._seen[path] = Kind.DIRECTORY
             path = path.rpartition(b"/")[0]
+            self._parents.add(path)
+        self._parents.add(directory)
         kind = self._seen[path]
         if kind is not Kind.DIRECTORY:
             raise unsafe(entry, f"it lies below a {kind.value}")
 
     def _claim(self, place: Place, member: Member) -> None:
-        """Notes that the layer has this path; a directory may be told twice, nothing else."""
+        """Notes that the layer has this path."""
         path, kind = place.path, member.kind
         if not path and kind is not Kind.DIRECTORY:
             raise unsafe(member.name, "the root must be a directory")
         before = self._seen.get(path)
-        if before is not None and not (before is kind is Kind.DIRECTORY):
-            raise unsafe(member.name, "the layer has this path twice")
+        if before is not None and (before in _DEVICES or kind in _DEVICES):
+            raise unsafe(member.name, "the layer has this path twice, and one is a device")
+        if before is Kind.DIRECTORY is not kind and path in self._parents:
+            raise unsafe(member.name, "it replaces a directory that the layer has put entries into")
         self._seen[path] = kind
 
     def _entry(self, place: Place, member: Member, reader: TarReader) -> Entry:
         if member.kind is Kind.HARD_LINK:
-            return Link(self._prefix + place.path, self._prefix + self._link_target(place, member))
-        if member.xattrs:
-            _check_xattrs(member)
-        inode = Inode(
-            _TYPES[member.kind] | member.mode,
-            member.uid,
-            member.gid,
-            member.mtime,
-            member.mtime_nsec,
-            xattrs=member.xattrs,
-        )
+            return self._link(place, member)
+        inode = _inode_of(member)
         if member.kind is Kind.FILE:
             self._store(inode, member, reader)
         elif member.kind is Kind.SYMLINK:
@@ -124,10 +146,26 @@ class Collector:
             inode.rdev = _device_number(member)
         return Put(self._prefix + place.path, inode)
 
-    def _link_target(self, place: Place, member: Member) -> bytes:
-        target = check_path(
+    def _link(self, place: Place, member: Member) -> Entry:
+        target = self._checked_target(member)
+        if target in self._aufs:
+            source = self._aufs[target]
+            if isinstance(source, Inode):
+                # The first name in the tree takes the file over; those that follow link to it.
+                self._aufs[target] = place.path
+                return Put(self._prefix + place.path, source)
+            target = source
+        self._check_linkable(target, place, member)
+        return Link(self._prefix + place.path, self._prefix + target)
+
+    def _checked_target(self, member: Member) -> bytes:
+        if not member.link_name:
+            raise unsafe(member.name, "its hard link target is empty")
+        return check_path(
             member.link_name, self._limits, entry=member.name, what="hard link target"
         ).path
+
+    def _check_linkable(self, target: bytes, place: Place, member: Member) -> None:
         kind = self._seen.get(target)
         if target == place.path or not target:
             raise unsafe(member.name, "it is a hard link to itself or the root")
@@ -141,7 +179,6 @@ class Collector:
                 parent = parent.rpartition(b"/")[0]
             if self._seen[parent] is not Kind.DIRECTORY:
                 raise unsafe(member.name, f"its target lies below a {self._seen[parent].value}")
-        return target
 
     def _store(self, inode: Inode, member: Member, reader: TarReader) -> None:
         """Puts a file's content where it belongs: small ones stay with the entry."""
@@ -156,6 +193,19 @@ class Collector:
             return
         inode.digest = self._pack.add(reader.content())
         inode.payload = object_path(inode.digest)
+
+
+def _inode_of(member: Member) -> Inode:
+    if member.xattrs:
+        _check_xattrs(member)
+    return Inode(
+        _TYPES[member.kind] | member.mode,
+        member.uid,
+        member.gid,
+        member.mtime,
+        member.mtime_nsec,
+        xattrs=member.xattrs,
+    )
 
 
 def _whole(pieces: Iterable[memoryview | Hole]) -> bytes:

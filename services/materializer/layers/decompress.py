@@ -1,11 +1,17 @@
 """Layers as they are compressed: told by their first bytes, never by their media type."""
 
-from collections.abc import Iterator
-from typing import BinaryIO, cast
+import bz2
+import contextlib
+import lzma
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, Protocol, cast
 
 import zstandard
 from isal import isal_zlib
 
+from services.archives.limits import ArchiveUnsafe
+from services.archives.tar_header import BLOCK_BYTES, parse_header
+from services.core.errors import LayerUnsupported
 from services.materializer.layers.limits import LayerLimits, unsafe
 
 CHUNK_BYTES = 1 << 20
@@ -15,6 +21,22 @@ _READ_BYTES = 256 << 10
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _ZSTD_SKIPPABLE = b"\x2a\x4d\x18"
+_XZ_MAGIC = b"\xfd7zXZ\x00"
+_BZIP2_MAGIC = b"BZh"
+_BZIP2_BLOCKS = (b"1AY&SY", b"\x17\x72\x45\x38\x50\x90")
+"""What follows the magic and a digit: a first block, or the end of a stream of nothing."""
+
+_XZ_MEMORY_BYTES = 128 << 20
+"""What decompressing xz may take: `xz -9` needs 65 MiB."""
+
+_UNSUPPORTED = {
+    b"\x04\x22\x4d\x18": "lz4",
+    b"\x5d\x00\x00": "lzma",
+    b"LZIP": "lzip",
+    b"\x1f\x9d": "compress",
+    b"7z\xbc\xaf\x27\x1c": "7-Zip",
+    b"PK\x03\x04": "zip",
+}
 _GZIP_WINDOW = 31
 _GZIP_ERROR = cast("type[Exception]", isal_zlib.error)  # its stub calls the class an instance
 _ZSTD_WINDOW_MAX = 128 << 20
@@ -28,13 +50,19 @@ def decompressed(blob: BinaryIO, limits: LayerLimits) -> Iterator[bytes]:
 
     Raises:
         LayerUnsafe: the blob is truncated or damaged, or expands beyond the limits.
+        LayerUnsupported: it is compressed by a program that image builders do not use.
     """
     head = blob.read(_READ_BYTES)
     if head.startswith(_GZIP_MAGIC):
         chunks = _gunzip(head, blob)
     elif head.startswith(_ZSTD_MAGIC) or head[1:4] == _ZSTD_SKIPPABLE:
         chunks = _unzstd(head, blob)
+    elif head.startswith(_XZ_MAGIC):
+        chunks = _streams(head, blob, "xz", _XZ_MAGIC, _new_xz)
+    elif head.startswith(_BZIP2_MAGIC) and head[4:10] in _BZIP2_BLOCKS:
+        chunks = _streams(head, blob, "bzip2", _BZIP2_MAGIC, bz2.BZ2Decompressor)
     else:
+        _refuse_unsupported(head)
         chunks = _plain(head, blob)
     produced = 0
     for chunk in chunks:
@@ -44,6 +72,57 @@ def decompressed(blob: BinaryIO, limits: LayerLimits) -> Iterator[bytes]:
         if produced > limits.expansion_free_bytes and produced > limits.expansion * blob.tell():
             raise unsafe(b"", f"it expands more than {limits.expansion} times (a bomb)")
         yield chunk
+
+
+def _refuse_unsupported(head: bytes) -> None:
+    """Names the compression of what is no archive; a first entry may be called `LZIP`, too."""
+    if len(head) >= BLOCK_BYTES:
+        with contextlib.suppress(ArchiveUnsafe):
+            parse_header(head[:BLOCK_BYTES])
+            return
+    for magic, name in _UNSUPPORTED.items():
+        if head.startswith(magic):
+            raise LayerUnsupported(
+                f"the layer is compressed with {name}",
+                hint="lns reads layers that are plain or compressed with gzip, zstd, xz or bzip2",
+            )
+
+
+class _Decompressor(Protocol):
+    """What the standard library's decompressors of one stream have in common."""
+
+    @property
+    def eof(self) -> bool: ...
+    @property
+    def needs_input(self) -> bool: ...
+    @property
+    def unused_data(self) -> bytes: ...
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
+
+
+def _new_xz() -> _Decompressor:
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_XZ_MEMORY_BYTES)
+
+
+def _streams(
+    data: bytes, blob: BinaryIO, name: str, magic: bytes, new: Callable[[], _Decompressor]
+) -> Iterator[bytes]:
+    """One or more streams of xz or bzip2; zeros may follow each, as xz pads them."""
+    while data:
+        stream = new()
+        while not stream.eof:
+            try:
+                chunk = stream.decompress(data, CHUNK_BYTES)
+            except (lzma.LZMAError, OSError, EOFError) as error:
+                raise unsafe(b"", f"its {name} data is damaged: {error}") from None
+            if chunk:
+                yield chunk
+            if stream.eof:
+                break
+            data = blob.read(_READ_BYTES) if stream.needs_input else b""
+            if stream.needs_input and not data:
+                raise unsafe(b"", f"its {name} data ends too early (truncated)")
+        data = _next_stream(stream.unused_data, blob, name, magic)
 
 
 def _plain(head: bytes, blob: BinaryIO) -> Iterator[bytes]:
@@ -68,20 +147,20 @@ def _gunzip(data: bytes, blob: BinaryIO) -> Iterator[bytes]:
             data = member.unconsumed_tail or blob.read(_READ_BYTES)
             if not data and not chunk:
                 raise unsafe(b"", "its gzip data ends too early (truncated)")
-        data = member.unused_data
-        data = _next_member(data, blob)
+        data = _next_stream(member.unused_data, blob, "gzip", _GZIP_MAGIC)
 
 
-def _next_member(data: bytes, blob: BinaryIO) -> bytes:
+def _next_stream(data: bytes, blob: BinaryIO, name: str, magic: bytes) -> bytes:
+    """What follows one compressed stream: another one, or nothing but zeros."""
     while True:
         data = data.lstrip(b"\0")
-        if len(data) < len(_GZIP_MAGIC):
+        if len(data) < len(magic):
             more = blob.read(_READ_BYTES)
             if more:
                 data += more
                 continue
-        if data and not data.startswith(_GZIP_MAGIC):
-            raise unsafe(b"", "its gzip data is followed by something else")
+        if data and not data.startswith(magic):
+            raise unsafe(b"", f"its {name} data is followed by something else")
         return data
 
 

@@ -60,7 +60,7 @@ def ingest_layer(
     caller's to remove.
 
     Args:
-        blob: the layer as it is distributed: gzip, zstd or plain.
+        blob: the layer as it is distributed: plain, or compressed as `decompressed` reads it.
         directory: where the files go.
         diff_id: what the uncompressed bytes must hash to, 64 hexadecimal digits.
         limits: the most that the layer may bring.
@@ -109,7 +109,7 @@ class LayerBuilder:
         """Adds what an archive holds; returns SHA-256 of its uncompressed bytes in hexadecimal.
 
         Args:
-            blob: gzip, zstd or plain.
+            blob: plain or compressed.
             prefix: canonical path that the archive's root becomes.
             mounted: whether every file is taken as it is, names of whiteouts included.
 
@@ -122,7 +122,7 @@ class LayerBuilder:
             collector = Collector(
                 self._pack, self._limits, prefix=prefix, has_whiteouts=not mounted
             )
-            for entry in collector.entries(TarReader(stream, self._limits)):
+            for entry in collector.entries(TarReader(stream, self._limits, end_is_proved=True)):
                 self.add_entry(entry)
             stream.drain()
             self._layer_bytes += chunks.size

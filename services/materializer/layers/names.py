@@ -9,6 +9,8 @@ from services.materializer.layers.limits import LayerLimits, unsafe
 
 _WHITEOUT = b".wh."
 _AUFS = b".wh..wh."
+"""How the names of AUFS's own files begin."""
+
 _OPAQUE = b".wh..wh..opq"
 
 
@@ -42,21 +44,18 @@ def check_path(
     """The place that a name of an entry, or the target of a hard link, stands for.
 
     Args:
-        name: relative to the root of the layer; `./` before it and slashes behind it mean nothing.
+        name: relative to the root of the layer, also where it begins with a slash, as GNU tar and
+            docker read it; `./` before it and slashes behind it mean nothing.
         limits: how long and deep it may be.
         entry: the entry to name in errors, if it is not `name` itself.
         what: what the name is, for errors.
 
     Raises:
-        LayerUnsafe: it is absolute, leaves the root, or is too long or too deep.
+        LayerUnsafe: it holds `..`, or is too long or too deep.
     """
     entry = entry or name
     if b"\0" in name:
         raise unsafe(entry, f"its {what} holds a NUL")
-    if name.startswith(b"/"):
-        raise unsafe(entry, f"its {what} is absolute")
-    if not name:
-        raise unsafe(entry, f"its {what} is empty")
     if len(name) > limits.path_bytes:
         raise unsafe(entry, f"its {what} of {len(name)} bytes is longer than {limits.path_bytes}")
     parts = [part for part in name.split(b"/") if part not in (b"", b".")]
@@ -68,6 +67,17 @@ def check_path(
         raise unsafe(entry, f"a name in its {what} is longer than {NAME_MAX} bytes")
     parent = b"".join([b"/" + part for part in parts[:-1]])
     return Place(parent + b"/" + parts[-1] if parts else b"", parent)
+
+
+def is_aufs_record(place: Place) -> bool:
+    """Whether a path is AUFS's own bookkeeping, `/.wh..wh.plnk/…` and the like.
+
+    Layers of docker's days on AUFS have it. Nothing of it belongs into the tree; but its files may
+    be what hard links of the layer lead to: AUFS kept files with several names there.
+    """
+    return b"/" + _AUFS in place.path and any(
+        part.startswith(_AUFS) and part != _OPAQUE for part in place.path.split(b"/")
+    )
 
 
 def whiteout(place: Place, entry: bytes) -> Hide | Opaque | None:
@@ -83,8 +93,6 @@ def whiteout(place: Place, entry: bytes) -> Hide | Opaque | None:
     name = place.path[len(place.parent) + 1 :]
     if name == _OPAQUE:
         return Opaque(place.parent)
-    if name.startswith(_AUFS):
-        return Hide(place.path)  # bookkeeping of AUFS: hides itself, so nothing
     hidden = name[len(_WHITEOUT) :]
     if hidden in (b"", b".", b".."):
         raise unsafe(entry, "it is a whiteout of no name")

@@ -163,15 +163,17 @@ def test_a_hard_link_to_a_symlink_is_one() -> None:
 @pytest.mark.parametrize(
     ("layers", "entry_name"),
     [
-        ([[symlink("/s")], [file("/s/x")]], "s/x"),
-        ([[symlink("/s")], [file("/s/a/b/x")]], "s/a/b/x"),
-        ([[symlink("/s")], [opaque("/s/a")]], "s/a"),
+        ([[symlink("/s", "f"), file("/f")], [file("/s/x")]], "s/x"),
+        ([[symlink("/s", "s")], [file("/s/x")]], "s/x"),
+        ([[symlink("/s", "r"), symlink("/r", "/s")], [file("/s/a/b/x")]], "s/a/b/x"),
+        ([[symlink("/s", "n" * 256)], [file("/s/x")]], "s/x"),
+        ([[symlink("/s", "d/" * 600)], [file("/s/x")]], "s/x"),
+        ([[symlink("/s", "f"), file("/f")], [link("/l", "/s/x")]], "l"),
         ([[file("/f")], [file("/f/x")]], "f/x"),
         ([[device("/f")], [directory("/f/x")]], "f/x"),
         ([[], [link("/l", "/missing")]], "l"),
         ([[directory("/d")], [link("/l", "/d")]], "l"),
         ([[device("/d")], [link("/l", "/d")]], "l"),
-        ([[symlink("/s", "/"), file("/a")], [link("/l", "/s/a")]], "l"),
     ],
 )
 def test_what_does_not_fit_on_the_layers_below_is_refused(
@@ -181,6 +183,50 @@ def test_what_does_not_fit_on_the_layers_below_is_refused(
         merged(*layers)
 
     assert caught.value.metadata["entry"] == entry_name
+
+
+@pytest.mark.parametrize(
+    ("layers", "expected"),
+    [
+        # What debian, fedora and arch have, and what bazel, ko and nix put on top of it.
+        (
+            [[symlink("/lib", "usr/lib"), file("/usr/lib/a")], [file("/lib/x/b")]],
+            {"/usr/lib/a": b"x", "/usr/lib/x/b": b"x"},
+        ),
+        (
+            [
+                [symlink("/lib", "usr/lib"), file("/usr/lib/a"), file("/usr/lib/b")],
+                [hide("/lib/a")],
+            ],
+            {"/usr/lib/b": b"x"},
+        ),
+        (
+            [
+                [symlink("/lib", "usr/lib"), file("/usr/lib/d/a")],
+                [opaque("/lib/d"), file("/lib/d/b")],
+            ],
+            {"/usr/lib/d/b": b"x"},
+        ),
+        (
+            [[symlink("/lib", "/usr/lib"), file("/usr/lib/a", b"1")], [link("/l", "/lib/a")]],
+            {"/l": b"1", "/usr/lib/a": b"1"},
+        ),
+        # A way out ends at the root, and one through what is not there is made.
+        ([[symlink("/d/s", "../../../..")], [file("/d/s/etc/x")]], {"/etc/x": b"x"}),
+        ([[symlink("/s", "t")], [file("/s/x")]], {"/t/x": b"x"}),
+        ([[symlink("/s", "no/../t/./u")], [file("/s/x")]], {"/t/u/x": b"x"}),
+        ([[symlink("/s", "r"), symlink("/r", "t")], [file("/s/x")]], {"/t/x": b"x"}),
+        ([[symlink("/s", "t")], [hide("/s/x"), opaque("/s/y")]], {}),
+    ],
+)
+def test_a_symbolic_link_of_a_lower_layer_is_followed_inside_the_tree(
+    layers: list[list[Entry]], expected: dict[str, bytes]
+) -> None:
+    found = listing(merged(*layers))
+
+    links = {one.path.decode() for one in layers[0] if isinstance(one, Put) and one.inode.payload}
+    assert links <= found.keys()
+    assert {p: c for p, c in found.items() if p not in links and c != b"/"} == expected
 
 
 def test_layers_of_archives_merge(tmp_path: Path) -> None:
@@ -201,14 +247,16 @@ def test_layers_of_archives_merge(tmp_path: Path) -> None:
 
 
 paths = st.sampled_from(["/a", "/b", "/a/x", "/a/y", "/b/x", "/a/x/z"])
-entries = st.one_of(
-    paths.map(file), paths.map(directory), paths.map(symlink), paths.map(hide), paths.map(opaque)
-)
+below = st.one_of(paths.map(file), paths.map(directory), paths.map(hide), paths.map(opaque))
+entries = below | paths.map(symlink)
 
 
-@given(st.lists(entries, max_size=6), st.lists(entries, max_size=6))
+@given(st.lists(below, max_size=6), st.lists(entries, max_size=6))
 def test_a_layer_hides_nothing_of_its_own(lower: list[Entry], upper: list[Entry]) -> None:
-    """Wherever marks stand in a layer, the layer itself comes out whole."""
+    """Wherever marks stand in a layer, the layer itself comes out whole.
+
+    Below are no symbolic links, for through those its entries would go elsewhere.
+    """
     try:
         expected = merged([one for one in upper if isinstance(one, Put)])
         found = merged(lower, upper)

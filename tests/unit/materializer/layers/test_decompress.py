@@ -1,8 +1,10 @@
 """Compressed layers: told by their bytes, cut off, damaged, and bombs."""
 
+import bz2
 import contextlib
 import gzip
 import io
+import lzma
 import random
 from collections.abc import Callable
 
@@ -11,9 +13,10 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.core.errors import LayerUnsafe
+from services.core.errors import LayerUnsafe, LayerUnsupported
 from services.materializer.layers.decompress import CHUNK_BYTES, decompressed
 from services.materializer.layers.limits import LayerLimits
+from tests.support.tars import archive, entry
 
 DATA = random.Random(2).randbytes(700_000) + bytes(3 << 20)  # noqa: S311 - test data
 
@@ -45,6 +48,11 @@ COMPRESSED: dict[str, Callable[[bytes], bytes]] = {
     "gzip with a name": named_gzip,
     "gzip in members": lambda data: gzip.compress(data[:9]) + gzip.compress(data[9:]),
     "gzip padded": lambda data: gzip.compress(data) + bytes(1000),
+    "xz": lzma.compress,
+    "xz in streams": lambda data: lzma.compress(data[:9]) + bytes(8) + lzma.compress(data[9:]),
+    "xz -9": lambda data: lzma.compress(data, preset=9),
+    "bzip2": bz2.compress,
+    "bzip2 in streams": lambda data: bz2.compress(data[:9]) + bz2.compress(data[9:]),
     "zstd": zstd,
     "zstd with checksum": lambda data: zstd(data, write_checksum=True),
     "zstd of unknown size": zstd_stream,
@@ -76,13 +84,13 @@ def test_a_blob_cut_off_is_refused(form: str, part: float) -> None:
         whole(blob[: max(12, int(len(blob) * part))])
 
 
-@pytest.mark.parametrize("form", ["gzip", "zstd", "zstd with checksum"])
+@pytest.mark.parametrize("form", ["gzip", "zstd", "zstd with checksum", "xz", "bzip2"])
 def test_the_last_byte_counts(form: str) -> None:
     with pytest.raises(LayerUnsafe):
         whole(COMPRESSED[form](DATA)[:-1])
 
 
-@pytest.mark.parametrize("form", ["gzip", "zstd with checksum"])
+@pytest.mark.parametrize("form", ["gzip", "zstd with checksum", "xz", "bzip2"])
 def test_damage_is_noticed(form: str) -> None:
     blob = bytearray(COMPRESSED[form](DATA))
     blob[len(blob) // 3] ^= 0x55
@@ -91,7 +99,7 @@ def test_damage_is_noticed(form: str) -> None:
         whole(bytes(blob))
 
 
-@pytest.mark.parametrize("form", ["gzip", "zstd"])
+@pytest.mark.parametrize("form", ["gzip", "zstd", "xz", "bzip2"])
 def test_what_follows_must_be_of_the_same_kind(form: str) -> None:
     with pytest.raises(LayerUnsafe, match="followed by something else"):
         whole(COMPRESSED[form](DATA) + b"trailing garbage")
@@ -103,7 +111,7 @@ def test_a_layer_has_a_largest_size(form: str) -> None:
         whole(COMPRESSED[form](DATA), layer_bytes=1_000_000)
 
 
-@pytest.mark.parametrize("form", ["gzip", "zstd", "gzip in members"])
+@pytest.mark.parametrize("form", ["gzip", "zstd", "gzip in members", "xz", "bzip2"])
 def test_a_bomb_is_refused_early(form: str) -> None:
     bomb = COMPRESSED[form](bytes(64 << 20))
     taken = 0
@@ -117,7 +125,38 @@ def test_a_bomb_is_refused_early(form: str) -> None:
     assert taken <= 30 << 20
 
 
-@given(st.binary(max_size=300), st.sampled_from([b"\x1f\x8b\x08\0", b"\x28\xb5\x2f\xfd", b""]))
+@pytest.mark.parametrize(
+    ("magic", "name"),
+    [
+        (b"\x04\x22\x4d\x18", "lz4"),
+        (b"\x5d\x00\x00\x80\x00", "lzma"),
+        (b"LZIP\x01", "lzip"),
+        (b"\x1f\x9d\x90", "compress"),
+    ],
+)
+def test_a_compression_that_is_not_supported_is_named(magic: bytes, name: str) -> None:
+    with pytest.raises(LayerUnsupported, match=f"compressed with {name}"):
+        whole(magic + bytes(700))
+
+
+@pytest.mark.parametrize("name", [b"]", b"LZIP", b"BZh91AY", b"PK\x03\x04"])
+def test_an_archive_may_begin_with_a_name_that_looks_like_a_compression(name: bytes) -> None:
+    data = archive(entry(name, b"x"))
+
+    assert whole(data) == data
+
+
+def test_xz_that_wants_much_memory_is_refused() -> None:
+    filters = [{"id": lzma.FILTER_LZMA2, "preset": 0, "dict_size": 1 << 30}]
+
+    with pytest.raises(LayerUnsafe, match="xz data is damaged"):
+        whole(lzma.compress(bytes(9000), filters=filters))
+
+
+@given(
+    st.binary(max_size=300),
+    st.sampled_from([b"\x1f\x8b\x08\0", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ\0", b"BZh91AY&SY", b""]),
+)
 def test_bytes_are_data_or_are_refused(data: bytes, magic: bytes) -> None:
     with contextlib.suppress(LayerUnsafe):
         whole(magic + data)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.core.errors import LayerUnsafe
+from services.core.errors import ContentCorrupt, LayerUnsafe, LayerUnsupported
 from services.materializer.layers.limits import LayerLimits
 from tests.support.tars import (
     END,
@@ -58,8 +58,8 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "parent alone": (archive(entry(b"..", **DIRECTORY)), ".."),
     "parent behind dots": (archive(entry(b"./../evil")), "./../evil"),
     "parent with slashes": (archive(entry(b"a//..//..//evil")), "a//..//..//evil"),
-    "absolute": (archive(entry(b"/etc/passwd")), "/etc/passwd"),
-    "absolute with slashes": (archive(entry(b"//etc/passwd")), "//etc/passwd"),
+    "parent behind a slash": (archive(entry(b"/../evil")), "/../evil"),
+    "parent behind slashes": (archive(entry(b"//etc//../../evil")), "//etc//../../evil"),
     "parent in a prefix": (archive(entry(b"evil", prefix=b"..")), "../evil"),
     "parent in a long name": (archive(gnu_long(b"L", b"../evil\0"), entry(b"x")), "../evil"),
     "parent in an extended header": (archive(pax((b"path", b"../evil")), entry(b"x")), "../evil"),
@@ -75,7 +75,8 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "parent in a whiteout": (archive(entry(b"../.wh.evil")), "../.wh.evil"),
     # Links that lead out, and entries that follow links.
     "hard link out": (archive(entry(b"l", link=b"../../etc/shadow", **LINK)), "l"),
-    "hard link to an absolute path": (archive(entry(b"l", link=b"/etc/shadow", **LINK)), "l"),
+    "hard link out by an absolute path": (archive(entry(b"l", link=b"/../x", **LINK)), "l"),
+    "hard link to itself by an absolute path": (archive(entry(b"l", link=b"/l", **LINK)), "l"),
     "hard link out by long link": (archive(gnu_long(b"K", b"../x\0"), entry(b"l", **LINK)), "l"),
     "hard link out by extended header": (
         archive(pax((b"linkpath", b"../x")), entry(b"l", **LINK)),
@@ -129,15 +130,16 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
         "s",
     ),
     "symlink with a NUL": (archive(pax((b"linkpath", b"a\0b")), entry(b"s", **SYMLINK)), "s"),
-    # The same path twice.
-    "file twice": (archive(entry(b"f"), entry(b"./f")), "./f"),
-    "file, then directory": (archive(entry(b"f"), entry(b"f/", **DIRECTORY)), "f/"),
-    "directory, then file": (archive(entry(b"f", **DIRECTORY), entry(b"f")), "f"),
+    # The same path twice: the later counts, but not with devices, nor over a directory in use.
+    "directory in use, then file": (archive(entry(b"f/x"), entry(b"f")), "f"),
+    "directory in use by a mark, then file": (archive(entry(b"f/.wh.x"), entry(b"f")), "f"),
+    "directory in use deeper, then file": (archive(entry(b"f/a/b/x"), entry(b"f/a")), "f/a"),
     "device over a file": (archive(entry(b"f"), entry(b"f", kind=b"3", major=1)), "f"),
     "file over a device": (archive(entry(b"f", kind=b"3", major=1), entry(b"f")), "f"),
-    "symlink twice": (
-        archive(entry(b"s", link=b"a", **SYMLINK), entry(b"s", link=b"b", **SYMLINK)),
-        "s",
+    "device twice": (archive(*[entry(b"f", kind=b"4", major=1)] * 2), "f"),
+    "below a file that became a link": (
+        archive(entry(b"f", **DIRECTORY), entry(b"f", link=b"/", **SYMLINK), entry(b"f/x")),
+        "f/x",
     ),
     "root as a file": (archive(entry(b".")), "."),
     "root as a symlink": (archive(entry(b"./", link=b"/etc", **SYMLINK)), "./"),
@@ -331,7 +333,28 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
         "/f",
     ),
     "one block of zeros in the middle": (entry(b"a") + bytes(512) + entry(b"b") + END, ""),
-    "no end": (entry(b"a", b"x" * 600), ""),
+    "end in the middle of a header": (entry(b"a", b"x" * 600) + header(b"b")[:300], ""),
+    "end in the middle of a file": (entry(b"a", b"x" * 600)[:-600], "a"),
+    # AUFS's records are no way around the rules.
+    "AUFS record with a hard link out": (
+        archive(entry(b".wh..wh.plnk/1", link=b"../x", **LINK)),
+        ".wh..wh.plnk/1",
+    ),
+    "hard link to the root by an AUFS record": (
+        archive(
+            entry(b".wh..wh.plnk/1", link=b"/", **LINK), entry(b"l", link=b".wh..wh.plnk/1", **LINK)
+        ),
+        "l",
+    ),
+    "AUFS records of too many attributes": (
+        archive(
+            *(
+                pax((b"SCHILY.xattr.user.a", b"\xff" * 9000)) + entry(b".wh..wh.plnk/%d" % i)
+                for i in range(9)
+            )
+        ),
+        ".wh..wh.plnk/",
+    ),
 }
 
 
@@ -365,11 +388,14 @@ FRIENDLY = archive(
 
 def test_a_layer_cut_at_any_block_is_refused(tmp_path: Path) -> None:
     body = FRIENDLY.removesuffix(END)
-    ingest(FRIENDLY, tmp_path)
+    diff_id = ingest(FRIENDLY, tmp_path).diff_id
 
-    for cut in range(1, len(body) // 512 + 1):
-        with tempfile.TemporaryDirectory() as directory, pytest.raises(LayerUnsafe):
-            ingest(body[: 512 * cut], Path(directory))
+    for cut in range(1, len(body) // 512):
+        with (
+            tempfile.TemporaryDirectory() as directory,
+            pytest.raises((LayerUnsafe, ContentCorrupt)),
+        ):
+            ingest(body[: 512 * cut], Path(directory), diff_id=diff_id)
 
 
 @pytest.mark.parametrize("cut", [1, 100, 511, 513, 700])
@@ -408,7 +434,7 @@ def test_a_damaged_layer_is_taken_or_refused_and_nothing_else(
     with tempfile.TemporaryDirectory() as directory:
         try:
             ingest(data, Path(directory), limits=SMALL)
-        except LayerUnsafe:
+        except (LayerUnsafe, LayerUnsupported):
             return
 
 
@@ -417,7 +443,7 @@ def test_bytes_are_a_layer_or_are_refused(data: bytes) -> None:
     with tempfile.TemporaryDirectory() as directory:
         try:
             ingest(data, Path(directory), limits=SMALL)
-        except LayerUnsafe:
+        except (LayerUnsafe, LayerUnsupported):
             return
 
 

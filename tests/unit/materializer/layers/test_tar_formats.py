@@ -10,11 +10,16 @@ from pathlib import Path
 
 import pytest
 
+from services.archives.limits import ArchiveUnsafe, TarLimits
+from services.archives.stream import ByteStream
+from services.archives.tar import TarReader
+from services.materializer.composefs.tree import iter_tree
 from services.materializer.composefs.verity import verity_digest
 from services.materializer.layers.entries import Entry, Link, Put
 from services.materializer.layers.ingest import ingest_layer
 from services.materializer.layers.limits import LayerLimits
 from services.materializer.layers.names import Hide, Opaque
+from services.materializer.merge import Merger
 from tests.support.tars import (
     archive,
     base256,
@@ -111,6 +116,129 @@ def test_names_are_bytes(tmp_path: Path) -> None:
         b"/\x80\x81",
         b"/" + "ünïcode-".encode() * 20,
     ]
+
+
+def test_a_leading_slash_is_relative_to_the_root(tmp_path: Path) -> None:
+    """kaniko writes `/` and links to `/usr/a`; bazel, distroless and nix names such as `/usr`."""
+    data = archive(
+        entry(b"/", kind=b"5", mode=0o711),
+        entry(b"/usr", kind=b"5"),
+        entry(b"//usr//a", b"x"),
+        entry(b"usr/b", kind=b"1", link=b"/usr/a"),
+        entry(b"/usr/c", kind=b"1", link=b"usr/a"),
+        entry(b"/usr/.wh.d"),
+        pax((b"path", b"/etc/e"), (b"linkpath", b"//usr/a")),
+        entry(b"x", kind=b"1"),
+    )
+
+    found = ingest(data, tmp_path).entries
+
+    assert names(found) == ["", "/usr", "/usr/a", "/usr/b", "/usr/c", "/usr/d", "/etc/e"]
+    assert {one.target for one in found if isinstance(one, Link)} == {b"/usr/a"}
+    assert isinstance(found[0], Put)
+    assert found[0].inode.mode == 0o40711
+
+
+@pytest.mark.parametrize("name", [b"", b".", b"./", b"/", b"/.", b"//./"])
+def test_the_root_has_many_names(name: bytes, tmp_path: Path) -> None:
+    assert only(archive(entry(name, kind=b"5", mode=0o700)), tmp_path).path == b""
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        (entry(b"f", b"old"), entry(b"f", b"new")),
+        (entry(b"f", b"old"), entry(b"/f", b"new")),
+        (entry(b"f", kind=b"2", link=b"x"), entry(b"./f", b"new")),
+        (entry(b"f", kind=b"5"), entry(b"f", b"new")),
+        (entry(b"f", kind=b"6"), entry(b"f", b"new")),
+        (entry(b"f", kind=b"1", link=b"g"), entry(b"f", b"new")),
+    ],
+)
+def test_of_two_entries_for_one_path_the_later_counts(
+    first: bytes, then: bytes, tmp_path: Path
+) -> None:
+    """`tar --append` writes such archives, and so did early versions of bazel's rules."""
+    merger = Merger()
+
+    merger.add_layer(ingest(archive(entry(b"g", b"g"), first, then), tmp_path).entries)
+
+    inode = merger.find(b"/f")
+    assert inode is not None
+    assert (inode.content, inode.children) == (b"new", None)
+
+
+def test_a_file_may_become_a_directory_in_one_layer(tmp_path: Path) -> None:
+    data = archive(entry(b"f", b"x"), entry(b"f", kind=b"5"), entry(b"f/y", b"y"))
+    merger = Merger()
+
+    merger.add_layer(ingest(data, tmp_path).entries)
+
+    inode = merger.find(b"/f/y")
+    assert inode is not None
+    assert inode.content == b"y"
+
+
+def test_files_of_several_names_come_out_of_aufs_records(tmp_path: Path) -> None:
+    """Layers of docker's days on AUFS keep them in a directory of its own."""
+    data = archive(
+        entry(b".wh..wh.aufs", mode=0o444),
+        entry(b".wh..wh.orph/", kind=b"5"),
+        entry(b".wh..wh.plnk/", kind=b"5"),
+        entry(b".wh..wh.plnk/100.7", b"seven" * 30, mode=0o755),
+        entry(b".wh..wh.plnk/200.7", kind=b"1", link=b".wh..wh.plnk/100.7"),
+        entry(b"bin/a", kind=b"1", link=b".wh..wh.plnk/100.7"),
+        entry(b"bin/b", kind=b"1", link=b"/.wh..wh.plnk/100.7"),
+        entry(b"bin/c", kind=b"1", link=b"bin/a"),
+        entry(b"bin/d", b"d"),
+        entry(b".wh..wh.plnk/8", kind=b"1", link=b"bin/d"),
+        entry(b"bin/e", kind=b"1", link=b".wh..wh.plnk/8"),
+        entry(b"etc/.wh.gone", kind=b"1", link=b".wh..wh.aufs"),
+        entry(b"etc/.wh..wh..opq", kind=b"1", link=b".wh..wh.aufs"),
+    )
+
+    found = ingest(data, tmp_path)
+
+    assert names(found.entries) == [
+        *("/bin/a", "/bin/b", "/bin/c", "/bin/d", "/bin/e"),
+        *("/etc/gone", "/etc"),
+    ]
+    merger = Merger()
+    merger.add_layer(found.entries)
+    tree = merger.finish()
+    sizes = {path: (inode.size, inode.nlink) for path, inode, _ in iter_tree(tree)}
+    assert sizes[b"/bin/a"] == sizes[b"/bin/b"] == sizes[b"/bin/c"] == (150, 3)
+    assert sizes[b"/bin/d"] == sizes[b"/bin/e"] == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [b"", bytes(512), bytes(1024), bytes(20 * 512), bytes(100)],
+    ids=["none", "one block", "two", "a record", "part of a block"],
+)
+def test_a_layer_may_end_without_the_mark(end: bytes, tmp_path: Path) -> None:
+    """Some builders leave it out; that nothing is missing is what the diffID says."""
+    data = entry(b"a", b"x" * 700) + entry(b"b", b"y" * 700)
+
+    assert names(ingest(data + end, tmp_path).entries) == ["/a", "/b"]
+
+
+def test_the_last_file_may_be_without_padding(tmp_path: Path) -> None:
+    data = entry(b"a", b"x" * 700)[: 512 + 700]
+
+    assert ingest(data, tmp_path).entries[0].path == b"/a"
+
+
+def test_an_archive_that_no_digest_proves_must_have_its_end() -> None:
+    data = entry(b"a", b"x" * 700)
+
+    with pytest.raises(ArchiveUnsafe, match="mark is missing"):
+        list(TarReader(ByteStream(iter([data])), TarLimits()))
+
+
+def test_an_archive_of_nothing_but_a_global_header_is_empty(tmp_path: Path) -> None:
+    """What `git archive` makes of an empty tree."""
+    assert ingest(archive(pax((b"comment", b"0" * 40), kind=b"g")), tmp_path).entries == []
 
 
 def test_dots_and_slashes_mean_nothing(tmp_path: Path) -> None:
