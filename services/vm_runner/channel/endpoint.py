@@ -27,6 +27,7 @@ from services.vm_runner.channel.events import (
     StreamRefused,
     StreamReset,
     StreamWritable,
+    Wanted,
     Welcome,
 )
 from services.vm_runner.channel.requests import Hello
@@ -58,6 +59,7 @@ _READERS: Mapping[FrameType, Callable[[Fields], GuestEvent]] = {
     FrameType.STATS: GuestStats.parse,
     FrameType.NOTICE: lambda fields: Notice(text=fields.text(Tag.TEXT)),
     FrameType.GOODBYE: lambda _: Goodbye(),
+    FrameType.WANTED: lambda _: Wanted(),
 }
 
 

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 from enum import IntEnum
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 from services.vm_runner.channel.wire import Fields, GuestViolation, Tag
 
-_ADDRESS_MAX = 0xFFFF_FFFF
+_ADDRESS_BYTES = 16
+_NAME_BYTES = 253
 _PORT_MAX = 0xFFFF
 _COUNT_MAX = 2**31 - 1
 
@@ -133,25 +134,39 @@ class Connected:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Opening:
-    """A program of the guest wants a connection.
+    """A program of the guest wants a connection, to an address or to a name.
 
     Attributes:
         ticket: under which it is admitted or refused.
-        address: to which, one of the steered ones in an honest guest.
+        address: to which, one of the steered ones in an honest guest; None where it is a name.
+        name: to which, as the program asked for it in small letters; the guest's word, at most 253
+            printable characters of ASCII.
         port: may be 0.
     """
 
     ticket: int
-    address: IPv4Address
+    address: IPv4Address | IPv6Address | None
+    name: str = ""
     port: int
 
     @classmethod
     def parse(cls, ticket: int, fields: Fields) -> "Opening":
         """Reads the message."""
-        address, port = fields.number(Tag.ADDRESS), fields.number(Tag.PORT)
-        if address > _ADDRESS_MAX or port > _PORT_MAX:
+        port, name = fields.number(Tag.PORT), fields.octets(Tag.NAME)
+        if port > _PORT_MAX:
+            raise GuestViolation("the guest asked for a connection to no port")
+        if name:
+            return cls(ticket=ticket, address=None, name=_name(name), port=port)
+        address = fields.octets(Tag.ADDRESS)
+        if len(address) != _ADDRESS_BYTES:
             raise GuestViolation("the guest asked for a connection to no address")
-        return cls(ticket=ticket, address=IPv4Address(address), port=port)
+        whole = IPv6Address(address)
+        return cls(ticket=ticket, address=whole.ipv4_mapped or whole, port=port)
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A program of the guest wants a connection, and nobody is at the egress port."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,6 +233,12 @@ class Goodbye:
     """Everything is written back; the machine powers off."""
 
 
+def _name(data: bytes) -> str:
+    if len(data) > _NAME_BYTES or not data.isascii() or not data.decode("ascii").isprintable():
+        raise GuestViolation("the guest asked for a connection to no name")
+    return data.decode("ascii")
+
+
 def _count(number: int) -> int:
     return min(number, _COUNT_MAX)
 
@@ -229,6 +250,7 @@ GuestEvent = (
     | ProcessState
     | Connected
     | Opening
+    | Wanted
     | StreamData
     | StreamRefused
     | StreamWritable

@@ -44,6 +44,8 @@ class GuestConfig:
         pids_max: most processes; 0 for no limit.
         memory_max: memory of the workload; 0 leaves the choice to the agent.
         steered: addresses to which the agent takes every connection over and asks about it.
+        egress: addresses that stand for names; with them the agent takes every connection and every
+            question about names over, and asks at its egress port.
     """
 
     hostname: str
@@ -58,6 +60,7 @@ class GuestConfig:
     pids_max: int = 0
     memory_max: int = 0
     steered: IPv4Network | None = None
+    egress: IPv4Network | None = None
 
     def encode(self) -> bytes:
         """Returns the message."""
@@ -76,9 +79,9 @@ class GuestConfig:
             (Tag.PIDS_MAX, self.pids_max),
             (Tag.MEMORY_MAX, self.memory_max),
         ]
-        if self.steered is not None:
-            network, mask = self.steered.network_address, self.steered.netmask
-            fields.append((Tag.STEERED, int(network) << 32 | int(mask)))
+        for tag, network in ((Tag.STEERED, self.steered), (Tag.EGRESS, self.egress)):
+            if network is not None:
+                fields.append((tag, int(network.network_address) << 32 | int(network.netmask)))
         return encode_fields(fields)
 
 

@@ -30,6 +30,7 @@ from services.vm_runner.channel.events import (
     StreamRefused,
     StreamReset,
     StreamWritable,
+    Wanted,
     Welcome,
 )
 from services.vm_runner.channel.handles import GuestProcess, GuestStream
@@ -73,6 +74,7 @@ class GuestSession:
         self._goodbye: asyncio.Future[None] = loop.create_future()
         self._stats: asyncio.Future[GuestStats] | None = None
         self.connections = Connections(self)
+        self.egress_wanted = asyncio.Event()
 
     # ---- requests ----
 
@@ -269,6 +271,8 @@ class GuestSession:
                 _resolve(self._configured, event)
             case Connected() | Opening():
                 self.connections.on_event(event)
+            case Wanted():
+                self.egress_wanted.set()
             case GuestStats():
                 self._on_oom_kills(event.oom_kills)
                 if self._stats is not None:

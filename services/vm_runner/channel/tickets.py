@@ -2,7 +2,7 @@
 
 from services.vm_runner.channel.wire import GuestViolation
 
-TICKETS_MAX = 128
+TICKETS_MAX = 512
 """Tickets of one guest without an answer on its way; the agent holds further connections back."""
 
 

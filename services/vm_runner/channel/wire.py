@@ -54,6 +54,7 @@ class FrameType(IntEnum):
     GOODBYE = 23
     OPEN = 24
     REFUSE = 25
+    WANTED = 26
 
 
 class FrameFlag(IntFlag):
@@ -91,6 +92,7 @@ class Tag(IntEnum):
     MEMORY_MAX = 30
     STEERED = 31
     BIND = 32
+    EGRESS = 33
     ARG = 40
     ENV = 41
     USER = 42
@@ -114,6 +116,7 @@ class Tag(IntEnum):
     PORT = 65
     ADDRESS = 66
     TICKET = 67
+    NAME = 68
     MEMORY_BYTES = 70
     PIDS = 71
     CPU_NS = 72
@@ -284,6 +287,10 @@ class Fields:
         if any(len(value) != _NUMBER_BYTES for value in values):
             raise GuestViolation("the guest sent a malformed number")
         return tuple(int.from_bytes(value, "little") for value in values)
+
+    def octets(self, tag: Tag) -> bytes:
+        """Returns the first value of that name as it is; empty where there is none."""
+        return next((value for name, value in self.entries if name == tag), b"")
 
     def number(self, tag: Tag, default: int = 0) -> int:
         """Returns the first number of that name."""

@@ -14,6 +14,8 @@ struct watch {
     void (*ready)(struct watch *watch, uint32_t events);
     void *owner;
 };
+/* Serves what was made ready, for ever. */
+_Noreturn void loop_forever(void);
 void watch_interest(struct watch *watch, uint32_t events);
 /* Takes the descriptor out of the loop and closes it. */
 void watch_close(struct watch *watch);

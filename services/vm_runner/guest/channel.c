@@ -13,6 +13,7 @@
 static struct watch port = {.fd = -1};
 static bool in_step; /* a preamble was seen and every frame after it was sound */
 static bool host_known;
+static void (*on_hang_up)(void);
 static bool more_input; /* receive() stopped before the port was empty */
 
 static uint8_t rx[4 * FRAME_MAX];
@@ -26,6 +27,25 @@ static bool due;
 void channel_wake(void)
 {
     due = true;
+}
+
+bool channel_has_host(void)
+{
+    return host_known;
+}
+
+void channel_on_hang_up(void (*gone)(void))
+{
+    on_hang_up = gone;
+}
+
+static void hang_up(void)
+{
+    if (!host_known || !on_hang_up)
+        return;
+    host_known = in_step = false;
+    tx_size = tx_done = rx_size = 0;
+    on_hang_up();
 }
 
 /* A host is new or came back: nothing that was under way to the old one is of use. */
@@ -120,6 +140,8 @@ static void port_ready(struct watch *watch, uint32_t events)
     (void)watch;
     if (events & ~(uint32_t)EPOLLOUT)
         receive();
+    if (events & EPOLLHUP)
+        hang_up();
     due = true;
 }
 

@@ -12,6 +12,7 @@
 #include "agent.h"
 #include "channel.h"
 #include "connect.h"
+#include "egress.h"
 #include "machine.h"
 #include "outgoing.h"
 #include "process.h"
@@ -43,8 +44,17 @@ static void hello(const uint8_t *data, uint32_t size)
     }
 }
 
+static bool connections_only;
+
+void control_serve_connections_only(void)
+{
+    connections_only = true;
+}
+
 static void message(uint8_t type, uint32_t id, const uint8_t *data, uint32_t size)
 {
+    if (connections_only && type != FRAME_CONNECT && type != FRAME_REFUSE)
+        return;
     switch (type) {
     case FRAME_HELLO:
         hello(data, size);
@@ -158,6 +168,8 @@ size_t control_next(uint8_t *out)
         type = FRAME_CONNECTED;
     } else if ((id = outgoing_put_request(&fields))) {
         type = FRAME_OPEN;
+    } else if (egress_wants_host()) {
+        type = FRAME_WANTED;
     } else if (taken(&stats_due)) {
         type = FRAME_STATS;
         machine_put_stats(&fields);
@@ -183,6 +195,7 @@ void control_restart(void)
     partial_size = 0;
     processes_restart();
     outgoing_restart();
+    egress_restart();
 }
 
 void control_notice(const char *text)

@@ -13,6 +13,9 @@ size_t control_ready(uint8_t *out);
 /* A host said hello: everything it may have missed is due again. */
 void control_restart(void);
 
+/* From now on messages about the machine and its processes are not for this process. */
+void control_serve_connections_only(void);
+
 /* A line for the host; old ones give way to new ones. */
 void control_notice(const char *text);
 /* Moments of the boot on CLOCK_BOOTTIME, sent with the welcome. */

@@ -25,6 +25,7 @@
 #include "channel.h"
 #include "container.h"
 #include "control.h"
+#include "egress.h"
 #include "modules.h"
 #include "outgoing.h"
 #include "rootfs.h"
@@ -273,7 +274,7 @@ static void take_listed(const struct field *field)
 static bool configure(const uint8_t *data, uint32_t size, struct failure *failure)
 {
     static struct rootfs rootfs;
-    uint64_t pids_max = 0, memory_max = 0, steered = 0;
+    uint64_t pids_max = 0, memory_max = 0, steered = 0, egress = 0;
     struct field field;
     while (field_next(&data, &size, &field)) {
         switch (field.tag) {
@@ -296,13 +297,16 @@ static bool configure(const uint8_t *data, uint32_t size, struct failure *failur
         case FIELD_PIDS_MAX: pids_max = field_number(&field); break;
         case FIELD_MEMORY_MAX: memory_max = field_number(&field); break;
         case FIELD_STEERED: steered = field_number(&field); break;
+        case FIELD_EGRESS: egress = field_number(&field); break;
         }
     }
     rootfs.needs_read_only = container.read_only_count > 0;
     if (!rootfs_mount(&rootfs, failure) || !mount_volumes(failure) || !write_files(failure) ||
         !mount_terminals(failure) || !make_cgroup(pids_max, memory_max, failure))
         return false;
-    if (steered && !outgoing_start((uint32_t)(steered >> 32), (uint32_t)steered, failure))
+    if (steered && !outgoing_start_peers((uint32_t)(steered >> 32), (uint32_t)steered, failure))
+        return false;
+    if (egress && !egress_start((uint32_t)(egress >> 32), (uint32_t)egress, failure))
         return false;
     init_pid = container_start(&container, failure);
     if (init_pid < 0)

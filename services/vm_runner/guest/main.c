@@ -2,7 +2,8 @@
  * The guest agent of lns: pid 1 of a microVM.
  *
  * One thread, one event loop, no decision about security: those are the host's. docs/guest-protocol.md says
- * what it speaks. `lns-agent --channel FD` runs it as an ordinary process without a machine, for tests.
+ * what it speaks. `lns-agent --channel FD` runs it as an ordinary process without a machine, for tests. With `--egress`
+ * and two numbers it is the process that egress.h describes.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -19,6 +20,7 @@
 #include "agent.h"
 #include "channel.h"
 #include "control.h"
+#include "egress.h"
 #include "machine.h"
 #include "process.h"
 
@@ -102,25 +104,8 @@ static void watch_children(void)
     watch_interest(&children, EPOLLIN);
 }
 
-int main(int argc, char **argv)
+void loop_forever(void)
 {
-    int channel;
-    epoll_fd = epoll_create1(EPOLL_CLOEXEC);
-    signal(SIGPIPE, SIG_IGN);
-    in_machine = getpid() == 1 && argc < 3;
-    if (in_machine) {
-        fcntl(STDERR_FILENO, F_SETFL, O_NONBLOCK); /* the console may stand still */
-        channel = machine_boot();
-    } else if (argc == 3 && strcmp(argv[1], "--channel") == 0) {
-        channel = atoi(argv[2]);
-        fcntl(channel, F_SETFL, O_NONBLOCK);
-        fcntl(channel, F_SETFD, FD_CLOEXEC);
-    } else {
-        fprintf(stderr, "lns-agent %s is pid 1 of a microVM; for tests: --channel FD\n", LNS_AGENT_VERSION);
-        return 2;
-    }
-    watch_children();
-    channel_open(channel);
     for (;;) {
         channel_pump();
         fetched_count = epoll_wait(epoll_fd, fetched, EVENTS, channel_timeout());
@@ -131,4 +116,29 @@ int main(int argc, char **argv)
         }
         fetched_count = 0;
     }
+}
+
+int main(int argc, char **argv)
+{
+    int channel;
+    epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    signal(SIGPIPE, SIG_IGN);
+    in_machine = getpid() == 1 && argc < 3;
+    if (in_machine) {
+        fcntl(STDERR_FILENO, F_SETFL, O_NONBLOCK); /* the console may stand still */
+        channel = machine_boot();
+    } else if (argc == 4 && strcmp(argv[1], "--egress") == 0) {
+        in_machine = getppid() == 1;
+        egress_main(3, 4, (uint32_t)strtoul(argv[2], NULL, 16), (uint32_t)strtoul(argv[3], NULL, 16));
+    } else if (argc == 3 && strcmp(argv[1], "--channel") == 0) {
+        channel = atoi(argv[2]);
+        fcntl(channel, F_SETFL, O_NONBLOCK);
+        fcntl(channel, F_SETFD, FD_CLOEXEC);
+    } else {
+        fprintf(stderr, "lns-agent %s is pid 1 of a microVM; for tests: --channel FD\n", LNS_AGENT_VERSION);
+        return 2;
+    }
+    watch_children();
+    channel_open(channel);
+    loop_forever();
 }

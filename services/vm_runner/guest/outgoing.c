@@ -4,8 +4,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
-#include <netinet/ip.h>
-#define __FAVOR_BSD
 #include <netinet/tcp.h>
 #include <string.h>
 #include <sys/epoll.h>
@@ -16,14 +14,19 @@
 #include "agent.h"
 #include "channel.h"
 #include "connect.h"
+#include "names.h"
+#include "packet.h"
+#include "resolver.h"
+#include "routes.h"
 #include "steer.h"
 #include "stream.h"
 
 enum {
-    WAITING_MAX = 128, /* further SYNs are not taken; programs send them again */
-    HEADERS_MAX = 120,
+    WAITING_MAX = 512, /* further SYNs are not taken; programs send them again */
+    WAITING_FOR_ONE = 64, /* of them to one address and port, so that one host that is asked about holds up no other */
     ARRIVAL_SECONDS = 3, /* from the second SYN to the program's connection; it takes no time unless it gave up */
     OUTGOING_WINDOW = 131072,
+    DNS_PORT = 53,
 };
 
 /* A program's connection that is not there yet. */
@@ -33,14 +36,14 @@ struct waiting {
     bool due;        /* to be asked for */
     uint64_t deadline;
     struct connection_key key;
-    uint32_t size;
-    uint8_t syn[HEADERS_MAX];
+    struct syn syn;
 };
 
 static struct waiting waiting[WAITING_MAX];
 static uint32_t last_ticket;
 static struct steering steering;
-static struct watch front, syns, timer;
+static struct watch fronts[FAMILIES], syns[FAMILIES], timer;
+static void (*host_wanted)(void);
 
 static struct waiting *find_ticket(uint32_t ticket)
 {
@@ -58,12 +61,19 @@ static struct waiting *find_key(const struct connection_key *key)
     return NULL;
 }
 
-static struct waiting *find_free(void)
+/* A free place for a connection; NULL if too many wait, or too many for the same end. */
+static struct waiting *find_free(const struct connection_key *key)
 {
-    for (unsigned i = 0; i < WAITING_MAX; i++)
-        if (!waiting[i].ticket)
-            return &waiting[i];
-    return NULL;
+    struct waiting *free_place = NULL;
+    unsigned same = 0;
+    for (unsigned i = 0; i < WAITING_MAX; i++) {
+        struct waiting *w = &waiting[i];
+        if (!w->ticket)
+            free_place = free_place ? free_place : w;
+        else if (w->key.local_port == key->local_port && memcmp(w->key.local, key->local, sizeof key->local) == 0)
+            same++;
+    }
+    return same < WAITING_FOR_ONE ? free_place : NULL;
 }
 
 static void set_timer(unsigned seconds)
@@ -72,100 +82,99 @@ static void set_timer(unsigned seconds)
     timerfd_settime(timer.fd, 0, &when, NULL);
 }
 
-/* ---- packets ---- */
-
-static uint32_t add_words(uint32_t sum, const uint8_t *data, size_t size)
+static void send_refusal(const struct syn *syn)
 {
-    for (size_t i = 0; i + 1 < size; i += 2)
-        sum += (uint32_t)data[i] << 8 | data[i + 1];
-    return sum;
-}
-
-/* Headers have an even number of bytes. */
-static void set_tcp_checksum(struct ip *ip, struct tcphdr *tcp, size_t tcp_size)
-{
-    tcp->th_sum = 0;
-    uint32_t sum = add_words(IPPROTO_TCP + (uint32_t)tcp_size, (uint8_t *)&ip->ip_src, 8);
-    sum = add_words(sum, (uint8_t *)tcp, tcp_size);
-    sum = (sum >> 16) + (sum & 0xFFFF);
-    tcp->th_sum = htons((uint16_t) ~(sum + (sum >> 16)));
-}
-
-static void send_packet(const struct ip *ip, size_t size)
-{
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_addr = ip->ip_dst};
-    if (sendto(syns.fd, ip, size, MSG_DONTWAIT, (void *)&to, sizeof to) < 0)
-        note("steering: %s", strerror(errno)); /* the program sends its SYN again */
-}
-
-/* Takes the headers of a SYN apart and cuts off what is behind them. Returns their size, 0 if it is none. */
-static size_t read_syn(uint8_t *packet, size_t size, struct ip **ip, struct tcphdr **tcp)
-{
-    *ip = (struct ip *)packet;
-    size_t ip_size = size < sizeof **ip ? 0 : (*ip)->ip_hl * 4u;
-    if (ip_size < sizeof **ip || size < ip_size + sizeof **tcp)
-        return 0;
-    *tcp = (struct tcphdr *)(packet + ip_size);
-    size_t tcp_size = (*tcp)->th_off * 4u;
-    if (tcp_size < sizeof **tcp || size < ip_size + tcp_size)
-        return 0;
-    (*ip)->ip_len = htons((uint16_t)(ip_size + tcp_size));
-    set_tcp_checksum(*ip, *tcp, tcp_size);
-    return ip_size + tcp_size;
-}
-
-/* What a host without a listener answers to a SYN. */
-static void send_refusal(const struct waiting *w)
-{
-    const struct ip *syn_ip = (const struct ip *)w->syn;
-    const struct tcphdr *syn = (const struct tcphdr *)(w->syn + syn_ip->ip_hl * 4u);
-    struct {
-        struct ip ip;
-        struct tcphdr tcp;
-    } answer = {
-        .ip = {.ip_v = 4, .ip_hl = 5, .ip_len = htons(sizeof answer), .ip_ttl = 64, .ip_p = IPPROTO_TCP,
-               .ip_src = syn_ip->ip_dst, .ip_dst = syn_ip->ip_src},
-        .tcp = {.th_sport = syn->th_dport, .th_dport = syn->th_sport, .th_ack = htonl(ntohl(syn->th_seq) + 1),
-                .th_off = 5, .th_flags = TH_RST | TH_ACK},
-    };
-    set_tcp_checksum(&answer.ip, &answer.tcp, sizeof answer.tcp);
-    send_packet(&answer.ip, sizeof answer);
+    uint8_t packet[HEADERS_MAX];
+    steer_send(packet, refusal_write(packet, syn), &syn->from);
 }
 
 /* ---- the programs' side ---- */
 
-static void take_syn(uint8_t *packet, size_t size)
+/* Whether a SYN is steered: sockets that show SYNs show all of them. */
+static bool is_ours(const struct end *to)
 {
-    struct ip *ip;
-    struct tcphdr *tcp;
-    size = read_syn(packet, size, &ip, &tcp);
-    if (!size)
+    static const uint8_t loopback[16] = {[15] = 1};
+    bool is_4 = address_is_4(to->address);
+    uint32_t address = is_4 ? address_4(to->address) : 0;
+    if (!steering.everything)
+        return is_4 && (address & steering.mask) == steering.network;
+    if (to->port == DNS_PORT)
+        return false;
+    if (is_4)
+        return address >> 24 != 127 && address != steering.network + OWN_HOST;
+    return memcmp(to->address, loopback, 16) != 0 && memcmp(to->address, OWN_ADDRESS_6, 16) != 0;
+}
+
+/* Whether an address stands for names in general, and for none. */
+static bool stands_for_nobody(const struct end *to)
+{
+    if (!steering.everything || !address_is_4(to->address))
+        return false;
+    uint32_t address = address_4(to->address);
+    return (address & steering.mask) == steering.network && !names_find(address);
+}
+
+static void take_syn(const struct syn *syn)
+{
+    if (!is_ours(&syn->to))
         return;
-    struct connection_key key = {.local = ip->ip_dst.s_addr, .remote = ip->ip_src.s_addr,
-                                 .local_port = ntohs(tcp->th_dport), .remote_port = tcp->th_sport};
+    if (stands_for_nobody(&syn->to)) {
+        send_refusal(syn);
+        return;
+    }
+    struct connection_key key = steer_key(&syn->from, &syn->to);
     struct waiting *w = find_key(&key);
     if (w && w->stream)
         return; /* our own, sent again */
     if (!w) {
-        w = find_free();
+        w = find_free(&key);
         if (!w)
             return;
         *w = (struct waiting){.ticket = ++last_ticket, .due = true, .key = key};
         channel_wake();
     }
-    w->size = (uint32_t)size; /* a later SYN counts: the first may be of a program that gave up */
-    memcpy(w->syn, packet, size);
+    w->syn = *syn; /* a later SYN counts: the first may be of a program that gave up */
+    if (host_wanted && !channel_has_host())
+        host_wanted();
+}
+
+static ssize_t receive_4(int fd, struct syn *syn, bool *sound)
+{
+    uint8_t packet[HEADERS_MAX];
+    ssize_t size = recv(fd, packet, sizeof packet, 0);
+    *sound = size > 0 && syn_read_4(syn, packet, (size_t)size);
+    return size;
+}
+
+static ssize_t receive_6(int fd, struct syn *syn, bool *sound)
+{
+    uint8_t segment[HEADERS_MAX];
+    struct sockaddr_in6 from;
+    _Alignas(struct cmsghdr) uint8_t beside[128];
+    struct iovec part = {segment, sizeof segment};
+    struct msghdr message = {.msg_name = &from, .msg_namelen = sizeof from, .msg_iov = &part, .msg_iovlen = 1,
+                             .msg_control = beside, .msg_controllen = sizeof beside};
+    ssize_t size = recvmsg(fd, &message, 0);
+    *sound = false;
+    struct cmsghdr *c = size > 0 ? CMSG_FIRSTHDR(&message) : NULL;
+    if (!c || c->cmsg_level != IPPROTO_IPV6 || c->cmsg_type != IPV6_PKTINFO)
+        return size;
+    struct in6_pktinfo info;
+    memcpy(&info, CMSG_DATA(c), sizeof info);
+    *sound = syn_read_6(syn, from.sin6_addr.s6_addr, info.ipi6_addr.s6_addr, segment, (size_t)size);
+    return size;
 }
 
 static void syns_ready(struct watch *watch, uint32_t events)
 {
     (void)events;
-    _Alignas(8) uint8_t packet[HEADERS_MAX];
-    for (unsigned turn = 0; turn < WAITING_MAX; turn++) {
-        ssize_t size = recv(watch->fd, packet, sizeof packet, 0);
-        if (size < 0)
+    bool is_4 = watch == &syns[FAMILY_4], sound = false;
+    for (unsigned turn = 0; turn < 128; turn++) {
+        struct syn syn = {0};
+        if ((is_4 ? receive_4(watch->fd, &syn, &sound) : receive_6(watch->fd, &syn, &sound)) < 0)
             return;
-        take_syn(packet, (size_t)size);
+        if (sound)
+            take_syn(&syn);
     }
 }
 
@@ -194,14 +203,16 @@ static int open_stream(uint32_t id, int fd)
 static void front_ready(struct watch *watch, uint32_t events)
 {
     (void)events;
-    struct sockaddr_in from, to;
+    struct sockaddr_storage from, to;
     socklen_t from_size = sizeof from, to_size = sizeof to;
     int fd = accept4(watch->fd, (void *)&from, &from_size, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd < 0)
         return;
+    struct end near, far;
     getsockname(fd, (void *)&to, &to_size);
-    struct connection_key key = {.local = to.sin_addr.s_addr, .remote = from.sin_addr.s_addr,
-                                 .local_port = ntohs(to.sin_port), .remote_port = from.sin_port};
+    steer_read_end(&from, &near);
+    steer_read_end(&to, &far);
+    struct connection_key key = steer_key(&near, &far);
     struct waiting *w = find_key(&key);
     int error = w && w->stream ? open_stream(w->stream, fd) : ECONNABORTED;
     if (error) {
@@ -231,16 +242,35 @@ static void timer_ready(struct watch *watch, uint32_t events)
         set_timer(1);
 }
 
-bool outgoing_start(uint32_t network, uint32_t mask, struct failure *failure)
+static bool start(struct failure *failure)
 {
-    if (!steer_start(&steering, network, mask, failure))
+    if (!steer_start(&steering, failure))
         return false;
-    front = (struct watch){.fd = steering.front, .ready = front_ready};
-    syns = (struct watch){.fd = steering.syns, .ready = syns_ready};
+    for (int family = 0; family < FAMILIES; family++) {
+        fronts[family] = (struct watch){.fd = steering.front[family], .ready = front_ready};
+        syns[family] = (struct watch){.fd = steering.syns[family], .ready = syns_ready};
+        watch_interest(&fronts[family], EPOLLIN);
+        watch_interest(&syns[family], EPOLLIN);
+    }
     timer = (struct watch){.fd = timerfd_create(CLOCK_MONOTONIC, TFD_NONBLOCK | TFD_CLOEXEC), .ready = timer_ready};
-    watch_interest(&front, EPOLLIN);
-    watch_interest(&syns, EPOLLIN);
     watch_interest(&timer, EPOLLIN);
+    return true;
+}
+
+bool outgoing_start_peers(uint32_t network, uint32_t mask, struct failure *failure)
+{
+    steering = (struct steering){.network = network, .mask = mask};
+    return start(failure);
+}
+
+bool outgoing_start_everything(uint32_t network, uint32_t mask, void (*wanted)(void), struct failure *failure)
+{
+    steering = (struct steering){.everything = true, .network = network, .mask = mask};
+    host_wanted = wanted;
+    names_start(network, mask);
+    if (!start(failure))
+        return false;
+    resolver_start(steering.udp, steering.tcp);
     return true;
 }
 
@@ -253,7 +283,13 @@ uint32_t outgoing_put_request(struct fields *fields)
         if (!w->ticket || !w->due)
             continue;
         w->due = false;
-        fields_put_number(fields, FIELD_ADDRESS, ntohl(w->key.local));
+        const char *name = NULL;
+        if (steering.everything && address_is_4(w->key.local))
+            name = names_find(address_4(w->key.local));
+        if (name)
+            fields_put_text(fields, FIELD_NAME, name);
+        else
+            fields_put(fields, FIELD_ADDRESS, w->key.local, sizeof w->key.local);
         fields_put_number(fields, FIELD_PORT, w->key.local_port);
         return w->ticket;
     }
@@ -272,7 +308,7 @@ void outgoing_admit(uint32_t id, uint32_t ticket)
     w->deadline = now_ns(CLOCK_MONOTONIC) + ARRIVAL_SECONDS * 1000000000ull;
     set_timer(ARRIVAL_SECONDS);
     if (steer_admit(&steering, &w->key))
-        send_packet((struct ip *)w->syn, w->size);
+        steer_send(w->syn.packet, w->syn.size, &w->syn.to);
 }
 
 void outgoing_refuse(uint32_t ticket)
@@ -280,7 +316,7 @@ void outgoing_refuse(uint32_t ticket)
     struct waiting *w = find_ticket(ticket);
     if (!w || w->stream)
         return;
-    send_refusal(w);
+    send_refusal(&w->syn);
     w->ticket = 0;
 }
 

@@ -5,8 +5,11 @@
 #include "rootfs.h"
 #include "wire.h"
 
-/* Takes over all TCP connections to `network`/`mask`, from the first on. */
-bool outgoing_start(uint32_t network, uint32_t mask, struct failure *failure);
+/* Takes over all TCP connections to `network`/`mask` (host order), from the first on. */
+bool outgoing_start_peers(uint32_t network, uint32_t mask, struct failure *failure);
+/* Takes over all TCP connections but those of loopback, and all questions about names, which get addresses of
+ * `network`/`mask`. `wanted` is called when a connection is asked for and no host is there. */
+bool outgoing_start_everything(uint32_t network, uint32_t mask, void (*wanted)(void), struct failure *failure);
 
 /* Describes the next connection that is asked for; returns its ticket, 0 if there is none. */
 uint32_t outgoing_put_request(struct fields *fields);

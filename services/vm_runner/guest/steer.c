@@ -8,13 +8,17 @@
 #include <netinet/in.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
+#include "agent.h"
+#include "routes.h"
+#include "steer_program.h"
+
+#ifndef IPV6_FREEBIND
+#define IPV6_FREEBIND 78
+#endif
+
 enum {
-    FRONT, /* places in the map of sockets */
-    DROPPING,
-    SOCKETS,
     ADMITTED_MAX = 1024,
     BACKLOG = 128,
     /* No program listens at tcpmux. At any other port, one that listens at all addresses would be in the way. */
@@ -25,96 +29,21 @@ enum {
     TCP_SYN = 0x02,
 };
 
-static int bpf(enum bpf_cmd command, union bpf_attr *attr)
-{
-    return (int)syscall(SYS_bpf, command, attr, sizeof *attr);
-}
+/* The last parts of the addresses at which the agent itself listens. */
+enum { FRONT_HOST = 1, DROPPING_HOST = 2, RESOLVER_HOST = 3 };
+
+static int senders[FAMILIES] = {-1, -1};
 
 static int make_map(enum bpf_map_type type, uint32_t key_size, uint32_t value_size, uint32_t entries)
 {
     union bpf_attr attr = {.map_type = type, .key_size = key_size, .value_size = value_size, .max_entries = entries};
-    return bpf(BPF_MAP_CREATE, &attr);
+    return steer_bpf(BPF_MAP_CREATE, &attr, sizeof attr);
 }
 
 static bool put(int map, const void *key, const void *value)
 {
     union bpf_attr attr = {.map_fd = (uint32_t)map, .key = (uintptr_t)key, .value = (uintptr_t)value};
-    return bpf(BPF_MAP_UPDATE_ELEM, &attr) == 0;
-}
-
-/* ---- the program ---- */
-
-#define INSN(op, dst, src, offset, value) \
-    {.code = (op), .dst_reg = (dst), .src_reg = (src), .off = (offset), .imm = (int32_t)(value)}
-#define LOAD(size, dst, src, offset) INSN(BPF_LDX | BPF_MEM | (size), dst, src, offset, 0)
-#define STORE(src, offset) INSN(BPF_STX | BPF_MEM | BPF_W, BPF_REG_10, src, offset, 0)
-#define STORE_NUMBER(offset, value) INSN(BPF_ST | BPF_MEM | BPF_W, BPF_REG_10, 0, offset, value)
-#define MOVE(dst, src) INSN(BPF_ALU64 | BPF_MOV | BPF_X, dst, src, 0, 0)
-#define SET(dst, value) INSN(BPF_ALU64 | BPF_MOV | BPF_K, dst, 0, 0, value)
-#define ADD(dst, value) INSN(BPF_ALU64 | BPF_ADD | BPF_K, dst, 0, 0, value)
-#define AND32(dst, value) INSN(BPF_ALU | BPF_AND | BPF_K, dst, 0, 0, value)
-#define UNLESS32(dst, value, skip) INSN(BPF_JMP32 | BPF_JNE | BPF_K, dst, 0, skip, value)
-#define UNLESS(dst, value, skip) INSN(BPF_JMP | BPF_JNE | BPF_K, dst, 0, skip, value)
-#define IF(dst, value, skip) INSN(BPF_JMP | BPF_JEQ | BPF_K, dst, 0, skip, value)
-#define MAP(dst, fd) INSN(BPF_LD | BPF_DW | BPF_IMM, dst, BPF_PSEUDO_MAP_FD, 0, fd), INSN(0, 0, 0, 0, 0)
-#define CALL(function) INSN(BPF_JMP | BPF_CALL, 0, 0, 0, function)
-#define RETURN(value) SET(BPF_REG_0, value), INSN(BPF_JMP | BPF_EXIT, 0, 0, 0, 0)
-#define CONTEXT(field) ((int16_t)offsetof(struct bpf_sk_lookup, field))
-
-enum { KEY_AT = -16, INDEX_AT = -20 }; /* on the program's stack */
-
-/* The number before a line is its place; a jump skips (target - place - 1) lines. MAP and RETURN take two places. */
-static int load_program(int admitted, int sockets, uint32_t network, uint32_t mask)
-{
-    const struct bpf_insn program[] = {
-        /*  0 */ MOVE(BPF_REG_6, BPF_REG_1),
-        /*  1 */ LOAD(BPF_W, BPF_REG_2, BPF_REG_6, CONTEXT(family)),
-        /*  2 */ UNLESS32(BPF_REG_2, AF_INET, 36), /* to 39 */
-        /*  3 */ LOAD(BPF_W, BPF_REG_2, BPF_REG_6, CONTEXT(local_ip4)),
-        /*  4 */ MOVE(BPF_REG_3, BPF_REG_2),
-        /*  5 */ AND32(BPF_REG_3, htonl(mask)),
-        /*  6 */ UNLESS32(BPF_REG_3, htonl(network), 32), /* to 39 */
-        /*  7 */ LOAD(BPF_W, BPF_REG_3, BPF_REG_6, CONTEXT(protocol)),
-        /*  8 */ UNLESS32(BPF_REG_3, IPPROTO_TCP, 32), /* to 41: no datagram stays here by mistake */
-        /*  9 */ STORE(BPF_REG_2, KEY_AT),
-        /* 10 */ LOAD(BPF_W, BPF_REG_3, BPF_REG_6, CONTEXT(remote_ip4)),
-        /* 11 */ STORE(BPF_REG_3, KEY_AT + 4),
-        /* 12 */ LOAD(BPF_W, BPF_REG_3, BPF_REG_6, CONTEXT(local_port)),
-        /* 13 */ STORE(BPF_REG_3, KEY_AT + 8),
-        /* 14 */ LOAD(BPF_H, BPF_REG_3, BPF_REG_6, CONTEXT(remote_port)),
-        /* 15 */ STORE(BPF_REG_3, KEY_AT + 12),
-        /* 16 */ MAP(BPF_REG_1, admitted),
-        /* 18 */ MOVE(BPF_REG_2, BPF_REG_10),
-        /* 19 */ ADD(BPF_REG_2, KEY_AT),
-        /* 20 */ CALL(BPF_FUNC_map_lookup_elem),
-        /* 21 */ STORE_NUMBER(INDEX_AT, DROPPING),
-        /* 22 */ IF(BPF_REG_0, 0, 1), /* to 24 */
-        /* 23 */ STORE_NUMBER(INDEX_AT, FRONT),
-        /* 24 */ MAP(BPF_REG_1, sockets),
-        /* 26 */ MOVE(BPF_REG_2, BPF_REG_10),
-        /* 27 */ ADD(BPF_REG_2, INDEX_AT),
-        /* 28 */ CALL(BPF_FUNC_map_lookup_elem),
-        /* 29 */ IF(BPF_REG_0, 0, 11), /* to 41 */
-        /* 30 */ MOVE(BPF_REG_7, BPF_REG_0),
-        /* 31 */ MOVE(BPF_REG_1, BPF_REG_6),
-        /* 32 */ MOVE(BPF_REG_2, BPF_REG_7),
-        /* 33 */ SET(BPF_REG_3, 0),
-        /* 34 */ CALL(BPF_FUNC_sk_assign),
-        /* 35 */ MOVE(BPF_REG_8, BPF_REG_0),
-        /* 36 */ MOVE(BPF_REG_1, BPF_REG_7),
-        /* 37 */ CALL(BPF_FUNC_sk_release),
-        /* 38 */ UNLESS(BPF_REG_8, 0, 2), /* to 41 */
-        /* 39 */ RETURN(SK_PASS),
-        /* 41 */ RETURN(SK_DROP),
-    };
-    union bpf_attr attr = {
-        .prog_type = BPF_PROG_TYPE_SK_LOOKUP,
-        .expected_attach_type = BPF_SK_LOOKUP,
-        .insns = (uintptr_t)program,
-        .insn_cnt = sizeof program / sizeof *program,
-        .license = (uintptr_t) "none",
-    };
-    return bpf(BPF_PROG_LOAD, &attr);
+    return steer_bpf(BPF_MAP_UPDATE_ELEM, &attr, sizeof attr) == 0;
 }
 
 /* The link holds the program for as long as the agent lives. */
@@ -125,7 +54,7 @@ static bool attach(int program)
         return false;
     union bpf_attr attr = {
         .link_create = {.prog_fd = (uint32_t)program, .target_fd = (uint32_t)namespace, .attach_type = BPF_SK_LOOKUP}};
-    int link = bpf(BPF_LINK_CREATE, &attr);
+    int link = steer_bpf(BPF_LINK_CREATE, &attr, sizeof attr);
     close(namespace);
     return link >= 0;
 }
@@ -138,28 +67,45 @@ static bool filter(int fd, const struct sock_filter *code, size_t count)
     return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof program) == 0;
 }
 
-static int listen_at(uint32_t address)
+static bool switch_on(int fd, int level, int option)
 {
-    struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(LISTENING_PORT), .sin_addr.s_addr = htonl(address)};
-    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd >= 0 && bind(fd, (void *)&at, sizeof at) == 0 && listen(fd, BACKLOG) == 0)
+    return setsockopt(fd, level, option, &(int){1}, sizeof(int)) == 0;
+}
+
+/* A socket at one of the agent's addresses; -1 with errno set. */
+static int bind_at(const struct steering *steering, int family, int type, uint32_t host)
+{
+    struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_port = htons(LISTENING_PORT),
+                             .sin_addr.s_addr = htonl(steering->network + OWN_HOST + host)};
+    struct sockaddr_in6 v6 = {.sin6_family = AF_INET6, .sin6_port = htons(LISTENING_PORT)};
+    memcpy(&v6.sin6_addr, OWN_ADDRESS_6, 16);
+    v6.sin6_addr.s6_addr[15] = (uint8_t)(OWN_HOST + host);
+    bool is_4 = family == FAMILY_4;
+    int fd = socket(is_4 ? AF_INET : AF_INET6, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd >= 0 && (is_4 || switch_on(fd, IPPROTO_IPV6, IPV6_V6ONLY)) &&
+        (is_4 || switch_on(fd, IPPROTO_IPV6, IPV6_FREEBIND)) &&
+        bind(fd, is_4 ? (void *)&v4 : (void *)&v6, is_4 ? sizeof v4 : sizeof v6) == 0)
         return fd;
     return -1;
 }
 
-static int open_dropping(uint32_t address)
+static int listen_at(const struct steering *steering, int family, uint32_t host)
+{
+    int fd = bind_at(steering, family, SOCK_STREAM, host);
+    return fd >= 0 && listen(fd, BACKLOG) == 0 ? fd : -1;
+}
+
+static int open_dropping(const struct steering *steering, int family)
 {
     static const struct sock_filter nothing[] = {BPF_STMT(BPF_RET | BPF_K, 0)};
-    int fd = listen_at(address);
+    int fd = listen_at(steering, family, DROPPING_HOST);
     return fd >= 0 && filter(fd, nothing, 1) ? fd : -1;
 }
 
-static int open_syns(uint32_t network, uint32_t mask)
+/* Packets of IPv4 come with their header, of IPv6 without. */
+static int open_syns(int family)
 {
-    const struct sock_filter syns[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, 16), /* the destination */
-        BPF_STMT(BPF_ALU | BPF_AND | BPF_K, mask),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, network, 0, 5),
+    const struct sock_filter syns_4[] = {
         BPF_STMT(BPF_LDX | BPF_B | BPF_MSH, 0), /* over the header of IP */
         BPF_STMT(BPF_LD | BPF_B | BPF_IND, TCP_FLAGS_AT),
         BPF_STMT(BPF_ALU | BPF_AND | BPF_K, TCP_SYN_ACK),
@@ -167,31 +113,83 @@ static int open_syns(uint32_t network, uint32_t mask)
         BPF_STMT(BPF_RET | BPF_K, SYN_BYTES),
         BPF_STMT(BPF_RET | BPF_K, 0),
     };
-    int fd = socket(AF_INET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
-    if (fd >= 0 && filter(fd, syns, sizeof syns / sizeof *syns) &&
-        setsockopt(fd, IPPROTO_IP, IP_HDRINCL, &(int){1}, sizeof(int)) == 0)
-        return fd;
-    return -1;
+    const struct sock_filter syns_6[] = {
+        BPF_STMT(BPF_LD | BPF_B | BPF_ABS, TCP_FLAGS_AT),
+        BPF_STMT(BPF_ALU | BPF_AND | BPF_K, TCP_SYN_ACK),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, TCP_SYN, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SYN_BYTES),
+        BPF_STMT(BPF_RET | BPF_K, 0),
+    };
+    bool is_4 = family == FAMILY_4;
+    int fd = socket(is_4 ? AF_INET : AF_INET6, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_TCP);
+    bool filtered = fd >= 0 && (is_4 ? filter(fd, syns_4, sizeof syns_4 / sizeof *syns_4)
+                                     : filter(fd, syns_6, sizeof syns_6 / sizeof *syns_6));
+    return filtered && (is_4 || switch_on(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO)) ? fd : -1;
 }
 
-bool steer_start(struct steering *steering, uint32_t network, uint32_t mask, struct failure *failure)
+/* What is sent has its own header of IP. */
+static int open_sender(int family)
 {
-    int sockets = make_map(BPF_MAP_TYPE_SOCKMAP, sizeof(uint32_t), sizeof(uint32_t), SOCKETS);
+    static const struct sock_filter nothing[] = {BPF_STMT(BPF_RET | BPF_K, 0)};
+    int fd = socket(family == FAMILY_4 ? AF_INET : AF_INET6, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, IPPROTO_RAW);
+    int mark = ROUTED_MARK;
+    return fd >= 0 && filter(fd, nothing, 1) && setsockopt(fd, SOL_SOCKET, SO_MARK, &mark, sizeof mark) == 0 ? fd : -1;
+}
+
+static int open_udp(const struct steering *steering, int family)
+{
+    int fd = bind_at(steering, family, SOCK_DGRAM, RESOLVER_HOST);
+    bool told = fd >= 0 && (family == FAMILY_4 ? switch_on(fd, IPPROTO_IP, IP_PKTINFO)
+                                               : switch_on(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO));
+    return told ? fd : -1;
+}
+
+static bool put_socket(int sockets, int family, int place, int fd)
+{
+    uint32_t key = (uint32_t)(family * PLACES + place), value = (uint32_t)fd;
+    return fd >= 0 && put(sockets, &key, &value);
+}
+
+static bool open_family(struct steering *steering, int sockets, int family)
+{
+    steering->front[family] = listen_at(steering, family, FRONT_HOST);
+    steering->syns[family] = open_syns(family);
+    senders[family] = open_sender(family);
+    if (!put_socket(sockets, family, PLACE_FRONT, steering->front[family]) ||
+        !put_socket(sockets, family, PLACE_DROPPING, open_dropping(steering, family)) || steering->syns[family] < 0 ||
+        senders[family] < 0)
+        return false;
+    if (!steering->everything)
+        return true;
+    steering->udp[family] = open_udp(steering, family);
+    steering->tcp[family] = listen_at(steering, family, RESOLVER_HOST);
+    return put_socket(sockets, family, PLACE_UDP, steering->udp[family]) &&
+           put_socket(sockets, family, PLACE_TCP, steering->tcp[family]);
+}
+
+bool steer_start(struct steering *steering, struct failure *failure)
+{
+    int sockets = make_map(BPF_MAP_TYPE_SOCKMAP, sizeof(uint32_t), sizeof(uint32_t), FAMILIES * PLACES);
     steering->admitted = make_map(BPF_MAP_TYPE_HASH, sizeof(struct connection_key), sizeof(uint8_t), ADMITTED_MAX);
     if (sockets < 0 || steering->admitted < 0)
         return failed_at(failure, "steering: maps");
-    steering->front = listen_at(network + 1);
-    int dropping = open_dropping(network + 2);
-    steering->syns = open_syns(network, mask);
-    if (steering->front < 0 || dropping < 0 || steering->syns < 0 ||
-        !put(sockets, &(uint32_t){FRONT}, &(uint32_t){(uint32_t)steering->front}) ||
-        !put(sockets, &(uint32_t){DROPPING}, &(uint32_t){(uint32_t)dropping}))
-        return failed_at(failure, "steering: sockets");
-    int program = load_program(steering->admitted, sockets, network, mask);
+    steering->front[FAMILY_6] = steering->syns[FAMILY_6] = -1;
+    for (int family = 0; family < (steering->everything ? FAMILIES : 1); family++)
+        if (!open_family(steering, sockets, family))
+            return failed_at(failure, "steering: sockets of IPv%d", family == FAMILY_4 ? 4 : 6);
+    int program = steer_load_program(steering, sockets);
     if (program < 0 || !attach(program))
         return failed_at(failure, "steering: program");
     close(program);
     return true;
+}
+
+struct connection_key steer_key(const struct end *from, const struct end *to)
+{
+    struct connection_key key = {.local_port = to->port, .remote_port = htons(from->port)};
+    memcpy(key.local, to->address, sizeof key.local);
+    memcpy(key.remote, from->address, sizeof key.remote);
+    return key;
 }
 
 bool steer_admit(const struct steering *steering, const struct connection_key *key)
@@ -202,5 +200,31 @@ bool steer_admit(const struct steering *steering, const struct connection_key *k
 void steer_forget(const struct steering *steering, const struct connection_key *key)
 {
     union bpf_attr attr = {.map_fd = (uint32_t)steering->admitted, .key = (uintptr_t)key};
-    bpf(BPF_MAP_DELETE_ELEM, &attr);
+    steer_bpf(BPF_MAP_DELETE_ELEM, &attr, sizeof attr);
+}
+
+void steer_read_end(const struct sockaddr_storage *from, struct end *end)
+{
+    if (from->ss_family == AF_INET) {
+        struct sockaddr_in v4;
+        memcpy(&v4, from, sizeof v4);
+        address_put_4(end->address, ntohl(v4.sin_addr.s_addr));
+        end->port = ntohs(v4.sin_port);
+    } else {
+        struct sockaddr_in6 v6;
+        memcpy(&v6, from, sizeof v6);
+        memcpy(end->address, &v6.sin6_addr, 16);
+        end->port = ntohs(v6.sin6_port);
+    }
+}
+
+void steer_send(const uint8_t *packet, size_t size, const struct end *to)
+{
+    bool is_4 = address_is_4(to->address);
+    struct sockaddr_in v4 = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(address_4(to->address))};
+    struct sockaddr_in6 v6 = {.sin6_family = AF_INET6};
+    memcpy(&v6.sin6_addr, to->address, 16);
+    if (sendto(senders[is_4 ? FAMILY_4 : FAMILY_6], packet, size, MSG_DONTWAIT, is_4 ? (void *)&v4 : (void *)&v6,
+               is_4 ? sizeof v4 : sizeof v6) < 0)
+        note("steering: %s", strerror(errno)); /* a program sends its SYN, or its question, again */
 }

@@ -255,6 +255,14 @@ void stream_reset(const struct frame *frame)
     update_interest(s);
 }
 
+void streams_give_up(void)
+{
+    for (struct stream *s = streams, *next; s; s = next) {
+        next = s->next;
+        stream_reset(&(struct frame){.id = s->id});
+    }
+}
+
 void streams_restart(void)
 {
     for (struct stream *s = streams; s; s = s->next) {

@@ -44,6 +44,8 @@ void stream_data(const struct frame *frame);
 void stream_ack(const struct frame *frame);
 void stream_reset(const struct frame *frame);
 
+/* Breaks every connection: the host that had the other ends is gone. */
+void streams_give_up(void);
 /* A host said hello: credits are void until it says where to go on. */
 void streams_restart(void);
 /* Puts one due frame into `out`, which has room for FRAME_MAX. Returns its size, 0 if nothing is due. */

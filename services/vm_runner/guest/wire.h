@@ -40,7 +40,8 @@ enum frame_type {
     FRAME_GOODBYE = 23,    /* guest: everything is written back */
     FRAME_OPEN = 24,       /* guest: a program wants a connection, under a ticket */
     FRAME_REFUSE = 25,     /* host: it gets none */
-    FRAME_LAST = FRAME_REFUSE,
+    FRAME_WANTED = 26,     /* guest: a program wants a connection, and nobody is at the port `lns.egress` */
+    FRAME_LAST = FRAME_WANTED,
 };
 
 enum frame_flag {
@@ -74,6 +75,7 @@ enum field_tag {
     FIELD_MEMORY_MAX = 30,
     FIELD_STEERED = 31,
     FIELD_BIND = 32,
+    FIELD_EGRESS = 33,
 
     FIELD_ARG = 40,
     FIELD_ENV = 41,
@@ -99,6 +101,7 @@ enum field_tag {
     FIELD_PORT = 65,
     FIELD_ADDRESS = 66,
     FIELD_TICKET = 67,
+    FIELD_NAME = 68,
 
     FIELD_MEMORY_BYTES = 70,
     FIELD_PIDS = 71,

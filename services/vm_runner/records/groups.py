@@ -8,7 +8,7 @@ by the group that the host recorded, never by what a guest says it is.
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address
 
 from services.core.errors import RequestInvalid
 
@@ -63,7 +63,7 @@ def addresses(group: Group) -> Iterator[tuple[str, IPv4Address]]:
         yield name, PEER_NETWORK[_FIRST_PEER + number]
 
 
-def member_at(group: Group, address: IPv4Address) -> str | None:
+def member_at(group: Group, address: IPv4Address | IPv6Address | None) -> str | None:
     """Returns the member that an address stands for, None for one that stands for nobody."""
     return next((name for name, of_it in addresses(group) if of_it == address), None)
 

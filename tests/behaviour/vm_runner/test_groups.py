@@ -129,7 +129,9 @@ async def test_a_group_is_recorded(world: VmWorld) -> None:
 
 def opening(number: int, port: int) -> bytes:
     """The request of a guest for a connection to the first member of its group."""
-    fields = encode_fields([(Tag.ADDRESS, 0x7F4D0101), (Tag.PORT, port)])
+    fields = encode_fields(
+        [(Tag.ADDRESS, bytes(10) + b"\xff\xff\x7f\x4d\x01\x01"), (Tag.PORT, port)]
+    )
     return encode_frame(Frame(type=FrameType.OPEN, id=number, flags=FrameFlag.NONE, payload=fields))
 
 

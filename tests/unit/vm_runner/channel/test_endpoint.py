@@ -1,7 +1,7 @@
 """The host's end of the channel against a guest that is written out by hand here."""
 
 import struct
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
@@ -358,9 +358,9 @@ def test_an_unknown_process_state_is_a_violation(state: int) -> None:
 
 
 def ask(
-    guest: Guest, ticket: int, *, address: int = 0x7F4D0102, port: int = 80
+    guest: Guest, ticket: int, *, address: str = "::ffff:127.77.1.2", port: int = 80
 ) -> list[GuestEvent]:
-    payload = encode_fields([(Tag.ADDRESS, address), (Tag.PORT, port)])
+    payload = encode_fields([(Tag.ADDRESS, IPv6Address(address).packed), (Tag.PORT, port)])
     return guest.send(FrameType.OPEN, ticket, payload=payload)
 
 
@@ -373,6 +373,24 @@ def test_a_connection_that_the_guest_asks_for_is_refused_once() -> None:
     guest.channel.refuse(8)
 
     assert [(f.type, f.id) for f in guest.taken()] == [(FrameType.REFUSE, 7)]
+
+
+@pytest.mark.parametrize(
+    ("field", "address", "name"),
+    [
+        ((Tag.NAME, "example.com"), None, "example.com"),
+        ((Tag.ADDRESS, IPv6Address("2001:db8::1").packed), IPv6Address("2001:db8::1"), ""),
+        ((Tag.ADDRESS, IPv6Address("::ffff:1.2.3.4").packed), IPv4Address("1.2.3.4"), ""),
+    ],
+)
+def test_a_guest_asks_for_names_and_for_addresses_of_both_families(
+    field: tuple[Tag, str | bytes], address: IPv4Address | IPv6Address | None, name: str
+) -> None:
+    payload = encode_fields([field, (Tag.PORT, 443)])
+
+    assert Guest().send(FrameType.OPEN, 1, payload=payload) == [
+        Opening(ticket=1, address=address, name=name, port=443)
+    ]
 
 
 def test_a_connection_that_the_guest_asks_for_becomes_a_stream() -> None:
@@ -413,7 +431,12 @@ def test_a_ticket_counts_until_its_answer_is_on_its_way() -> None:
     "payload",
     [
         encode_fields([(Tag.ADDRESS, 1 << 32), (Tag.PORT, 80)]),
-        encode_fields([(Tag.ADDRESS, 1), (Tag.PORT, 1 << 16)]),
+        encode_fields([(Tag.ADDRESS, bytes(16)), (Tag.PORT, 1 << 16)]),
+        encode_fields([(Tag.ADDRESS, bytes(17)), (Tag.PORT, 80)]),
+        encode_fields([(Tag.NAME, "a" * 254), (Tag.PORT, 80)]),
+        encode_fields([(Tag.NAME, "a\n"), (Tag.PORT, 80)]),
+        encode_fields([(Tag.NAME, "\u00e4"), (Tag.PORT, 80)]),
+        encode_fields([(Tag.PORT, 80)]),
         encode_fields([(Tag.ADDRESS, b"1"), (Tag.PORT, 80)]),
         b"\x01",
     ],
