@@ -96,7 +96,7 @@ class Authenticator:
         """
         self._http = http
         self._credentials = credentials
-        self._host_of = host_of
+        self.host_of = host_of
         self._clock = clock
         self._guard = threading.Lock()
         self._origins: dict[Origin, _OriginState] = {}
@@ -104,29 +104,50 @@ class Authenticator:
 
     def with_credentials(self, credentials: Credentials) -> "Authenticator":
         """Returns one that shows other credentials and knows nothing yet."""
-        return Authenticator(self._http, credentials, host_of=self._host_of, clock=self._clock)
+        return Authenticator(self._http, credentials, host_of=self.host_of, clock=self._clock)
 
     def is_challenged(self, origin: Origin) -> bool:
         """Whether an origin ever asked for a login."""
         return self._state(origin).challenge is not None
 
-    def header(self, origin: Origin, access: Access, *, stop: Stop | None = None) -> str:
+    def header(
+        self,
+        origin: Origin,
+        access: Access,
+        offered: Challenge | None = None,
+        *,
+        stop: Stop | None = None,
+    ) -> str:
         """Returns the `Authorization` header for a request, or the empty string.
+
+        Args:
+            origin: where the request goes.
+            access: what it is about.
+            offered: the challenge that was just met with; None is the one that is kept.
+            stop: ends the wait for a token server.
 
         Raises:
             RegistryUnauthenticated: the token server refused, or wants a login.
             RegistryUnavailable: the token server does not answer.
         """
-        challenge = self._state(origin).challenge
+        challenge = offered or self._state(origin).challenge
         if challenge is None:
             return ""
         if challenge.scheme == "basic":
-            credential = self._credentials.find(self._host_of(origin), access.repository)
+            credential = self._credentials.find(self.host_of(origin), access.repository)
             return _basic(credential) if credential and credential.username else ""
         return f"Bearer {self._token(origin, challenge, access, stop=stop).text}"
 
-    def refused(self, origin: Origin, access: Access, reply: Reply, sent: str) -> None:
-        """Learns from a 401 what the origin wants; what `header` says next may be accepted.
+    def accepted(self, origin: Origin, challenge: Challenge) -> None:
+        """Keeps a challenge: meeting it has led to success."""
+        self._state(origin).challenge = challenge
+
+    def drop(self, origin: Origin) -> None:
+        """Forgets the challenge of an origin, which is asked anew."""
+        self._state(origin).challenge = None
+
+    def refused(self, origin: Origin, access: Access, reply: Reply, sent: str) -> Challenge:
+        """Returns the challenge of a 401 that can be met; it is not kept before `accepted`.
 
         Args:
             origin: who refused.
@@ -138,31 +159,30 @@ class Authenticator:
             RegistryUnauthenticated: nothing else can be shown than what was.
         """
         challenge = _choose(parse_challenges(reply.header_values("WWW-Authenticate")))
-        host = self._host_of(origin)
+        host = self.host_of(origin)
         if challenge is None:
             raise RegistryUnauthenticated(
                 f"{host} wants a login but names no way that lns knows", metadata={"registry": host}
             )
-        state = self._state(origin)
-        state.challenge = challenge
         if challenge.scheme == "basic":
             credential = self._credentials.find(host, access.repository)
             if credential is None or not credential.username:
                 raise _login_wanted(host)
             if sent == _basic(credential):
                 raise _refused_credential(host, credential)
-            return
+            return challenge
         key = self._key(origin, challenge, access)
         with self._guard:
             held = self._tokens.get(key)
             if held is not None and sent == f"Bearer {held.text}":
                 del self._tokens[key]
+        return challenge
 
     def forget(self, host: str) -> None:
         """Drops what was learnt and fetched for a registry host: after a login or logout."""
         self._credentials.forget(host)
         with self._guard:
-            gone = [origin for origin in self._origins if self._host_of(origin) == host]
+            gone = [origin for origin in self._origins if self.host_of(origin) == host]
             for origin in gone:
                 del self._origins[origin]
             self._tokens = {k: v for k, v in self._tokens.items() if k.origin not in gone}
@@ -194,7 +214,7 @@ class Authenticator:
 
     def _fetch(self, key: _TokenKey, challenge: Challenge, stop: Stop | None) -> _Token:
         realm = check_target(key.origin, challenge.get("realm")).partition("#")[0]
-        host = self._host_of(key.origin)
+        host = self.host_of(key.origin)
         credential = self._credentials.find(host, key.access.repository)
         scopes = sorted(key.access.scopes)
         parameters = [("service", key.service)] if key.service else []

@@ -55,12 +55,14 @@ class DeviceFlow:
     async def start(self, host: str) -> DeviceCode:
         """See `DeviceIssuer`."""
         stop = Stop()
-        return await self._blocking.run_cancellable(stop, self._start, host, stop)
+        with self._http.secrets.masking():
+            return await self._blocking.run_cancellable(stop, self._start, host, stop)
 
     async def poll(self, code: DeviceCode) -> Credential | None:
         """See `DeviceIssuer`."""
         stop = Stop()
-        return await self._blocking.run_cancellable(stop, self._poll, code, stop)
+        with self._http.secrets.masking():
+            return await self._blocking.run_cancellable(stop, self._poll, code, stop)
 
     def _start(self, host: str, stop: Stop) -> DeviceCode:
         realm, service = self._realm(host, stop)

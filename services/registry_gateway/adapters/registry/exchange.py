@@ -22,6 +22,7 @@ from services.core.errors import (
     TooManyRequests,
 )
 from services.registry_gateway.adapters.credentials.authenticator import Access, Authenticator
+from services.registry_gateway.adapters.credentials.challenge import Challenge
 from services.registry_gateway.adapters.transport.http_client import Body, HttpClient
 from services.registry_gateway.adapters.transport.http_reply import HostUnknown, Reply
 from services.registry_gateway.adapters.transport.origin import Origin, check_target, resolve_url
@@ -32,6 +33,8 @@ from services.registry_gateway.progress import Stop
 MAX_REDIRECTS: Final = 5
 _MAX_REFUSALS: Final = 3
 _UNAUTHORIZED: Final = 401
+_ACCEPTING: Final = frozenset({*range(200, 400), 404})
+"""Answers that show that what was sent was good: others may come from before it was looked at."""
 _TOO_MANY: Final = 429
 _PASSING: Final = frozenset({408, 429, 500, 502, 503, 504})
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
@@ -181,18 +184,34 @@ class Exchange:
         origin = Origin.of_url(request.url)
         if request.home not in (None, origin):
             return self._redirected(request, origin, "", stop)
+        offered: Challenge | None = None
         for _ in range(_MAX_REFUSALS):
-            header = self.authenticator.header(origin, request.access, stop=stop)
+            header = self._header(origin, request, offered, stop)
             reply = self._redirected(request, origin, header, stop)
             if reply.status_code != _UNAUTHORIZED or Origin.of_url(reply.url) != origin:
+                if offered is not None and reply.status_code in _ACCEPTING:
+                    self.authenticator.accepted(origin, offered)
                 return reply
             with reply:
-                self.authenticator.refused(origin, request.access, reply, header)
+                offered = self.authenticator.refused(origin, request.access, reply, header)
         raise RegistryUnauthenticated(
             f"{origin.authority} refuses the tokens of its own token server",
             hint="does this account have access to the repository?",
             metadata={"registry": origin.authority},
         )
+
+    def _header(
+        self, origin: Origin, request: Request, offered: Challenge | None, stop: Stop
+    ) -> str:
+        """Returns what is shown; a kept challenge that leads nowhere any more is dropped."""
+        try:
+            return self.authenticator.header(origin, request.access, offered, stop=stop)
+        except (RegistryUnauthenticated, RegistryProtocol, RegistryUnavailable):
+            stop.check()
+            if offered is not None:
+                raise
+            self.authenticator.drop(origin)
+            return ""
 
     def _redirected(self, request: Request, origin: Origin, header: str, stop: Stop) -> Reply:
         url, sender = request.url, request.home
@@ -215,6 +234,9 @@ class Exchange:
             finally:
                 if body is not None and not isinstance(body, bytes):
                     body.close()
+            reply.asked = self.authenticator.host_of(request.home or origin)
+            if here != (request.home or origin):
+                reply.elsewhere = here.authority
             if reply.status_code not in _REDIRECTS or request.method not in _READING:
                 return reply
             with reply:
@@ -242,17 +264,18 @@ def parse_retry_after(text: str, now: float) -> float | None:
 
 
 def _failure(reply: Reply) -> LnsError:
-    host = Origin.of_url(reply.url).authority
+    host = reply.asked
+    through = f", through {reply.elsewhere}," if reply.elsewhere else ""
     asked = parse_retry_after(reply.headers.get("Retry-After", ""), time.time())
     if reply.status_code == _TOO_MANY:
         return TooManyRequests(
-            f"{host} asks to slow down",
+            f"{host}{through} asks to slow down",
             hint="try again later, or log in: registries give more to those they know",
             metadata={"registry": host, "status": str(reply.status_code)},
             retry_after=asked,
         )
     return RegistryUnavailable(
-        f"{host} answered {reply.status_code}",
+        f"{host}{through} answered {reply.status_code}",
         hint="the registry has a problem of its own; try again later",
         metadata={"registry": host, "status": str(reply.status_code)},
         retry_after=asked,

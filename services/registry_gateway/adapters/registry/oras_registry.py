@@ -110,7 +110,8 @@ class OrasRegistry:
             )
             self._downloader.fetch(request, repository.repository, sink, meter)
 
-        await self._transfers.run(repository.host, meter.stop, fetch)
+        with self._exchange.http.secrets.masking():
+            await self._transfers.run(repository.host, meter.stop, fetch)
 
     async def push_blob(
         self,
@@ -127,7 +128,8 @@ class OrasRegistry:
             target = self._upload_target(meter.stop, repository, descriptor)
             self._uploader.push(target, descriptor, source, meter, mount_from=mount_from)
 
-        await self._transfers.run(repository.host, meter.stop, push)
+        with self._exchange.http.secrets.masking():
+            await self._transfers.run(repository.host, meter.stop, push)
 
     async def offer_blob(
         self, repository: Reference, descriptor: Descriptor, *, mount_from: Sequence[str]
@@ -183,7 +185,8 @@ class OrasRegistry:
         self, host: str, work: Callable[Concatenate[Stop, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         stop = Stop()
-        return await self._calls.run(host, stop, work, stop, *args, **kwargs)
+        with self._exchange.http.secrets.masking():
+            return await self._calls.run(host, stop, work, stop, *args, **kwargs)
 
     def _open(self, reference: Reference, actions: str, stop: Stop) -> OrasRepository:
         return OrasRepository(self._exchange, self._locator, reference, actions, stop)
@@ -243,7 +246,8 @@ class OrasRegistry:
             return bool(reply.headers.get("OCI-Subject"))
 
     def _list_tags(self, stop: Stop, repository: Reference) -> Sequence[str]:
-        return self._open(repository, "pull", stop).list_tags()
+        masked = self._exchange.http.secrets.masked
+        return [masked(tag) for tag in self._open(repository, "pull", stop).list_tags()]
 
     def _list_referrers(self, stop: Stop, subject: Reference) -> Sequence[Descriptor] | None:
         at = self._open(subject, "pull", stop)

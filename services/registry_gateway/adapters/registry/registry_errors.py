@@ -23,7 +23,6 @@ from services.core.errors import (
     Violation,
 )
 from services.registry_gateway.adapters.transport.http_reply import Reply
-from services.registry_gateway.adapters.transport.origin import Origin
 
 _MAX_VIOLATIONS: Final = 200
 _MAX_TEXT: Final = 300
@@ -55,15 +54,15 @@ def error_of(reply: Reply, *, what: str, not_found: type[LnsError]) -> LnsError:
         what: what was asked for, for the message: a reference.
         not_found: what a 404 without a code means.
     """
-    host = Origin.of_url(reply.url).authority
+    host = reply.asked
     entries = _entries(reply)
     first = entries[0] if entries else {}
     code = str(first.get("code", ""))[:64]
-    text = _clean(first.get("message")) or f"status {reply.status_code}"
+    text = _clean(first.get("message"), reply) or f"status {reply.status_code}"
     metadata = {"reference": what, "registry": host, "status": str(reply.status_code)}
     if code:
         metadata["code"] = code
-    violations = [v for entry in entries for v in _violations(entry.get("detail"))]
+    violations = [v for entry in entries for v in _violations(entry.get("detail"), reply)]
     if code == "MANIFEST_INVALID" and violations:
         return ArtifactInvalid(
             f"{host} refuses {what}: {text}",
@@ -71,10 +70,27 @@ def error_of(reply: Reply, *, what: str, not_found: type[LnsError]) -> LnsError:
             violations=violations[:_MAX_VIOLATIONS],
             metadata=metadata,
         )
+    if reply.elsewhere:
+        return _refused_elsewhere(reply, what, text, not_found, metadata)
     kind = _BY_CODE.get(code) or _BY_STATUS.get(reply.status_code)
     if kind is None:
         kind = _by_class(reply.status_code, not_found)
     return kind(f"{host}: {_phrase(kind, what, text)}", hint=_hint(kind, host), metadata=metadata)
+
+
+def _refused_elsewhere(
+    reply: Reply, what: str, text: str, not_found: type[LnsError], metadata: Mapping[str, str]
+) -> LnsError:
+    """Returns the error of a host that a registry sent us on to; a login there is nobody's wish."""
+    kind = _BY_STATUS.get(reply.status_code) or _by_class(reply.status_code, not_found)
+    if kind is RegistryUnauthenticated:
+        kind = RegistryDenied
+    return kind(
+        f"{reply.asked} sent the request for {what} on to {reply.elsewhere},"
+        f" which answered: {text}",
+        hint="try again: such links expire; if it fails again, the registry's operator must know",
+        metadata=metadata,
+    )
 
 
 def _by_class(status: int, not_found: type[LnsError]) -> type[LnsError]:
@@ -112,7 +128,7 @@ def _entries(reply: Reply) -> list[dict[str, Any]]:
     return [one for one in errors if isinstance(one, dict)] if isinstance(errors, list) else []
 
 
-def _violations(detail: object) -> Iterable[Violation]:
+def _violations(detail: object, reply: Reply) -> Iterable[Violation]:
     """Yields the violations of a detail: a list, or an object with `violations`."""
     if isinstance(detail, dict):
         detail = detail.get("violations") or detail.get("errors") or [detail]
@@ -121,13 +137,14 @@ def _violations(detail: object) -> Iterable[Violation]:
     for one in detail[:_MAX_VIOLATIONS]:
         if not isinstance(one, dict):
             continue
-        description = _clean(one.get("message") or one.get("description") or one.get("error"))
+        text = one.get("message") or one.get("description") or one.get("error")
+        description = _clean(text, reply)
         if description:
             subject = one.get("path") or one.get("field") or one.get("instancePath") or "$"
-            yield Violation(subject=_clean(subject), description=description, type="SCHEMA")
+            yield Violation(subject=_clean(subject, reply), description=description, type="SCHEMA")
 
 
-def _clean(value: object) -> str:
-    """Returns a server's text as one harmless line."""
-    text = value if isinstance(value, str) else ""
+def _clean(value: object, reply: Reply) -> str:
+    """Returns a server's text as one harmless line, without what it was sent."""
+    text = reply.masked(value) if isinstance(value, str) else ""
     return "".join(c if c.isprintable() else " " for c in text[:_MAX_TEXT]).strip()

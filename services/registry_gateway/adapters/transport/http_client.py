@@ -29,6 +29,7 @@ from services.registry_gateway.adapters.transport.http_reply import (
     host_of,
     translated,
 )
+from services.registry_gateway.adapters.transport.masking import Secrets
 from services.registry_gateway.adapters.transport.origin import Origin
 from services.registry_gateway.adapters.transport.pace import Pacer, Rate
 from services.registry_gateway.adapters.transport.wire import PlainPool, TlsPool, Wire
@@ -85,6 +86,7 @@ class HttpClient:
         self._latencies: dict[Origin, float] = {}
         self._zones: dict[Origin, Zone] = {}
         self._pacer = Pacer(timeouts.rate)
+        self.secrets = Secrets()
         self._guard = threading.Lock()
         self._pools = urllib3.PoolManager(
             num_pools=_POOLS,
@@ -143,6 +145,7 @@ class HttpClient:
         stop.check()
         target = Origin.of_url(url)
         judge = self._judge(sender, target)
+        self.secrets.sent(headers, body)
         with contextlib.ExitStack() as stack:
             wire = stack.enter_context(contextlib.closing(Wire(judge)))
             stack.enter_context(stop.waking(wire.cut))
@@ -163,7 +166,7 @@ class HttpClient:
                 raise
             self._note_zone(target, wire.peer)
             held.owned.push(stack.pop_all())
-            return Reply(response, url, held)
+            return Reply(response, url, held, self.secrets.masked)
 
     def _judge(self, sender: Origin | None, target: Origin) -> Callable[[str], None]:
         """Returns what refuses addresses that `sender` must not name."""

@@ -3,7 +3,7 @@
 import contextlib
 import json
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -70,13 +70,18 @@ class Reply:
         response: urllib3.BaseHTTPResponse,
         url: str,
         held: Held,
+        masked: Callable[[str], str] = str,
     ) -> None:
         self._response = response
         self._held = held
         self._body: bytes | None = None
         self.url = url
         self.asked = host_of(url)
-        """The registry that was asked, which may have sent us on to `url`."""
+        """The name of the registry that was asked."""
+        self.elsewhere = ""
+        """The other host that it sent us on to, where it did and that one answered."""
+        self.masked = masked
+        """Returns a text of the server without what it was sent."""
         self.status_code: int = response.status
         self.headers: Mapping[str, str] = response.headers
 

@@ -103,7 +103,9 @@ class World:
     def refuse(
         self, *challenges: str, sent: str = "", access: Access = PULL, at: Origin = REGISTRY
     ) -> None:
-        self.authenticator.refused(at, access, Answer(challenges=list(challenges)), sent)  # type: ignore[arg-type]  # see above
+        answer = Answer(challenges=list(challenges))
+        offered = self.authenticator.refused(at, access, answer, sent)  # type: ignore[arg-type]  # see above
+        self.authenticator.accepted(at, offered)
 
     def header(self, access: Access = PULL, at: Origin = REGISTRY) -> str:
         return self.authenticator.header(at, access)
