@@ -14,6 +14,8 @@ from typing import Any
 
 import click
 
+from cli.render.writer import write_line
+
 FAILURE = 1
 USAGE = 2
 RUN_FAILURE = 125
@@ -40,13 +42,13 @@ class Context:
     request_id: str = ""
     workload: tuple[str, ...] = ()
 
-    def write(self, line: str) -> None:
-        """Writes one line of the result to standard output."""
-        click.echo(line)
+    def write(self, line: str, *, mark: str = "", colour: str | None = None) -> None:
+        """Writes one line of the result to standard output; see `write_line`."""
+        write_line(line, mark=mark, colour=colour)
 
     def note(self, line: str) -> None:
         """Writes one line for people to standard error."""
-        click.echo(line, err=True)
+        write_line(line, error=True)
 
     def is_set(self, variable: str) -> bool:
         """Says whether an environment variable is set to something."""

@@ -47,8 +47,8 @@ def _write(context: Context, check: Check) -> None:
     verdict = check["verdict"]
     # click leaves colours out where standard output is no terminal.
     color = None if context.is_set("NO_COLOR") else _COLORS[verdict]
-    mark = click.style(f"{verdict:<8}", fg=color)
-    context.write(f"{mark} {printable(check['name']):<16} {printable(check['detail'])}")
+    line = f" {printable(check['name']):<16} {printable(check['detail'])}"
+    context.write(line, mark=f"{verdict:<8}", colour=color)
     if check["remedy"]:
         context.write(f"{'':<8} {'':<16} → {printable(check['remedy'])}")
 

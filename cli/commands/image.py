@@ -19,9 +19,11 @@ from cli.render.messages import age, iso_time, to_document
 from cli.render.output import columns, write_document, write_rows
 from cli.render.progress import open_reporter
 from cli.render.text import format_size, short_digests, short_id
+from cli.run.console import STDOUT
 from cli.run.launch import last_result
 from cli.run.request import parse_platform
 from cli.session import Peer, Session, open_session
+from cli.terminal import terminal_size, write_all
 from services.chassis.durable import replace_file
 from services.core.errors import ArtifactTypeUnsupported, RequestInvalid
 
@@ -188,8 +190,11 @@ async def _materialized(
 async def _save(session: Session, request: materializer_pb.ReadImageFileRequest, path: str) -> None:
     pieces = session.materializer.ReadImageFile(request)
     if path == "-":
-        await _write(pieces, sys.stdout.buffer)
-        sys.stdout.buffer.flush()
+        is_binary = request.file != materializer_pb.IMAGE_FILE_DUMP
+        if is_binary and terminal_size(STDOUT) is not None:
+            raise RequestInvalid("an image is nothing for a terminal", hint="write --image FILE")
+        async for piece in pieces:
+            await write_all(STDOUT, piece.data)
         return
     with replace_file(Path(path)) as file:
         await _write(pieces, file)

@@ -10,12 +10,13 @@ from lns.registry.v1 import registry_service_pb2 as pb
 from cli.context import Context, command
 from cli.options import platform_option
 from cli.render.progress import open_reporter
-from cli.render.text import format_size
+from cli.render.text import format_size, to_yaml
 from cli.run.launch import last_result
 from cli.run.request import parse_platform
 from cli.session import Peer, open_session
 from services.chassis.durable import write_bytes
 from services.core.errors import RequestInvalid
+from services.core.text import to_json
 
 _STDOUT = Path("-")
 
@@ -72,11 +73,8 @@ async def pull(
 
 def _write_document(context: Context, document: bytes, output: Path | None) -> None:
     if output is None or output == _STDOUT:
-        context.write(json.dumps(json.loads(document), indent=2, ensure_ascii=False))
+        context.write(to_json(json.loads(document), indent=2))
     elif output.suffix in (".yaml", ".yml"):
-        import yaml  # noqa: PLC0415 - only for this form
-
-        text = yaml.safe_dump(json.loads(document), sort_keys=False, allow_unicode=True)
-        write_bytes(output, text.encode())
+        write_bytes(output, to_yaml(json.loads(document)).encode())
     else:
         write_bytes(output, document)

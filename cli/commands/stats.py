@@ -12,13 +12,13 @@ from cli.context import Context, command
 from cli.options import format_option
 from cli.render.output import columns, write_rows
 from cli.render.text import format_size, short_id
+from cli.render.writer import clear_screen
 from cli.session import Peer, Session, open_session
 
 _COLUMNS = columns(
     id="ID", name="NAME", cpu="CPU %", memory="MEMORY", disk="DISK", channel="IN / OUT", pids="PIDS"
 )
 _INTERVAL_SECONDS = 1.0
-_CLEAR = "\x1b[2J\x1b[H"
 
 
 @command("stats", doing="show what runs use")
@@ -35,7 +35,7 @@ async def stats(context: Context, runs: tuple[str, ...], no_stream: bool, form: 
             now = await _sample(session, runs)
             rows = [stats_row(one, before.get(one.run_id)) for one in now.values()]
             if endless:
-                click.echo(_CLEAR, nl=False)
+                clear_screen()
             write_rows(rows, _COLUMNS, form=form, write=context.write)
             if not endless:
                 return

@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
+from services.core.text import printable
+
 _LINE_BYTES = 64 * 1024
 _COLOURS = (36, 33, 32, 35, 34, 31)
 """Cyan, yellow, green, magenta, blue, red: the foreground colours that are read on any ground."""
@@ -29,7 +31,7 @@ class PrefixedLines:
         width = max(map(len, names), default=0)
         self._prefixes = {
             name: tuple(
-                _coloured(f"{name:<{width}} | ", number if colours else None)
+                _coloured(f"{printable(name):<{width}} | ", number if colours else None)
                 for colours in coloured
             )
             for number, name in enumerate(names)

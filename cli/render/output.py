@@ -1,12 +1,11 @@
 """Results on standard output: a table, JSON, or what a template makes of each row."""
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from cli.render.template import Row, plain, render_template, template_fields
-from cli.render.text import printable
+from services.core.text import printable, to_json
 
 Write = Callable[[str], None]
 _GAP = "   "
@@ -52,7 +51,7 @@ def write_rows(
         write_table(rows, table, write=write)
     elif form == "json":
         for row in rows:
-            write(json.dumps(row, ensure_ascii=False))
+            write(to_json(row))
     elif form and form.startswith("table "):
         _write_template_table(rows, form.removeprefix("table "), write=write)
     else:
@@ -82,7 +81,7 @@ def write_cells(headings: Sequence[str], lines: Sequence[Sequence[str]], *, writ
 def write_document(document: Any, *, form: str | None, write: Write) -> None:
     """Writes one thing: indented JSON, or what a template makes of it."""
     if form in (None, "", "json", "table"):
-        write(json.dumps(document, ensure_ascii=False, indent=2))
+        write(to_json(document, indent=2))
     else:
         write(printable(render_template(str(form), document), keep="\n\t"))
 

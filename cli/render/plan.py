@@ -7,7 +7,7 @@ from lns.types.v1 import run_plan_pb2 as pb
 
 from cli.render.messages import to_document
 from cli.render.output import Write, write_cells, write_document
-from cli.render.text import printable, short_digests, short_id
+from cli.render.text import printable, short_digests, short_id, to_yaml
 
 _Row = tuple[str, str, str]
 
@@ -27,11 +27,9 @@ _ORIGINS: Mapping[int, str] = {
 def write_plans(plans: Sequence[pb.RunPlan], *, form: str | None, write: Write) -> None:
     """Writes plans as `table` (or None), `json` or `yaml`; several are a list."""
     if form == "yaml":
-        import yaml  # noqa: PLC0415 - only for this form
-
         documents = [to_document(plan) for plan in plans]
         shown = documents[0] if len(documents) == 1 else documents
-        write(yaml.safe_dump(shown, sort_keys=False, allow_unicode=True).rstrip())
+        write(to_yaml(shown).rstrip())
     elif form in (None, "table"):
         for number, plan in enumerate(plans):
             if number:

@@ -9,6 +9,7 @@ from lns.types.v1 import usage_pb2
 
 from cli.context import Context
 from cli.render.text import format_size, printable, short_id
+from cli.render.writer import StatusLine
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bars
@@ -99,7 +100,7 @@ class LineReporter(SilentReporter):
 
     def progress(self, progress: usage_pb2.Progress) -> None:
         """Writes a line if the stage is a new one."""
-        shown = short_id(progress.digest)
+        shown = printable(short_id(progress.digest))
         stage = progress.stage
         if stage in _MOVING and self._moving.get(progress.digest) != stage:
             self._moving[progress.digest] = stage
@@ -119,6 +120,7 @@ class BarReporter(SilentReporter):
     def __init__(self, context: Context, stream: TextIO) -> None:
         super().__init__(context)
         self._stream = stream
+        self._status = StatusLine(stream)
         self._bars: Bars | None = None
         self._tasks: dict[str, TaskID] = {}
         self._line = ""
@@ -137,7 +139,7 @@ class BarReporter(SilentReporter):
     def doing(self, what: str) -> None:
         """Replaces the line that says what happens now."""
         with self._replaced():
-            self._line = f"{printable(what)} …" if what else ""
+            self._line = f"{what} …" if what else ""
 
     def note(self, text: str) -> None:
         """Writes the line above the bars."""
@@ -158,7 +160,7 @@ class BarReporter(SilentReporter):
             self._clear()
             self._bars = _make_bars(self._stream)
             self._bars.start()
-        name = f"{short_id(progress.digest)} {_MOVING[progress.stage]}"
+        name = f"{printable(short_id(progress.digest))} {_MOVING[progress.stage]}"
         task = self._tasks.get(progress.digest)
         if task is None:
             task = self._tasks[progress.digest] = self._bars.add_task(name)
@@ -174,13 +176,11 @@ class BarReporter(SilentReporter):
         self._clear()
         yield
         if self._line and self._bars is None:
-            self._stream.write(self._line)
-            self._stream.flush()
+            self._status.show(self._line)
 
     def _clear(self) -> None:
         if self._bars is None and self._line:
-            self._stream.write("\r\x1b[2K")
-            self._stream.flush()
+            self._status.clear()
 
 
 def _make_bars(stream: TextIO) -> "Bars":

@@ -8,18 +8,18 @@ A row is a mapping; a path goes into mappings below it. Anything else is refused
 there are.
 """
 
-import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from services.core.errors import RequestInvalid
+from services.core.text import to_json
 
 Row = Mapping[str, Any]
 
 _ACTION = re.compile(r"\{\{\s*(?:([A-Za-z]+)\s+)?\.([A-Za-z0-9_.]*)\s*\}\}")
-_FUNCTIONS = {
-    "json": lambda value: json.dumps(value, ensure_ascii=False),
+_FUNCTIONS: Mapping[str, Callable[[Any], str]] = {
+    "json": to_json,
     "upper": lambda value: plain(value).upper(),
     "lower": lambda value: plain(value).lower(),
 }

@@ -1,7 +1,9 @@
-"""Text for people: sizes, times, ids, and names from strangers made harmless."""
+"""Text for people: sizes, times, ids, and and YAML."""
 
 import re
-import unicodedata
+from typing import Any
+
+from services.core.text import printable as printable  # noqa: PLC0414 - for who renders
 
 SHORT_ID_CHARACTERS = 12
 _SIZE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
@@ -16,19 +18,14 @@ _AGES = (
 )
 
 
-def printable(text: str, *, keep: str = "") -> str:
-    """Returns `text` with every character that could steer a terminal written as an escape.
+def to_yaml(value: Any) -> str:
+    """Returns a value as YAML in which no character could steer a terminal."""
+    import yaml  # noqa: PLC0415 - only for this form
 
-    Control characters, and format characters that reorder text, come from registries and artifacts
-    and would let a name rewrite the line it stands in. Those in `keep` stay as they are.
-    """
-    return "".join(c if c.isprintable() or c in keep else _escape(c) for c in text)
-
-
-def _escape(character: str) -> str:
-    if unicodedata.category(character) == "Zs":  # other spaces than U+0020 are not harmful
-        return character
-    return character.encode("unicode_escape", "backslashreplace").decode("ascii")
+    text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
+    if printable(text, keep="\n") != text:
+        text = yaml.safe_dump(value, sort_keys=False, allow_unicode=False)
+    return text
 
 
 def format_size(count: int) -> str:

@@ -6,11 +6,13 @@ of the standard library's loggers, hence of other people's packages, take the sa
 
 import logging
 import sys
+import traceback
 from typing import TextIO
 
 import structlog
 
 from services.chassis.settings import LogFormat, LogSettings
+from services.core.text import printable
 
 
 def configure(settings: LogSettings, *, stream: TextIO | None = None) -> None:
@@ -49,10 +51,29 @@ def configure(settings: LogSettings, *, stream: TextIO | None = None) -> None:
 
 def _renderers(form: LogFormat, stream: TextIO) -> list[structlog.typing.Processor]:
     if form is LogFormat.CONSOLE or (form is LogFormat.AUTO and stream.isatty()):
-        return [structlog.dev.ConsoleRenderer(colors=stream.isatty())]
+        return [
+            _made_printable,
+            structlog.dev.ConsoleRenderer(
+                colors=stream.isatty(), exception_formatter=_write_traceback
+            ),
+        ]
     # Local variables may hold secrets, so tracebacks go without.
     transformer = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
     return [
         structlog.processors.ExceptionRenderer(transformer),
         structlog.processors.JSONRenderer(),
     ]
+
+
+def _made_printable(
+    _logger: object, _method: str, event: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Foreign text of a log line steers no terminal; the JSON lines escape it anyway."""
+    return {
+        key: printable(value) if isinstance(value, str) else value for key, value in event.items()
+    }
+
+
+def _write_traceback(output: TextIO, failure: structlog.typing.ExcInfo) -> None:
+    lines = traceback.format_exception(*failure)
+    output.write("\n" + printable("".join(lines), keep="\n").rstrip("\n"))

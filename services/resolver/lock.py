@@ -35,6 +35,7 @@ from services.core.errors import (
 )
 from services.core.reference import Reference, has_host
 from services.core.run_plan import PinnedManifest, RunPlan
+from services.core.text import printable
 from services.resolver.gathering import INDEX_ROLE
 from services.resolver.ports import FetchedManifest, ManifestSource
 
@@ -206,7 +207,8 @@ def _parse_entry(entry: Mapping[str, Any]) -> PinnedManifest:
 
 def _scalar(text: str) -> str:
     """Returns a text as YAML that is read as text whatever it looks like."""
-    return json.dumps(text, ensure_ascii=False)
+    # The escapes of `printable` are among those of YAML, and of no harm to who looks at a lock.
+    return printable(json.dumps(text, ensure_ascii=False))
 
 
 def _invalid(violations: Iterable[Violation]) -> RequestInvalid:

@@ -76,3 +76,87 @@ def test_the_rule_of_archives_lets_them_be_written() -> None:
     fine = "import tarfile\nwith tarfile.open(fileobj=f, mode='w|'): tarfile.TarInfo('x')"
 
     assert list(archive_offences(ast.parse(fine))) == []
+
+
+WRITERS = {
+    "cli/render/writer.py": "the writer itself",
+    "cli/render/progress.py": "bars, whose text is made printable there",
+    "cli/main.py": "the version, before anything is imported",
+    "cli/terminal.py": "a workload's own output and archives, as bytes",
+}
+BYTE_WRITERS = {
+    "cli/terminal.py",
+    "cli/run/console.py",  # a workload's output
+    "cli/commands/logs.py",  # the same, from its log
+    "cli/commands/cp.py",  # an archive, which is refused to a terminal
+    "cli/commands/image.py",  # a dump, which is printable ASCII; an image is refused to a terminal
+}
+PRINTING = {"click.echo", "click.secho", "click.style", "os.write", "sys.stdout", "sys.stderr"}
+BYTE_WRITING = {"write_all", "terminal.write_all"}
+
+
+def print_offences(tree: ast.AST) -> Iterator[str]:
+    """How a module writes to terminals past the writer: prints, or holds a stream to write to."""
+    passed_on = {
+        argument
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        for argument in node.args
+        if node.func.id == "open_reporter"
+    }
+    asked = {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr in ("isatty", "fileno", "flush")
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and node.id == "print":
+            yield "print"
+        elif isinstance(node, ast.ImportFrom) and node.module in ("click", "sys", "os", "rich"):
+            names = {f"{node.module}.{one.name}" for one in node.names}
+            yield from names & PRINTING
+        elif dotted(node) in PRINTING and node not in passed_on | asked:
+            yield dotted(node)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            modules = [one.name for one in node.names] + [getattr(node, "module", "") or ""]
+            yield from (one for one in modules if one.partition(".")[0] == "rich")
+
+
+CLIENT = [path for path in CODE if path.relative_to(ROOT).parts[0] == "cli"]
+
+
+@pytest.mark.parametrize("path", CLIENT, ids=name)
+def test_text_reaches_a_terminal_by_one_writer(path: Path) -> None:
+    if name(path) not in WRITERS:
+        assert list(print_offences(ast.parse(path.read_text()))) == []
+
+
+@pytest.mark.parametrize("path", CLIENT, ids=name)
+def test_bytes_reach_a_terminal_only_where_they_are_a_workloads(path: Path) -> None:
+    called = {
+        node.id if isinstance(node, ast.Name) else dotted(node)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Name | ast.Attribute)
+    }
+
+    assert not called & BYTE_WRITING or name(path) in BYTE_WRITERS
+
+
+@pytest.mark.parametrize(
+    "offence",
+    [
+        "print(name)",
+        "import click\nclick.echo(name)",
+        "import click\nsay = click.secho",
+        "from click import echo",
+        "import sys\nsys.stdout.write(name)",
+        "import sys\nsys.stderr.buffer.write(name)",
+        "import sys\nout = sys.stdout",
+        "from sys import stdout",
+        "import os\nos.write(1, name)",
+        "from rich.console import Console",
+        "import rich",
+    ],
+)
+def test_the_rule_of_terminals_finds_what_it_forbids(offence: str) -> None:
+    assert list(print_offences(ast.parse(offence))) != []

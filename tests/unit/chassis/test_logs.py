@@ -83,3 +83,16 @@ def test_the_console_form_is_for_eyes(stream: io.StringIO) -> None:
 
     assert "blob_pulled" in stream.getvalue()
     assert "size_bytes=3" in stream.getvalue()
+
+
+def test_foreign_text_of_the_console_form_steers_no_terminal(stream: io.StringIO) -> None:
+    logs.configure(LogSettings(format=LogFormat.CONSOLE), stream=stream)
+
+    try:
+        int("\x9b31m\u202e raised")
+    except ValueError:
+        structlog.get_logger().exception("failed", said="\x9b31m", all=["\x1b[2J"])
+    logging.getLogger("theirs").warning("said %s", "\x1b[2J")
+
+    assert "Error" in stream.getvalue()
+    assert not set("\x9b\u202e\x1b") & set(stream.getvalue())
