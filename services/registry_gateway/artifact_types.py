@@ -10,6 +10,7 @@ from services.core.artifacts.families import FAMILIES, Family, family_by_slug
 from services.core.artifacts.schemas import schema_json
 from services.core.reference import Reference
 from services.registry_gateway.ports import TypeAuthority
+from services.registry_gateway.progress import Stop
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +74,10 @@ class ArtifactTypes:
     async def _parse(
         self, document: bytes, family: Family | None, validator: SchemaValidator | None = None
     ) -> Artifact:
-        return await self._blocking.run(parse_artifact, document, family, validator=validator)
+        stop = Stop()
+        return await self._blocking.run_cancellable(
+            stop, parse_artifact, document, family, validator=validator, wanted=stop.check
+        )
 
     async def _validator(
         self, host: str, family: Family, *, offline: bool = False

@@ -3,12 +3,14 @@
 Three things make a schema a weapon: patterns that backtrack without end, keywords that apply one
 another without end, and messages that repeat a large document. Patterns are matched by RE2 in
 linear time; one that RE2 cannot express (a look-around, a back-reference) is not checked here and
-stays with the registry that wrote it. Each keyword that is applied costs steps of a budget. Values
-print short. References are resolved inside the schema, the shared parts given with it and the
-metaschema, never by fetching.
+stays with the registry that wrote it. Each keyword that is applied costs steps of a budget, each
+match the length of its text times the size of its pattern, and all together time of the processor.
+Whoever waits for a check can end it. Values print short. References are resolved inside the schema,
+the shared parts given with it and the metaschema, never by fetching.
 """
 
 import json
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextvars import ContextVar
@@ -32,13 +34,56 @@ MAX_STEPS: Final = 500_000
 MAX_ERRORS: Final = 100
 """Errors after which a check stops looking for more."""
 
+MAX_MATCHING: Final = 256_000_000
+"""Bytes times instructions of patterns that one check may match; at 8 ns each, two seconds."""
+
+MAX_SECONDS: Final = 10.0
+"""Seconds of the processor that one check may take, whatever they are spent on."""
+
 _MAX_SHOWN: Final = 60
 _MAX_PATTERN: Final = 4096
 
 _Keyword = Callable[[Any, Any, Any, Any], Iterable[ValidationError] | None]
 
-# A validator makes new validators as it goes, so the count cannot live in one of them.
-_steps_left: ContextVar[list[int]] = ContextVar("steps_left")
+
+class _Budget:
+    """What a check may still cost, and whether it is still wanted."""
+
+    def __init__(self, steps: int, wanted: Callable[[], None]) -> None:
+        self._steps = steps
+        self._matching = MAX_MATCHING
+        self._until = time.thread_time() + MAX_SECONDS
+        self._wanted = wanted
+
+    def step(self, count: int) -> None:
+        """Takes the cost of applying a keyword; raises LimitExceeded when the budget is spent."""
+        self._steps -= count
+        if self._steps < 0 or time.thread_time() > self._until:
+            raise _too_much()
+        self._wanted()
+
+    def match(self, text: str, instructions: int) -> None:
+        """Takes the cost of a match before it is made; raises as `step` does."""
+        size = len(text) if text.isascii() else 4 * len(text)
+        self._matching -= size * instructions
+        if self._matching < 0:
+            raise _too_much()
+        self.step(1)
+
+
+def _too_much() -> LimitExceeded:
+    return LimitExceeded(
+        "the check against the schema takes too much work",
+        hint="make the document smaller, or the registry's schema simpler",
+    )
+
+
+def _by_anybody() -> None:
+    """Is asked whether a check is wanted where nobody ends it."""
+
+
+# A validator makes new validators as it goes, so the budget cannot live in one of them.
+_budget: ContextVar[_Budget] = ContextVar("budget")
 
 
 class SchemaValidator:
@@ -48,9 +93,11 @@ class SchemaValidator:
         schema: the schema as parsed JSON, of bounded size and depth.
         shared: schemas that it may refer to by their `$id`.
         max_steps: steps that one check may take.
+        wanted: called again and again while the schema itself is checked; what it raises ends that.
 
     Raises:
         RegistryProtocol: it is no valid schema, or one that cannot be checked safely.
+        LimitExceeded: checking it takes too much work.
     """
 
     def __init__(
@@ -59,9 +106,11 @@ class SchemaValidator:
         *,
         shared: Iterable[Mapping[str, Any]] = (),
         max_steps: int = MAX_STEPS,
+        wanted: Callable[[], None] = _by_anybody,
     ) -> None:
         metaschema = _Validator(Draft202012Validator.META_SCHEMA, registry=SPECIFICATIONS)
-        problem = next(iter(_errors(metaschema, schema, limit=1, steps=MAX_STEPS)), None)
+        budget = _Budget(MAX_STEPS, wanted)
+        problem = next(iter(_errors(metaschema, schema, budget, limit=1)), None)
         if problem is not None:
             raise RegistryProtocol(
                 f"schema is not valid at {problem.json_path}: {problem.message[:200]}"
@@ -73,18 +122,27 @@ class SchemaValidator:
         self._validator = _Validator(schema, registry=registry)
         self._max_steps = max_steps
 
-    def errors(self, document: object) -> list[ValidationError]:
+    def errors(
+        self, document: object, *, wanted: Callable[[], None] = _by_anybody
+    ) -> list[ValidationError]:
         """Returns what is wrong with a parsed document, at most `MAX_ERRORS`.
+
+        Args:
+            document: the document.
+            wanted: called again and again meanwhile; what it raises ends the check.
 
         Raises:
             RegistryProtocol: the schema refers to something outside itself or to itself endlessly.
-            LimitExceeded: the check takes too many steps.
+            LimitExceeded: the check takes too much work.
         """
-        return _errors(self._validator, document, limit=MAX_ERRORS, steps=self._max_steps)
+        budget = _Budget(self._max_steps, wanted)
+        return _errors(self._validator, document, budget, limit=MAX_ERRORS)
 
 
-def _errors(validator: Any, document: object, *, limit: int, steps: int) -> list[ValidationError]:
-    token = _steps_left.set([steps])
+def _errors(
+    validator: Any, document: object, budget: _Budget, *, limit: int
+) -> list[ValidationError]:
+    token = _budget.set(budget)
     try:
         return list(islice(validator.iter_errors(_abridge(document)), limit))
     except Unresolvable as error:
@@ -94,7 +152,7 @@ def _errors(validator: Any, document: object, *, limit: int, steps: int) -> list
     except RecursionError as error:
         raise RegistryProtocol("schema refers to itself without end") from error
     finally:
-        _steps_left.reset(token)
+        _budget.reset(token)
 
 
 def _counted(keyword: _Keyword) -> _Keyword:
@@ -104,13 +162,7 @@ def _counted(keyword: _Keyword) -> _Keyword:
         instance: Any,
         schema: Any,
     ) -> Iterable[ValidationError] | None:
-        left = _steps_left.get()
-        left[0] -= 1 + _length(value) + _length(instance)
-        if left[0] < 0:
-            raise LimitExceeded(
-                "the check against the schema takes too many steps",
-                hint="make the document smaller, or the registry's schema simpler",
-            )
+        _budget.get().step(1 + _length(value) + _length(instance))
         return keyword(validator, value, instance, schema)
 
     return check
@@ -173,7 +225,10 @@ def _compiled(pattern: str) -> Any:
 
 def _matches(pattern: str, text: str) -> bool:
     compiled = _compiled(pattern)
-    return compiled is None or compiled.search(text) is not None
+    if compiled is None:
+        return True
+    _budget.get().match(text, compiled.programsize)
+    return compiled.search(text) is not None
 
 
 def _pattern(_: Any, pattern: str, instance: Any, __: Any) -> Iterator[ValidationError]:

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -86,7 +86,11 @@ def parse_value(data: bytes) -> object:
 
 
 def parse_artifact(
-    data: bytes, family: Family | None = None, *, validator: SchemaValidator | None = None
+    data: bytes,
+    family: Family | None = None,
+    *,
+    validator: SchemaValidator | None = None,
+    wanted: Callable[[], None] = lambda: None,
 ) -> Artifact:
     """Parses and validates the document of an artifact.
 
@@ -95,13 +99,15 @@ def parse_artifact(
         family: what it has to be; None takes the document's `kind`.
         validator: a registry's own schema for the family, instead of schema and rules of lns; the
             envelope has to be that of lns all the same.
+        wanted: called again and again meanwhile; what it raises ends the check.
 
     Raises:
+        LimitExceeded: the check against the schema takes too much work.
         ArtifactInvalid: it is not one; `violations` has every problem by its JSON path.
     """
     document = parse_document(data)
     family = family or family_of_document(document)
-    found = to_violations((validator or validator_of(family)).errors(document))
+    found = to_violations((validator or validator_of(family)).errors(document, wanted=wanted))
     if validator is not None:
         found += to_violations(envelope_validator_of(family).errors(document))
     elif not found:

@@ -88,11 +88,21 @@ class HttpTypeAuthority:
             if reply.status_code != _OK:
                 return _Kept(schemas=None, etag="", fresh_until=fresh_until)
             etag = reply.headers.get("ETag", "")[:256]
-            return _Kept(schemas=parse_types(reply.document()), etag=etag, fresh_until=fresh_until)
+            return _Kept(
+                schemas=parse_types(reply.document(), stop.check),
+                etag=etag,
+                fresh_until=fresh_until,
+            )
 
 
-def parse_types(document: dict[str, Any]) -> AuthoritySchemas:
+def parse_types(
+    document: dict[str, Any], wanted: Callable[[], None] = lambda: None
+) -> AuthoritySchemas:
     """Returns the schemas of an authority's answer; families that lns does not know are left out.
+
+    Args:
+        document: the answer.
+        wanted: called again and again meanwhile; what it raises ends the work.
 
     Raises:
         RegistryProtocol: it is no such answer, or a schema cannot be used.
@@ -109,6 +119,6 @@ def parse_types(document: dict[str, Any]) -> AuthoritySchemas:
         schema = entry.get("schema")
         if not isinstance(schema, dict):
             raise RegistryProtocol(f"the artifact type {slug} has no schema")
-        validators[slug] = SchemaValidator(schema)
+        validators[slug] = SchemaValidator(schema, wanted=wanted)
         texts[slug] = json.dumps(schema, indent=2, ensure_ascii=False) + "\n"
     return AuthoritySchemas(texts=texts, validators=validators)

@@ -2,6 +2,7 @@ import time
 
 import pytest
 
+from services.core.artifacts import bounded_validator
 from services.core.artifacts.bounded_validator import MAX_ERRORS, SchemaValidator
 from services.core.errors import LimitExceeded, RegistryProtocol
 
@@ -92,6 +93,78 @@ def test_a_schema_that_multiplies_itself_runs_out_of_steps() -> None:
 
     with pytest.raises(LimitExceeded):
         SchemaValidator(schema, max_steps=5000).errors({})
+
+
+EXPENSIVE = {
+    "an awkward pattern": "(a|b)*a(a|b){9,12}$",
+    "many instructions": "[ab]*a[ab]{900}$",
+    "a plain pattern": "b$",
+}
+
+
+@pytest.mark.parametrize("pattern", EXPENSIVE.values(), ids=EXPENSIVE)
+@pytest.mark.parametrize("place", ["pattern", "patternProperties", "additionalProperties"])
+def test_the_length_of_texts_counts_for_each_pattern(
+    monkeypatch: pytest.MonkeyPatch, pattern: str, place: str
+) -> None:
+    monkeypatch.setattr(bounded_validator, "MAX_MATCHING", 50_000_000)
+    long = "ab" * 450_000
+    reference = {"$ref": "#/$defs/p"}
+    tested: dict[str, object] = {
+        "pattern": {"pattern": pattern},
+        "patternProperties": {"patternProperties": {pattern: True}},
+        "additionalProperties": {
+            "patternProperties": {pattern: True},
+            "additionalProperties": True,
+        },
+    }[place]
+    schema = {"$defs": {"p": tested}, "allOf": [reference] * 100}
+    document = long if place == "pattern" else {long: 1}
+
+    with pytest.raises(LimitExceeded, match="too much work"):
+        SchemaValidator(schema).errors(document)
+
+
+def test_a_text_of_other_scripts_counts_as_its_bytes() -> None:
+    validator = SchemaValidator({"pattern": "a{450}x"})
+
+    assert validator.errors("a" * 200_000)
+    with pytest.raises(LimitExceeded):
+        validator.errors("\u00df" * 200_000)
+
+
+def test_what_is_spent_on_anything_else_ends_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    schema = {
+        "$defs": {"u": {"uniqueItems": True}},
+        "items": {"allOf": [{"$ref": "#/$defs/u"}] * 200},
+    }
+    validator = SchemaValidator(schema)
+    monkeypatch.setattr(bounded_validator, "MAX_SECONDS", 0.01)
+
+    with pytest.raises(LimitExceeded):
+        validator.errors([[["x" * 1000] * 100]] * 50)
+
+
+def test_a_check_that_nobody_waits_for_ends() -> None:
+    asked: list[int] = []
+
+    def wanted() -> None:
+        asked.append(1)
+        if len(asked) > 10:
+            raise TimeoutError
+
+    schema = {"allOf": [{"type": "string"}] * 1000}
+    with pytest.raises(TimeoutError):
+        SchemaValidator(schema).errors("x", wanted=wanted)
+    with pytest.raises(TimeoutError):
+        SchemaValidator(schema, wanted=wanted)
+    assert len(asked) == 12
+
+
+def test_a_large_document_of_an_ordinary_schema_is_checked() -> None:
+    schema = {"items": {"pattern": "^[a-z0-9]([a-z0-9-]*[a-z0-9])?$", "maxLength": 63}}
+
+    assert SchemaValidator(schema).errors(["a-name-of-some-length"] * 45_000) == []
 
 
 def test_a_large_document_in_a_message_is_short() -> None:
