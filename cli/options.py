@@ -134,7 +134,7 @@ life_options = combined(
             help="When to fetch content; a tag is looked up in any case, a digest is not.",
         ),
         click.option(
-            "--cold", is_flag=True, help="Boot a kernel even if a template could be resumed."
+            "--cold", is_flag=True, help="Boot a kernel even if a snapshot could be resumed."
         ),
         click.option(
             "--restart",

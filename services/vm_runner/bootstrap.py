@@ -25,10 +25,12 @@ from services.vm_runner.adapters.disk_images import Ext4Images, find_mkfs
 from services.vm_runner.adapters.file_servers import FileServers
 from services.vm_runner.adapters.log_files import LogFiles
 from services.vm_runner.adapters.materializer_client import MaterializerImages
+from services.vm_runner.adapters.memory_pressure import is_memory_tight
 from services.vm_runner.adapters.qemu.accelerator import AcceleratorChoice
 from services.vm_runner.adapters.qemu.command_line import Accelerator, Architecture
 from services.vm_runner.adapters.qemu.hypervisor import QemuHypervisor
 from services.vm_runner.adapters.run_files import RunFiles
+from services.vm_runner.adapters.snapshot_files import SnapshotFiles
 from services.vm_runner.adapters.tcp_listeners import TcpListeners
 from services.vm_runner.adapters.volume_files import VolumeFiles
 from services.vm_runner.host import AcceleratorReport, ConfinementReport, Host
@@ -37,6 +39,10 @@ from services.vm_runner.life.surroundings import Surroundings
 from services.vm_runner.runner import Runner
 from services.vm_runner.servicer import VmServicer
 from services.vm_runner.settings import VmProcess, VmSettings
+from services.vm_runner.snapshots.ahead import Ahead
+from services.vm_runner.snapshots.making import Maker
+from services.vm_runner.snapshots.starts import Starts
+from services.vm_runner.snapshots.traffic import Traffic
 from services.vm_runner.storage.binds import Binds
 from services.vm_runner.storage.volumes import Volumes
 from services.vm_runner.vmm_options import ConfinementMode
@@ -90,28 +96,89 @@ async def open_vm_runner(home: Path, own: VmSettings) -> AsyncIterator[Service]:
             VolumeFiles(home / "volumes", blocking=blocking), disks, default_bytes=own.disk
         )
         limits = own.limits()
+        images = MaterializerImages(images_rpc.MaterializerServiceStub(channel), root=home)
+        traffic = Traffic()
+        starts = await stack.enter_async_context(
+            _opened_starts(home, own, hypervisor, disks, images, traffic, blocking)
+        )
         surroundings = Surroundings(
             hypervisor=hypervisor,
-            images=MaterializerImages(images_rpc.MaterializerServiceStub(channel), root=home),
+            images=images,
             store=RunFiles(home / "runs", blocking=blocking),
-            logs=LogFiles(
-                home / "runs",
-                blocking=blocking,
-                default_limit=own.log,
-                stall_seconds=own.stall_time,
-            ),
+            logs=_logs(home, own, blocking),
             disks=disks,
             listeners=TcpListeners(),
             volumes=volumes,
             binds=_binds(home, own, cgroups),
             limits=limits,
-            boots=BootQueue(limits.boots_at_once),
+            boots=BootQueue(limits.boots_at_once, traffic),
+            starts=starts,
         )
         runner = Runner(surroundings)
         stack.push_async_callback(runner.close)
         await runner.recover()
-        host = _host(hypervisor, choice, confinement, files, home)
-        yield _service(VmServicer(runner, volumes, host))
+        host = _host(hypervisor, choice, confinement, files, home, starts)
+        yield _service(VmServicer(runner, volumes, host, starts))
+
+
+@contextlib.asynccontextmanager
+async def _opened_starts(
+    home: Path,
+    own: VmSettings,
+    hypervisor: QemuHypervisor,
+    disks: Ext4Images,
+    images: MaterializerImages,
+    traffic: Traffic,
+    blocking: Blocking,
+) -> AsyncIterator[Starts]:
+    """Yields how machines of runs are started; its background work ends with the block."""
+    if not own.snapshot_disk:
+        yield Starts(hypervisor=hypervisor, disks=disks)
+        return
+    root = home / "snapshots"
+    root.mkdir(mode=0o700, exist_ok=True)
+    with owner_lock(root / ".lock", what=f"the snapshots below {home}"):
+        store = SnapshotFiles(root, blocking=blocking)
+        for left in store.unfinished():  # machines of a service that was killed
+            if machine := await hypervisor.adopt(left.name, left):
+                await machine.kill()
+        starts = Starts(
+            hypervisor=hypervisor,
+            disks=disks,
+            store=store,
+            maker=Maker(
+                hypervisor=hypervisor,
+                images=images,
+                store=store,
+                traffic=traffic,
+                answer_seconds=own.boot_time,
+            ),
+            ahead=Ahead(
+                hypervisor=hypervisor,
+                disks=disks,
+                traffic=traffic,
+                room=store.waiting_room(),
+                most=own.machines_ahead,
+                idle_seconds=own.ahead_idle,
+                is_tight=is_memory_tight,
+                answer_seconds=own.boot_time,
+            ),
+            budget_bytes=own.snapshot_disk,
+        )
+        await starts.open()
+        try:
+            yield starts
+        finally:
+            await starts.close()
+
+
+def _logs(home: Path, own: VmSettings, blocking: Blocking) -> LogFiles:
+    return LogFiles(
+        home / "runs",
+        blocking=blocking,
+        default_limit=own.log,
+        stall_seconds=own.stall_time,
+    )
 
 
 def _guest_files(home: Path, own: VmSettings, blocking: Blocking) -> GuestFileCache:
@@ -163,6 +230,7 @@ def _host(
     confinement: Confinement,
     files: GuestFileCache,
     home: Path,
+    starts: Starts,
 ) -> Host:
     async def kernel() -> str:
         return f"Linux {(await files.prepare()).release}, with the guest agent"
@@ -188,6 +256,7 @@ def _host(
         needs={"qemu": program, "kernel": kernel, "mkfs.ext4": formatter},
         accelerator=accelerator,
         confinement=confined,
+        snapshots=starts.describe,
         home=home,
     )
 

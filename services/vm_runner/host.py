@@ -67,6 +67,7 @@ class Host:
             cannot be used.
         accelerator: finds out how guest code is executed; True asks to probe again.
         confinement: finds out how VMMs are confined.
+        snapshots: says how snapshots stand.
         home: the state directory, whose disk must have room.
     """
 
@@ -76,11 +77,13 @@ class Host:
         needs: dict[str, Callable[[], Awaitable[str]]],
         accelerator: Callable[[bool], Awaitable[AcceleratorReport]],
         confinement: Callable[[], Awaitable[ConfinementReport]],
+        snapshots: Callable[[], Awaitable[str]],
         home: Path,
     ) -> None:
         self._needs = needs
         self._accelerator = accelerator
         self._confinement = confinement
+        self._snapshots = snapshots
         self._home = home
 
     async def require(self) -> None:
@@ -100,6 +103,7 @@ class Host:
             check, accelerator = await self._check_accelerator(again=again)
             checks.insert(0, check)
             checks.append(await self._check_confinement())
+            checks.append(await self._check("snapshots", self._snapshots))
         checks.append(self._check_disk())
         return HostReport(checks=tuple(checks), accelerator=accelerator)
 

@@ -10,11 +10,16 @@ from services.vm_runner.channel.byte_channel import ByteChannel
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Disk:
-    """A disk of a microVM; the guest finds it by its serial, at most 20 ASCII characters."""
+    """A disk of a microVM; the guest finds it by its serial, at most 20 ASCII characters.
+
+    Attributes:
+        size_bytes: of a disk whose file may not be there yet.
+    """
 
     serial: str
     path: Path
     read_only: bool
+    size_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +42,7 @@ class MachineSpec:
         memory_mib: size of its memory.
         disks: in any order.
         ports: whose sockets, in `directory`, listen when the microVM has started.
+        memory_file: where its memory is kept so that it can be saved; None keeps it for itself.
     """
 
     run_id: str
@@ -46,6 +52,20 @@ class MachineSpec:
     memory_mib: int
     disks: tuple[Disk, ...]
     ports: tuple[HostPort, ...] = ()
+    memory_file: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SavedMachine:
+    """What a microVM is resumed from, any number of times: nothing of it is written to.
+
+    Attributes:
+        memory: the memory's content, a file of the memory's size.
+        state: of processors and devices.
+    """
+
+    memory: Path
+    state: Path
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,6 +142,29 @@ class Machine(Protocol):
         """
         ...
 
+    async def save(self, state: Path) -> None:
+        """Stops it and writes the state of processors and devices; only its end is left to it.
+
+        Its memory is in `MachineSpec.memory_file`, which it must have been started with.
+
+        Raises:
+            GuestUnreachable: the VMM does not answer.
+            VmFailed: the state cannot be saved.
+        """
+        ...
+
+    async def hand_over(self, spec: MachineSpec) -> None:
+        """Makes it the machine of a run: found by the run's id, with its files and limits.
+
+        Args:
+            spec: of the run's machine, equal to this one's but for id, directory, disks' places
+                and share of the processors.
+
+        Raises:
+            VmFailed: it cannot be handed over, and is of no further use.
+        """
+        ...
+
     async def diagnose(self) -> Diagnosis:
         """Returns what is known of it, after a moment for an end to come; never raises."""
         ...
@@ -140,6 +183,29 @@ class Hypervisor(Protocol):
         Raises:
             HostUnready: the VMM, the kernel or the guest agent is missing.
             VmFailed: the VMM did not start.
+        """
+        ...
+
+    async def resume(self, spec: MachineSpec, saved: SavedMachine) -> Machine:
+        """Starts a microVM where another one was saved, which had the same fingerprint.
+
+        It has a generation id of its own (vmgenid), and sees its memory as a private copy. Whether
+        the resumption goes well shows in whether the guest answers.
+
+        Raises:
+            HostUnready: the VMM is missing.
+            VmFailed: the VMM did not start.
+        """
+        ...
+
+    async def fingerprint(self, spec: MachineSpec) -> str:
+        """Returns a text that is equal where one machine can be resumed from the other's state.
+
+        It stands for everything but the content of disks: VMM, machine, processors, memory, kernel,
+        agent, ports, and the disks' number, sizes and order.
+
+        Raises:
+            HostUnready: the VMM, the kernel or the guest agent is missing.
         """
         ...
 

@@ -28,6 +28,7 @@ from services.vm_runner.records.runs import (
     TerminalSize,
     Volume,
 )
+from services.vm_runner.snapshots.snapshot import Snapshot
 
 _STATES: Mapping[RunState, pb.Run.State.ValueType] = {
     RunState.CREATED: pb.Run.STATE_CREATED,
@@ -257,6 +258,20 @@ def format_volume(volume: Volume) -> pb.Volume:
     )
 
 
+def format_snapshot(snapshot: Snapshot, *, waiting: int) -> pb.Snapshot:
+    """Returns the message of a snapshot, from which `waiting` machines were resumed ahead."""
+    return pb.Snapshot(
+        id=snapshot.key,
+        image_digest=snapshot.image_digest,
+        vcpus=snapshot.vcpus,
+        memory_bytes=snapshot.memory_mib << 20,
+        size_bytes=snapshot.size_bytes,
+        create_time=format_time(snapshot.create_time),
+        use_time=format_time(snapshot.use_time),
+        machines_ahead=waiting,
+    )
+
+
 def parse_env(entries: Iterable[run_plan_pb2.EnvVar], field: str) -> dict[str, str]:
     """Returns environment variables by name.
 
@@ -311,6 +326,7 @@ def _format_boot_times(times: BootTimes) -> pb.BootTimes:
         devices=format_span(times.devices),
         mount=format_span(times.mount),
         exec=format_span(times.exec),
+        way=times.way,
     )
 
 
@@ -322,4 +338,5 @@ def _parse_boot_times(message: pb.BootTimes) -> BootTimes:
         devices=message.devices.ToTimedelta(),
         mount=message.mount.ToTimedelta(),
         exec=message.exec.ToTimedelta(),
+        way=message.way,
     )

@@ -20,6 +20,7 @@ from services.core.errors import (
 )
 from services.core.run_plan import RunPlan, VolumeKind
 from services.vm_runner.life.exit_status import signal_number
+from services.vm_runner.life.guest_plan import guest_root, machine_spec
 from services.vm_runner.life.run_life import RunLife
 from services.vm_runner.life.surroundings import Surroundings
 from services.vm_runner.machines import Machine
@@ -27,6 +28,7 @@ from services.vm_runner.records import groups, lifecycle, names, naming
 from services.vm_runner.records.groups import Group
 from services.vm_runner.records.register import Register
 from services.vm_runner.records.runs import Failure, Run, RunOptions, RunState, RunUsage
+from services.vm_runner.snapshots.snapshot import Snapshot
 from services.vm_runner.storage.volumes import named_mounts
 
 log = structlog.get_logger()
@@ -266,6 +268,40 @@ class Runner:
         lives = [self.register.find(text) for text in wanted] or self.register.live()
         usages = await asyncio.gather(*(life.usage() for life in lives))
         return sorted(usages, key=lambda usage: usage.run.name)
+
+    async def warm(self, plan: RunPlan, image_digest: str) -> Snapshot:
+        """Makes the snapshot for runs of a plan, and a machine that waits for the next one.
+
+        Raises:
+            RequestInvalid: the plan has named volumes, or snapshots are turned off.
+            ImageUnknown: the image is not in the store.
+            LnsError: it cannot be made.
+        """
+        if any(mount.kind is not VolumeKind.BIND for mount in plan.volumes):
+            raise RequestInvalid(
+                "a machine with named volumes cannot wait for a run", hint="leave -v out"
+            )
+        run_id = f"warm-{secrets.token_hex(8)}"
+        run = Run(
+            run_id=run_id,
+            name=run_id,
+            plan=plan,
+            image_digest=image_digest,
+            create_time=_now(),
+        )
+        around = self._around
+        image = await around.images.lease(run_id, image_digest) if image_digest else None
+        try:
+            spec = machine_spec(
+                run,
+                image,
+                directory=around.store.directory(run_id),
+                volumes=(),
+                default_disk=around.limits.disk_bytes,
+            )
+            return await around.starts.warm(spec, guest_root(run, image))
+        finally:
+            await self._release(run)
 
     # ---- inside ----
 

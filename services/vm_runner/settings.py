@@ -11,6 +11,8 @@ from services.chassis.settings_values import ByteCount, Seconds
 from services.vm_runner.life.surroundings import RunnerLimits
 from services.vm_runner.vmm_options import AcceleratorMode, ConfinementMode, UserRange
 
+_AHEAD_MOST = 8
+
 
 def kernel_cache(environment: Mapping[str, str]) -> Path:
     """Returns the folder `lns/kernel` in the user's cache directory."""
@@ -71,6 +73,16 @@ class VmSettings:
     """How many guests boot at the same time; further starts wait. 0: as many as this machine has
     processors, and at least two."""
 
+    snapshot_disk: ByteCount = 4 << 30
+    """What snapshots of images may take on the disk together; those used longest ago go. 0: none
+    are made, and every start boots a kernel."""
+
+    machines_ahead: int = 1
+    """How many machines wait for runs like the last ones, resumed already: 0 to 8."""
+
+    ahead_idle: Seconds = 600.0
+    """How long a machine waits for a run before it is ended."""
+
     shutdown_time: Seconds = 10.0
     """How long a guest may take to write back after its workload ended."""
 
@@ -91,10 +103,12 @@ class VmSettings:
         """Checks what depends on several settings.
 
         Raises:
-            ValueError: the users of VMMs are not a range of users, or the number of boots is
-                negative.
+            ValueError: the users of VMMs are not a range of users, the number of boots is
+                negative, or that of machines that wait out of range.
         """
         self.vmm_users()
+        if not 0 <= self.machines_ahead <= _AHEAD_MOST:
+            raise ValueError(f"machines_ahead is not between 0 and {_AHEAD_MOST}")
         if self.boots_at_once < 0:
             raise ValueError("boots_at_once is negative")
 

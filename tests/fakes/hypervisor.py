@@ -19,7 +19,7 @@ from pathlib import Path
 from services.core.errors import GuestUnreachable, HostUnready, VmFailed
 from services.vm_runner.adapters.socket_channel import adopt_socket
 from services.vm_runner.channel.byte_channel import ByteChannel
-from services.vm_runner.machines import Diagnosis, Machine, MachineSpec, MachineUsage
+from services.vm_runner.machines import Diagnosis, Machine, MachineSpec, MachineUsage, SavedMachine
 from tests.support.guest_agent import agent_command
 
 _CHUNK = 65536
@@ -51,6 +51,8 @@ class FakeHypervisor:
     def __init__(self, host: FakeHost) -> None:
         self.host = host
         self.specs: list[MachineSpec] = []
+        self.resumed: list[MachineSpec] = []
+        self.version = 1
         self.fail_next: VmFailed | None = None
         self.unready: HostUnready | None = None
         self.dying = 0
@@ -63,7 +65,7 @@ class FakeHypervisor:
         if self.fail_next is not None:
             error, self.fail_next = self.fail_next, None
             raise error
-        machine = FakeMachine(self.host, spec.run_id)
+        machine = FakeMachine(self.host, spec.run_id, memory_file=spec.memory_file)
         self.host.machines[spec.run_id] = machine
         if self.mute > 0:
             self.mute -= 1
@@ -72,6 +74,16 @@ class FakeHypervisor:
             self.dying -= 1
             await machine.kill()
         return machine
+
+    async def resume(self, spec: MachineSpec, saved: SavedMachine) -> Machine:
+        self.resumed.append(spec)
+        if not saved.state.read_text().startswith("saved"):
+            raise VmFailed("the microVM could not be resumed: its state cannot be read")
+        return await self.start(spec)
+
+    async def fingerprint(self, spec: MachineSpec) -> str:
+        disks = [(disk.serial, disk.read_only, disk.size_bytes) for disk in spec.disks]
+        return repr((self.version, spec.vcpus, spec.memory_mib, disks, spec.ports))
 
     async def adopt(self, run_id: str, directory: Path) -> Machine | None:
         return self.host.machines.get(run_id)
@@ -82,8 +94,9 @@ class FakeMachine:
 
     accelerator = "tcg"
 
-    def __init__(self, host: FakeHost, run_id: str) -> None:
+    def __init__(self, host: FakeHost, run_id: str, *, memory_file: Path | None = None) -> None:
         self._host = host
+        self._memory_file = memory_file
         self._run_id = run_id
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
@@ -159,6 +172,23 @@ class FakeMachine:
 
     async def is_paused(self) -> bool:
         return self._paused
+
+    async def save(self, state: Path) -> None:
+        if self._ended.is_set():
+            raise GuestUnreachable("the machine has ended")
+        if self._memory_file is None:
+            raise VmFailed("the microVM could not be saved: its memory is in no file")
+        await self.pause()
+        with self._memory_file.open("r+b") as file:  # it keeps its size
+            file.write(b"memory")
+        state.write_text("saved")  # noqa: ASYNC240 - a few bytes of a test
+
+    async def hand_over(self, spec: MachineSpec) -> None:
+        if self._ended.is_set():
+            raise VmFailed("a microVM cannot be handed over: it has ended")
+        del self._host.machines[self._run_id]
+        self._run_id = spec.run_id
+        self._host.machines[spec.run_id] = self
 
     async def diagnose(self) -> Diagnosis:
         end = "the agent was killed by SIGKILL" if self._ended.is_set() else ""

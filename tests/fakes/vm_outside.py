@@ -112,4 +112,13 @@ def fake_host(home: Path, *, missing: LnsError | None = None) -> Host:
     async def confinement() -> ConfinementReport:
         return ConfinementReport(detail="none: a test", missing=())
 
-    return Host(needs={"qemu": qemu}, accelerator=accelerator, confinement=confinement, home=home)
+    async def snapshots() -> str:
+        return "turned off"
+
+    return Host(
+        needs={"qemu": qemu},
+        accelerator=accelerator,
+        confinement=confinement,
+        snapshots=snapshots,
+        home=home,
+    )

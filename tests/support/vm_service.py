@@ -23,6 +23,7 @@ from services.vm_runner.life.boot_queue import BootQueue
 from services.vm_runner.life.surroundings import RunnerLimits, Surroundings
 from services.vm_runner.runner import Runner
 from services.vm_runner.servicer import VmServicer
+from services.vm_runner.snapshots.starts import Starts
 from services.vm_runner.storage.binds import Binds
 from services.vm_runner.storage.volumes import Volumes
 from tests.fakes.hypervisor import FakeHost, FakeHypervisor
@@ -92,12 +93,18 @@ async def vm_service(world: VmWorld) -> AsyncIterator["VmClient"]:
             binds=Binds(world.bind_host),
             limits=world.limits,
             boots=BootQueue(world.limits.boots_at_once),
+            starts=Starts(hypervisor=world.hypervisor, disks=world.disks),
         )
         runner = world.runner = Runner(surroundings)
         await runner.recover()
         service = Service(
             add_to_server=vm_service_pb2_grpc.add_VmServiceServicer_to_server,
-            servicer=VmServicer(runner, volumes, fake_host(world.home, missing=world.missing)),
+            servicer=VmServicer(
+                runner,
+                volumes,
+                fake_host(world.home, missing=world.missing),
+                surroundings.starts,
+            ),
             full_name="lns.vm.v1.VmService",
         )
         address = f"unix:{world.home}/vm.sock"

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 
 from services.vm_runner.channel.events import (
+    Cleared,
     Configured,
     Connected,
     Goodbye,
@@ -21,6 +22,7 @@ from services.vm_runner.channel.events import (
     GuestStats,
     Notice,
     Opening,
+    Prepared,
     ProcessState,
     Ready,
     StreamData,
@@ -56,6 +58,8 @@ _NUMBER = struct.Struct("<Q")
 
 _READERS: Mapping[FrameType, Callable[[Fields], GuestEvent]] = {
     FrameType.CONFIGURED: Configured.parse,
+    FrameType.PREPARED: Prepared.parse,
+    FrameType.CLEARED: lambda _: Cleared(),
     FrameType.STATS: GuestStats.parse,
     FrameType.NOTICE: lambda fields: Notice(text=fields.text(Tag.TEXT)),
     FrameType.GOODBYE: lambda _: Goodbye(),

@@ -70,6 +70,16 @@ class Configured:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared(Configured):
+    """The disks of an image are mounted, or could not be."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    """A rehearsal is forgotten."""
+
+
 class ProcessPhase(IntEnum):
     """How a process stands."""
 
@@ -247,6 +257,8 @@ GuestEvent = (
     Welcome
     | Ready
     | Configured
+    | Prepared
+    | Cleared
     | ProcessState
     | Connected
     | Opening

@@ -27,6 +27,11 @@ class Hello:
         )
 
 
+def encode_clock(time_ns: int) -> bytes:
+    """Returns a further hello that only sets the guest's clock, nanoseconds since the epoch."""
+    return encode_fields([(Tag.TIME_NS, time_ns)])
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GuestConfig:
     """What the agent makes of a booted machine, before the first process.
@@ -100,6 +105,7 @@ class Builtin(IntEnum):
     NONE = 0
     PACK = 1
     UNPACK = 2
+    NOTHING = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from services.vm_runner.channel.byte_channel import ByteChannel
 from services.vm_runner.channel.connections import Connections
 from services.vm_runner.channel.endpoint import GuestChannel
 from services.vm_runner.channel.events import (
+    Cleared,
     Configured,
     Connected,
     Goodbye,
@@ -24,6 +25,7 @@ from services.vm_runner.channel.events import (
     GuestStats,
     Notice,
     Opening,
+    Prepared,
     ProcessState,
     Ready,
     StreamData,
@@ -35,7 +37,7 @@ from services.vm_runner.channel.events import (
 )
 from services.vm_runner.channel.handles import GuestProcess, GuestStream
 from services.vm_runner.channel.pace import SLICE_BYTES, Pace
-from services.vm_runner.channel.requests import GuestConfig, Hello, ProcessSpec
+from services.vm_runner.channel.requests import GuestConfig, Hello, ProcessSpec, encode_clock
 from services.vm_runner.channel.wire import NONCE_BYTES, FrameType
 
 _READ_BYTES = 256 * 1024
@@ -71,6 +73,8 @@ class GuestSession:
         loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[None] = loop.create_future()
         self._configured: asyncio.Future[Configured] = loop.create_future()
+        self._prepared: asyncio.Future[Prepared] = loop.create_future()
+        self._cleared: asyncio.Future[None] = loop.create_future()
         self._goodbye: asyncio.Future[None] = loop.create_future()
         self._stats: asyncio.Future[GuestStats] | None = None
         self.connections = Connections(self)
@@ -85,6 +89,25 @@ class GuestSession:
             GuestUnreachable: the session ended before.
         """
         await self.answer(self._ready)
+
+    def set_clock(self) -> None:
+        """Sets the guest's clock to the host's: what the hello said is as old as the boot."""
+        self.request(FrameType.HELLO, fields=encode_clock(time.time_ns()))
+
+    async def prepare(self, config: GuestConfig) -> Prepared:
+        """Has the agent mount the disks of an image, before there is a run."""
+        self._prepared = asyncio.get_running_loop().create_future()
+        self.request(FrameType.PREPARE, fields=config.encode())
+        return await self.answer(self._prepared)
+
+    async def clear(self) -> None:
+        """Has the agent forget a rehearsal: a configuration of disks alone, and what ran in it.
+
+        The session is of no further use: its ids begin anew.
+        """
+        self._cleared = asyncio.get_running_loop().create_future()
+        self.request(FrameType.CLEAR)
+        await self.answer(self._cleared)
 
     @property
     def is_configured(self) -> bool:
@@ -267,6 +290,10 @@ class GuestSession:
                 self._next_id = max(self._next_id, event.highest_id)
             case Ready():
                 _resolve(self._ready, None)
+            case Prepared():
+                _resolve(self._prepared, event)
+            case Cleared():
+                _resolve(self._cleared, None)
             case Configured():
                 _resolve(self._configured, event)
             case Connected() | Opening():
@@ -313,6 +340,7 @@ async def open_session(
         try:
             async with asyncio.timeout(answer_seconds):
                 await session.wait_ready()
+                session.set_clock()
         except TimeoutError:
             message = f"the guest did not answer within {answer_seconds:g} s"
             raise GuestUnreachable(message) from None

@@ -55,6 +55,10 @@ class FrameType(IntEnum):
     OPEN = 24
     REFUSE = 25
     WANTED = 26
+    PREPARE = 28
+    PREPARED = 29
+    CLEAR = 30
+    CLEARED = 31
 
 
 class FrameFlag(IntFlag):

@@ -41,6 +41,8 @@ struct options {
     unsigned descriptor_count;
     struct limit limits[LIMITS_MAX];
     unsigned limit_count;
+    const char *ram;      /* the file that holds the guest's memory; NULL: there is none */
+    bool ram_is_shared;   /* the program may write to it; else it sees a private copy of what it changes */
     const char *cgroups[CGROUPS_MAX];
     unsigned cgroup_count;
     char **command;
@@ -56,6 +58,13 @@ void view_enter(const struct options *options, uid_t uid);
 
 /* Becomes the user, without groups but the one allowed, without capabilities, and unable to gain any. */
 void privileges_drop(const struct options *options, uid_t uid);
+
+/*
+ * Has the program's one attempt to make a file wait for the launcher, which gets the filter's descriptor
+ * over `socket` and answers with the file of the guest's memory.
+ */
+void ram_await(int socket);
+void ram_hand_over(int socket, int ram);
 
 /* Denies system calls that a VMM does not need and QEMU's own filter allows. */
 void filter_install(void);

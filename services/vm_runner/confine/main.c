@@ -131,7 +131,7 @@ static void set_limits(const struct options *options)
     }
 }
 
-static _Noreturn void run(const struct options *options, int go)
+static _Noreturn void run(const struct options *options, int go, int ram_socket)
 {
     uid_t uid;
     if (read(go, &uid, sizeof uid) != sizeof uid)
@@ -146,12 +146,14 @@ static _Noreturn void run(const struct options *options, int go)
     if (options->wait && prctl(PR_SET_PDEATHSIG, SIGKILL) < 0) /* changing the user takes it back */
         fail("prctl");
     set_limits(options);
+    if (options->ram)
+        ram_await(ram_socket);
     filter_install();
     execv(options->command[0], options->command);
     fail("%s", options->command[0]);
 }
 
-static pid_t start(const struct options *options, const int go[2])
+static pid_t start(const struct options *options, const int go[2], const int ram_sockets[2])
 {
     unsigned long flags = SIGCHLD;
     if (!options->wait)
@@ -165,7 +167,9 @@ static pid_t start(const struct options *options, const int go[2])
         fail("clone");
     if (pid == 0) {
         close(go[1]);
-        run(options, go[0]);
+        if (ram_sockets[0] >= 0)
+            close(ram_sockets[0]);
+        run(options, go[0], ram_sockets[1]);
     }
     return pid;
 }
@@ -195,9 +199,15 @@ int main(int count, char **arguments)
     }
     open_descriptors(&options);
     int pid_file = options.pid_file ? make_pid_file(options.pid_file) : -1;
+    int ram = -1, ram_sockets[2] = {-1, -1};
+    if (options.ram) {
+        ram = open(options.ram, (options.ram_is_shared ? O_RDWR : O_RDONLY) | O_CLOEXEC);
+        if (ram < 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ram_sockets) < 0)
+            fail("open %s", options.ram);
+    }
     if (pipe2(go, O_CLOEXEC) < 0)
         fail("pipe");
-    pid_t pid = start(&options, go);
+    pid_t pid = start(&options, go, ram_sockets);
     close(go[0]);
     if (options.user_namespace)
         map_user(pid);
@@ -211,5 +221,9 @@ int main(int count, char **arguments)
     uid_t uid = options.first_uid ? options.first_uid + (uid_t)pid % options.uid_count : getuid();
     if (write(go[1], &uid, sizeof uid) != sizeof uid)
         fail("start %s", options.command[0]);
+    if (options.ram) {
+        close(ram_sockets[1]);
+        ram_hand_over(ram_sockets[0], ram);
+    }
     return options.wait ? wait_for(pid) : 0;
 }

@@ -96,6 +96,8 @@ static int take(struct options *options, const char *name, char **values, int le
         return add_descriptor(options, OPEN_READ, values[0]), 1;
     if (SWITCH("--write", 1))
         return add_descriptor(options, OPEN_WRITE, values[0]), 1;
+    if (SWITCH("--ram", 1) || SWITCH("--shared-ram", 1))
+        return options->ram_is_shared = name[2] == 's', options->ram = values[0], 1;
     if (SWITCH("--listen", 1))
         return add_descriptor(options, OPEN_LISTEN, values[0]), 1;
 #undef SWITCH

@@ -3,7 +3,7 @@
 #define LNS_ARCHIVE_H
 
 /* What a process does instead of executing a program; the values of FIELD_BUILTIN. */
-enum builtin { BUILTIN_NONE = 0, BUILTIN_PACK = 1, BUILTIN_UNPACK = 2 };
+enum builtin { BUILTIN_NONE = 0, BUILTIN_PACK = 1, BUILTIN_UNPACK = 2, BUILTIN_NOTHING = 3 };
 
 /* Writes the file or tree at `path` to standard output, in the pax format of POSIX, under the path's last name. Links
    are kept as links; devices, FIFOs and sockets are left out. Returns the exit code; standard error says what failed. */

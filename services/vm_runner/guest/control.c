@@ -20,7 +20,7 @@
 
 enum { NOTICES = 32, NOTICE_BYTES = 400, BOOT_MOMENTS = 8 };
 
-static bool welcome_due, ready_due, configured_due, stats_due, goodbye_due;
+static bool welcome_due, ready_due, prepared_due, configured_due, cleared_due, stats_due, goodbye_due;
 static uint64_t boot_moments[BOOT_MOMENTS];
 static unsigned boot_moment_count;
 static char notices[NOTICES][NOTICE_BYTES];
@@ -62,6 +62,14 @@ static void message(uint8_t type, uint32_t id, const uint8_t *data, uint32_t siz
     case FRAME_CONFIGURE:
         machine_configure(data, size);
         configured_due = true;
+        break;
+    case FRAME_PREPARE:
+        machine_prepare(data, size);
+        prepared_due = true;
+        break;
+    case FRAME_CLEAR:
+        machine_clear();
+        cleared_due = true;
         break;
     case FRAME_EXEC:
         process_start(id, data, size);
@@ -162,6 +170,11 @@ size_t control_next(uint8_t *out)
     } else if (taken(&configured_due)) {
         type = FRAME_CONFIGURED;
         machine_put_configured(&fields);
+    } else if (taken(&prepared_due)) {
+        type = FRAME_PREPARED;
+        machine_put_prepared(&fields);
+    } else if (taken(&cleared_due)) {
+        type = FRAME_CLEARED;
     } else if ((id = process_put_state(&fields))) {
         type = FRAME_EXEC_STATE;
     } else if ((id = connect_put_result(&fields))) {
@@ -191,7 +204,7 @@ void control_restart(void)
 {
     welcome_due = ready_due = true;
     configured_due = machine_is_configured();
-    stats_due = false;
+    stats_due = prepared_due = cleared_due = false;
     partial_size = 0;
     processes_restart();
     outgoing_restart();

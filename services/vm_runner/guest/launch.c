@@ -247,9 +247,13 @@ static _Noreturn void become_process(struct launch *launch)
     else if (chdir(launch->workdir) < 0)
         fail(launch, "working directory", errno);
     umask(launch->umask);
-    if (launch->builtin)
+    if (launch->builtin && launch->builtin != BUILTIN_NOTHING)
         run_builtin(launch);
     syscall(SYS_close_range, 3u, ~0u, 4u /* CLOSE_RANGE_CLOEXEC */);
+    if (launch->builtin == BUILTIN_NOTHING) { /* the agent's own program, for no image has to have one */
+        execve("/proc/self/exe", (char *[]){"lns-agent", "--nothing", NULL}, launch->env);
+        fail(launch, "exec", errno);
+    }
     fail(launch, "exec", execute(launch));
 }
 

@@ -28,12 +28,14 @@
 #include "egress.h"
 #include "modules.h"
 #include "outgoing.h"
+#include "process.h"
 #include "rootfs.h"
+#include "stream.h"
 
 #define CGROUP "/cgroup/workload"
 
-static bool configured;
-static struct failure configure_failure;
+static bool configured, has_terminals;
+static struct failure configure_failure, prepare_failure;
 static struct container container;
 static pid_t init_pid;
 static int init_pidfd = -1;
@@ -153,7 +155,8 @@ void machine_add_entropy(const uint8_t *data, uint32_t size)
     pool.info.buf_size = (int)size;
     memcpy(pool.data, data, size);
     int fd = open("/dev/urandom", O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || ioctl(fd, RNDADDENTROPY, &pool) < 0)
+    /* Two machines that were resumed from one snapshot have the same pool: what is added has to count at once. */
+    if (fd < 0 || ioctl(fd, RNDADDENTROPY, &pool) < 0 || (ioctl(fd, RNDRESEEDCRNG) < 0 && errno != ENODATA))
         note("entropy: %s", strerror(errno));
     if (fd >= 0)
         close(fd);
@@ -164,9 +167,11 @@ void machine_add_entropy(const uint8_t *data, uint32_t size)
 static bool make_cgroup(uint64_t pids_max, uint64_t memory_max, struct failure *failure)
 {
     char number[32];
-    mkdir("/cgroup", 0700);
-    if (mount("cgroup2", "/cgroup", "cgroup2", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0 ||
-        !write_text("/cgroup/cgroup.subtree_control", "+memory +pids +cpu") || mkdir(CGROUP, 0755) < 0)
+    if (mkdir("/cgroup", 0700) == 0 &&
+        (mount("cgroup2", "/cgroup", "cgroup2", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0 ||
+         !write_text("/cgroup/cgroup.subtree_control", "+memory +pids +cpu")))
+        return failed_at(failure, "cgroup");
+    if (mkdir(CGROUP, 0755) < 0)
         return failed_at(failure, "cgroup");
     if (!memory_max) /* the kernel and the agent keep what they need, so that only the workload runs out */
         memory_max = read_number("/proc/meminfo", "MemAvailable:") * 1024 / 100 * 97;
@@ -230,7 +235,10 @@ static bool write_files(struct failure *failure)
 /* The agent's own instance: it opens the masters, the workload the slaves. */
 static bool mount_terminals(struct failure *failure)
 {
+    if (has_terminals)
+        return true;
     mkdir("/pts", 0755);
+    has_terminals = true;
     return mount("devpts", "/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620,gid=5") == 0 ||
            failed_at(failure, "terminals");
 }
@@ -271,21 +279,27 @@ static void take_listed(const struct field *field)
     }
 }
 
-static bool configure(const uint8_t *data, uint32_t size, struct failure *failure)
+/* What a configuration says beside the container. */
+struct wanted {
+    struct rootfs rootfs;
+    uint64_t pids_max, memory_max, steered, egress;
+};
+
+static void take(struct wanted *wanted, const uint8_t *data, uint32_t size)
 {
-    static struct rootfs rootfs;
-    uint64_t pids_max = 0, memory_max = 0, steered = 0, egress = 0;
+    struct rootfs *rootfs = &wanted->rootfs;
     struct field field;
+    memset(&container, 0, sizeof container);
     while (field_next(&data, &size, &field)) {
         switch (field.tag) {
         case FIELD_HOSTNAME: container.hostname = field_text(&field); break;
-        case FIELD_METADATA_DISK: rootfs.metadata_disk = field_text(&field); break;
-        case FIELD_WRITABLE_DISK: rootfs.writable_disk = field_text(&field); break;
+        case FIELD_METADATA_DISK: rootfs->metadata_disk = field_text(&field); break;
+        case FIELD_WRITABLE_DISK: rootfs->writable_disk = field_text(&field); break;
         case FIELD_PACK_DISK:
-            if (rootfs.pack_count < PACKS_MAX)
-                rootfs.packs[rootfs.pack_count++] = field_text(&field);
+            if (rootfs->pack_count < PACKS_MAX)
+                rootfs->packs[rootfs->pack_count++] = field_text(&field);
             break;
-        case FIELD_NO_ACL: rootfs.no_acl = field_number(&field); break;
+        case FIELD_NO_ACL: rootfs->no_acl = field_number(&field); break;
         case FIELD_READ_ONLY_PATH:
             if (container.read_only_count < LISTED_MAX)
                 container.read_only_paths[container.read_only_count++] = field_text(&field);
@@ -294,19 +308,27 @@ static bool configure(const uint8_t *data, uint32_t size, struct failure *failur
         case FIELD_VOLUME: take_listed(&field); break;
         case FIELD_BIND: take_bind(&field); break;
         case FIELD_SHM_BYTES: container.shm_bytes = field_number(&field); break;
-        case FIELD_PIDS_MAX: pids_max = field_number(&field); break;
-        case FIELD_MEMORY_MAX: memory_max = field_number(&field); break;
-        case FIELD_STEERED: steered = field_number(&field); break;
-        case FIELD_EGRESS: egress = field_number(&field); break;
+        case FIELD_PIDS_MAX: wanted->pids_max = field_number(&field); break;
+        case FIELD_MEMORY_MAX: wanted->memory_max = field_number(&field); break;
+        case FIELD_STEERED: wanted->steered = field_number(&field); break;
+        case FIELD_EGRESS: wanted->egress = field_number(&field); break;
         }
     }
-    rootfs.needs_read_only = container.read_only_count > 0;
-    if (!rootfs_mount(&rootfs, failure) || !mount_volumes(failure) || !write_files(failure) ||
-        !mount_terminals(failure) || !make_cgroup(pids_max, memory_max, failure))
+    rootfs->needs_read_only = container.read_only_count > 0;
+}
+
+static bool configure(const uint8_t *data, uint32_t size, struct failure *failure)
+{
+    static struct wanted wanted; /* large */
+    memset(&wanted, 0, sizeof wanted);
+    take(&wanted, data, size);
+    if (!rootfs_mount(&wanted.rootfs, failure) || !mount_volumes(failure) || !write_files(failure) ||
+        !mount_terminals(failure) || !make_cgroup(wanted.pids_max, wanted.memory_max, failure))
         return false;
-    if (steered && !outgoing_start_peers((uint32_t)(steered >> 32), (uint32_t)steered, failure))
+    if (wanted.steered &&
+        !outgoing_start_peers((uint32_t)(wanted.steered >> 32), (uint32_t)wanted.steered, failure))
         return false;
-    if (egress && !egress_start((uint32_t)(egress >> 32), (uint32_t)egress, failure))
+    if (wanted.egress && !egress_start((uint32_t)(wanted.egress >> 32), (uint32_t)wanted.egress, failure))
         return false;
     init_pid = container_start(&container, failure);
     if (init_pid < 0)
@@ -324,6 +346,54 @@ void machine_configure(const uint8_t *data, uint32_t size)
         note("%s: %s", configure_failure.stage, strerror(configure_failure.error));
 }
 
+void machine_prepare(const uint8_t *data, uint32_t size)
+{
+    static struct wanted wanted;
+    memset(&wanted, 0, sizeof wanted);
+    prepare_failure = (struct failure){0};
+    if (configured || !in_machine)
+        return;
+    take(&wanted, data, size);
+    if (!rootfs_prepare(&wanted.rootfs, &prepare_failure) || !mount_terminals(&prepare_failure))
+        note("%s: %s", prepare_failure.stage, strerror(prepare_failure.error));
+}
+
+void machine_clear(void)
+{
+    machine_end_workload();
+    processes_clear();
+    streams_clear();
+    if (init_pid > 0)
+        waitpid(init_pid, NULL, 0);
+    while (waitpid(-1, NULL, WNOHANG) > 0)
+        ; /* whom nobody had named yet */
+    if (init_pidfd >= 0)
+        close(init_pidfd);
+    init_pid = 0;
+    init_pidfd = -1;
+    configured = false;
+    configure_failure = (struct failure){0};
+    if (!in_machine)
+        return;
+    if (rmdir(CGROUP) < 0)
+        note("cgroup: %s", strerror(errno));
+    rootfs_clear();
+}
+
+static void put_failure(struct fields *fields, const struct failure *failure)
+{
+    fields_put_number(fields, FIELD_ERRNO, (uint64_t)failure->error);
+    if (failure->error) {
+        fields_put_text(fields, FIELD_STAGE, failure->stage);
+        fields_put_text(fields, FIELD_TEXT, strerror(failure->error));
+    }
+}
+
+void machine_put_prepared(struct fields *fields)
+{
+    put_failure(fields, &prepare_failure);
+}
+
 bool machine_is_configured(void)
 {
     return configured;
@@ -331,11 +401,7 @@ bool machine_is_configured(void)
 
 void machine_put_configured(struct fields *fields)
 {
-    fields_put_number(fields, FIELD_ERRNO, (uint64_t)configure_failure.error);
-    if (configure_failure.error) {
-        fields_put_text(fields, FIELD_STAGE, configure_failure.stage);
-        fields_put_text(fields, FIELD_TEXT, strerror(configure_failure.error));
-    }
+    put_failure(fields, &configure_failure);
 }
 
 /* ---- the workload ---- */

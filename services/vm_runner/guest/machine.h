@@ -10,6 +10,15 @@ int machine_boot(void);
 int machine_open_port(const char *name);
 void machine_add_entropy(const uint8_t *data, uint32_t size);
 
+/* Mounts the disks of an image, so that a snapshot of the machine has them. */
+void machine_prepare(const uint8_t *data, uint32_t size);
+void machine_put_prepared(struct fields *fields);
+/*
+ * Ends a rehearsal, which is a run without volumes, binds and steering: its processes and limits are gone, what was
+ * mounted of the image stays, and the machine can be configured again.
+ */
+void machine_clear(void);
+
 /* Assembles what the host describes. A second time only repeats the first answer. */
 void machine_configure(const uint8_t *data, uint32_t size);
 bool machine_is_configured(void);

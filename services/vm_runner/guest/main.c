@@ -121,6 +121,8 @@ void loop_forever(void)
 int main(int argc, char **argv)
 {
     int channel;
+    if (argc == 2 && strcmp(argv[1], "--nothing") == 0)
+        return 0; /* a rehearsed process */
     epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     signal(SIGPIPE, SIG_IGN);
     in_machine = getpid() == 1 && argc < 3;

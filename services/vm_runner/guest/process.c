@@ -202,18 +202,38 @@ void process_start(uint32_t id, const uint8_t *data, uint32_t size)
     launch_free(&launch);
 }
 
+static void drop(struct process **link)
+{
+    struct process *p = *link;
+    *link = p->next;
+    process_count--;
+    watch_close(&p->report);
+    if (p->terminal >= 0)
+        close(p->terminal);
+    free(p);
+}
+
+void processes_clear(void)
+{
+    while (processes) {
+        if (processes->helper > 0)
+            waitpid(processes->helper, NULL, 0);
+        if (processes->pid > 0) {
+            kill(processes->pid, SIGKILL);
+            waitpid(processes->pid, NULL, 0);
+        }
+        drop(&processes);
+    }
+    highest_id = 0;
+}
+
 void process_forget(uint32_t id)
 {
     for (struct process **link = &processes; *link; link = &(*link)->next) {
         struct process *p = *link;
         if (p->id != id || (p->state != EXITED && p->state != FAILED))
             continue;
-        *link = p->next;
-        process_count--;
-        watch_close(&p->report);
-        if (p->terminal >= 0)
-            close(p->terminal);
-        free(p);
+        drop(link);
         return;
     }
 }

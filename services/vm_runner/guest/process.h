@@ -16,5 +16,7 @@ uint32_t process_put_state(struct fields *fields);
 /* Every state is due again. */
 void processes_restart(void);
 uint32_t process_highest_id(void);
+/* Waits for the end of every process, which was brought about, and forgets them with their ids. */
+void processes_clear(void);
 
 #endif

@@ -100,10 +100,14 @@ static bool mount_overlay(const char *where, const char *lower, bool writable, s
     return true;
 }
 
-bool rootfs_mount(const struct rootfs *rootfs, struct failure *failure)
+/* What is mounted already. */
+static bool image_mounted, root_mounted, read_only_mounted, is_in_memory;
+static char lower[4096];
+
+static bool mount_image(const struct rootfs *rootfs, struct failure *failure)
 {
-    char lower[4096] = LOWER_PATH "/m", where[32];
-    size_t size = strlen(lower);
+    char where[32];
+    size_t size = (size_t)snprintf(lower, sizeof lower, LOWER_PATH "/m");
     mkdir(LOWER_PATH, 0700);
     mkdir(LOWER_PATH "/m", 0755);
     if (rootfs->metadata_disk &&
@@ -120,20 +124,56 @@ bool rootfs_mount(const struct rootfs *rootfs, struct failure *failure)
             return failed_at(failure, "overlay of too many layers");
         }
     }
+    return true;
+}
+
+static bool mount_upper(const struct rootfs *rootfs, struct failure *failure)
+{
     mkdir(UPPER_PATH, 0700);
-    if (rootfs->writable_disk) {
-        if (!mount_disk(rootfs->writable_disk, UPPER_PATH, "ext4", MS_NOATIME, "discard,noinit_itable", failure))
-            return false;
-    } else if (mount("tmpfs", UPPER_PATH, "tmpfs", 0, "mode=0700") < 0) {
-        return failed_at(failure, "writable layer in memory");
-    }
-    if (!make_upper(failure) || !mount_overlay(ROOT_PATH, lower, true, failure))
-        return false;
-    if (!rootfs->needs_read_only)
-        return true;
+    is_in_memory = !rootfs->writable_disk;
+    if (is_in_memory)
+        return mount("tmpfs", UPPER_PATH, "tmpfs", 0, "mode=0700") == 0 ||
+               failed_at(failure, "writable layer in memory");
+    return mount_disk(rootfs->writable_disk, UPPER_PATH, "ext4", MS_NOATIME, "discard,noinit_itable", failure);
+}
+
+static bool mount_read_only(const struct rootfs *rootfs, struct failure *failure)
+{
     if (rootfs->pack_count > 0)
         return mount_overlay(READ_ONLY_PATH, lower, false, failure);
     /* overlayfs refuses a single layer; an image without objects is complete by itself. */
     mkdir(READ_ONLY_PATH, 0755);
     return mount(LOWER_PATH "/m", READ_ONLY_PATH, NULL, MS_BIND, NULL) == 0 || failed_at(failure, "read-only view");
+}
+
+bool rootfs_prepare(const struct rootfs *rootfs, struct failure *failure)
+{
+    if (!image_mounted && !mount_image(rootfs, failure))
+        return false;
+    image_mounted = true;
+    return !rootfs->writable_disk || rootfs_mount(rootfs, failure);
+}
+
+bool rootfs_mount(const struct rootfs *rootfs, struct failure *failure)
+{
+    if (!image_mounted && !mount_image(rootfs, failure))
+        return false;
+    image_mounted = true;
+    if (!root_mounted &&
+        (!mount_upper(rootfs, failure) || !make_upper(failure) || !mount_overlay(ROOT_PATH, lower, true, failure)))
+        return false;
+    root_mounted = true;
+    if (!read_only_mounted && rootfs->needs_read_only && !mount_read_only(rootfs, failure))
+        return false;
+    read_only_mounted |= rootfs->needs_read_only;
+    return true;
+}
+
+void rootfs_clear(void)
+{
+    if (!root_mounted || !is_in_memory)
+        return;
+    umount2(ROOT_PATH, MNT_DETACH);
+    umount2(UPPER_PATH, MNT_DETACH);
+    root_mounted = false;
 }

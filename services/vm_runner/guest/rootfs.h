@@ -28,7 +28,12 @@ struct failure {
 /* Records `errno` with the stage; returns false. */
 bool failed_at(struct failure *failure, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
+/* Mounts the image's disks, and the whole root where there is a writable disk; what is mounted stays as it is. */
+bool rootfs_prepare(const struct rootfs *rootfs, struct failure *failure);
+/* Mounts what is not mounted yet. */
 bool rootfs_mount(const struct rootfs *rootfs, struct failure *failure);
+/* Unmounts a root whose writable layer is in memory; one on a disk stays. */
+void rootfs_clear(void);
 /* Waits for the disk of that serial and writes its device's path. */
 bool disk_find(const char *serial, char path[32], struct failure *failure);
 

@@ -345,3 +345,10 @@ uint32_t streams_highest_id(void)
 {
     return highest_id;
 }
+
+void streams_clear(void)
+{
+    while (streams)
+        stream_free(streams);
+    highest_id = 0;
+}

@@ -52,5 +52,7 @@ void streams_restart(void);
 size_t streams_next_ack(uint8_t *out);
 size_t streams_next_data(uint8_t *out);
 uint32_t streams_highest_id(void);
+/* Closes every stream and forgets them with their ids. */
+void streams_clear(void);
 
 #endif

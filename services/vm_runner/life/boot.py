@@ -22,24 +22,23 @@ from services.vm_runner.life.boot_queue import Place
 from services.vm_runner.life.exit_status import exec_message, exit_status, start_failure
 from services.vm_runner.life.guest_plan import (
     MAIN_PROCESS,
-    WRITABLE_SERIAL,
     guest_config,
-    image_disks,
+    guest_root,
+    machine_spec,
     workload,
 )
 from services.vm_runner.life.output import WorkloadOutput
 from services.vm_runner.life.surroundings import Surroundings
-from services.vm_runner.machines import Disk, Machine, MachineSpec
+from services.vm_runner.machines import Machine, MachineSpec
 from services.vm_runner.network.outgoing import Outgoing
 from services.vm_runner.ports import Image
 from services.vm_runner.records import lifecycle
 from services.vm_runner.records.run_log import LogStream, RunLog
 from services.vm_runner.records.runs import BootTimes, ExitStatus, Run, RunState
-from services.vm_runner.storage.binds import bind_ports
+from services.vm_runner.snapshots.snapshot import Root
 
 log = structlog.get_logger()
 
-_MIB = 1 << 20
 _KILLED = ExitStatus(code=137, signal="KILL")
 _DETAIL_CHARACTERS = 1000
 
@@ -100,6 +99,8 @@ class Boot:
         self._workload_asked = False
         self._entering: asyncio.Task[Place] | None = None
         self._place: Place | None = None
+        self._way = ""
+        self._start_from: tuple[MachineSpec, Root] | None = None
 
     async def run(self, machine: Machine | None) -> None:
         """Boots unless a machine is given, carries output, records the end, sees the VMM end.
@@ -185,21 +186,18 @@ class Boot:
         run, around = self._owner.run, self._around
         image = await self._lease()
         directory = self._directory()
-        writable = directory / "writable.img"
-        size = run.plan.resources.disk_mib * _MIB or around.limits.disk_bytes
-        await around.disks.ensure(writable, size_bytes=size)
-        disks = (image_disks(image) if image else ()) + around.volumes.disks(run)
-        machine = await around.hypervisor.start(
-            MachineSpec(
-                run_id=run.run_id,
-                directory=directory,
-                vcpus=run.plan.resources.vcpus,
-                cpu_millis=run.plan.resources.cpu_millis,
-                memory_mib=run.plan.resources.memory_mib,
-                disks=(*disks, Disk(serial=WRITABLE_SERIAL, path=writable, read_only=False)),
-                ports=bind_ports(run),
-            )
+        spec = machine_spec(
+            run,
+            image,
+            directory=directory,
+            volumes=around.volumes.disks(run),
+            default_disk=around.limits.disk_bytes,
         )
+        self._start_from = (spec, guest_root(run, image))
+        started = await around.starts.start(*self._start_from, cold=run.options.cold)
+        machine, self._way = started.machine, started.way
+        if started.remark:
+            await self._owner.notice(started.remark)
         await self._owner.update(
             replace(self._owner.run, vmm_pid=machine.pid, accelerator=machine.accelerator)
         )
@@ -259,12 +257,13 @@ class Boot:
                 self._owner.outgoing.serving(session),
             ):
                 clock.guest_greeted()
+                self._around.starts.works(self._owner.run.run_id)
                 self.session = session
                 await self._configure(session)
                 clock.root_mounted()
                 output = WorkloadOutput(self._owner.log, self._owner.run.boot)
                 process = await self._start_workload(session, output)
-                times = clock.workload_started(session.welcome)
+                times = replace(clock.workload_started(session.welcome), way=self._way)
                 await self._see_to_the_end(session, process, output, times)
                 await self._shut_down(session)
         except* GuestUnreachable as errors:
@@ -308,6 +307,8 @@ class Boot:
         self, session: GuestSession, process: GuestProcess, output: WorkloadOutput, times: BootTimes
     ) -> None:
         self._leave()
+        if self._start_from is not None:
+            self._around.starts.ran(*self._start_from, cold=self._owner.run.options.cold)
         self.process = process
         self._owner.reached()
         # What could not be executed never ran: its run goes from starting to exited.

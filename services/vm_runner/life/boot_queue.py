@@ -7,20 +7,32 @@ slow, and those that are slowest would be taken for lost.
 import asyncio
 from collections import deque
 
+from services.vm_runner.snapshots.traffic import Traffic
+
 
 class BootQueue:
     """Places for machines that boot.
 
     Args:
         places: how many there are.
+        traffic: what gives way while anybody has a place or waits for one.
     """
 
-    def __init__(self, places: int) -> None:
+    def __init__(self, places: int, traffic: Traffic | None = None) -> None:
         self._free = places
+        self._traffic = traffic or Traffic()
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     async def enter(self) -> "Place":
         """Waits for a place."""
+        self._traffic.enter()
+        try:
+            return await self._enter()
+        except BaseException:
+            self._traffic.leave()
+            raise
+
+    async def _enter(self) -> "Place":
         if self._free > 0:
             self._free -= 1
             return Place(self)
@@ -30,12 +42,16 @@ class BootQueue:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():  # it came at the same moment
-                self.leave()
+                self._pass_on()
             raise
         return Place(self)
 
     def leave(self) -> None:
         """Gives a place to whoever has waited longest."""
+        self._traffic.leave()
+        self._pass_on()
+
+    def _pass_on(self) -> None:
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():

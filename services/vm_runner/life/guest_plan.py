@@ -2,20 +2,24 @@
 
 import resource
 from dataclasses import replace
+from pathlib import Path
 
 from services.vm_runner.channel.mounts import GuestBind, GuestVolume
 from services.vm_runner.channel.requests import GuestConfig, ProcessSpec, Rlimit
-from services.vm_runner.machines import Disk
+from services.vm_runner.machines import Disk, MachineSpec
 from services.vm_runner.ports import Image
 from services.vm_runner.records import groups
 from services.vm_runner.records.run_log import LogStream
 from services.vm_runner.records.runs import ExecRequest, Run, TerminalSize
+from services.vm_runner.snapshots.snapshot import Root
+from services.vm_runner.storage.binds import bind_ports
 from services.vm_runner.storage.volumes import guest_volumes
 
 MAIN_PROCESS = 1
 METADATA_SERIAL = "meta"
 WRITABLE_SERIAL = "writable"
 _NAME_BYTES = 64
+_MIB = 1 << 20
 _DEFAULT_TERMINAL = TerminalSize(rows=24, columns=80)
 _OPEN_FILES = 1 << 20
 
@@ -27,6 +31,62 @@ def image_disks(image: Image) -> tuple[Disk, ...]:
         for number, path in enumerate(image.pack_paths)
     )
     return (Disk(serial=METADATA_SERIAL, path=image.metadata_path, read_only=True), *packs)
+
+
+def machine_spec(
+    run: Run,
+    image: Image | None,
+    *,
+    directory: Path,
+    volumes: tuple[Disk, ...],
+    default_disk: int,
+) -> MachineSpec:
+    """Returns the machine of a run.
+
+    Args:
+        run: the run.
+        image: its image.
+        directory: of the run.
+        volumes: disks of its named volumes.
+        default_disk: bytes of a writable layer whose size the plan leaves open.
+    """
+    resources = run.plan.resources
+    writable = Disk(
+        serial=WRITABLE_SERIAL,
+        path=directory / "writable.img",
+        read_only=False,
+        size_bytes=resources.disk_mib * _MIB or default_disk,
+    )
+    return MachineSpec(
+        run_id=run.run_id,
+        directory=directory,
+        vcpus=resources.vcpus,
+        cpu_millis=resources.cpu_millis,
+        memory_mib=resources.memory_mib,
+        disks=(*(image_disks(image) if image else ()), *volumes, writable),
+        ports=bind_ports(run),
+    )
+
+
+def guest_root(run: Run, image: Image | None) -> Root:
+    """Returns what a run's guest has mounted before anything of the run is known to it."""
+    disks = image_disks(image) if image else ()
+    return Root(
+        image_digest=run.image_digest,
+        config=_root_config(image),
+        writable_disk=WRITABLE_SERIAL,
+        disks=tuple(disk.path for disk in disks),
+    )
+
+
+def _root_config(image: Image | None) -> GuestConfig:
+    return GuestConfig(
+        hostname="",
+        metadata_disk=METADATA_SERIAL if image else "",
+        pack_disks=tuple(f"pack{n}" for n in range(len(image.pack_paths))) if image else (),
+        no_acl=image is not None and not image.has_acl,
+        read_only_paths=image.read_only_paths if image else (),
+    )
 
 
 def hostname(run: Run) -> str:
@@ -42,16 +102,14 @@ def guest_config(
 ) -> GuestConfig:
     """Returns the machine as the agent assembles it."""
     name = hostname(run)
-    return GuestConfig(
+    return replace(
+        _root_config(image),
         hostname=name,
-        metadata_disk=METADATA_SERIAL if image else "",
-        pack_disks=tuple(f"pack{n}" for n in range(len(image.pack_paths))) if image else (),
-        no_acl=image is not None and not image.has_acl,
         writable_disk=WRITABLE_SERIAL,
-        read_only_paths=image.read_only_paths if image else (),
         files=(
             ("/etc/hosts", _hosts(run, name)),
             ("/etc/hostname", f"{name}\n".encode()),
+            ("/etc/machine-id", f"{run.run_id}\n".encode()),  # machine-id(5): 32 hex digits
             # Nothing answers there until the policy engine does: the guest has no way out.
             ("/etc/resolv.conf", b"nameserver 127.0.0.1\n"),
         ),

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from services.vm_runner.life.boot_queue import BootQueue
 from services.vm_runner.machines import Hypervisor
 from services.vm_runner.ports import DiskMaker, ImageSource, LogStorage, PortListeners, RunStore
+from services.vm_runner.snapshots.starts import Starts
 from services.vm_runner.storage.binds import Binds
 from services.vm_runner.storage.volumes import Volumes
 
@@ -42,3 +43,4 @@ class Surroundings:
     binds: Binds
     limits: RunnerLimits
     boots: BootQueue
+    starts: Starts

@@ -110,6 +110,7 @@ class BootTimes:
         devices: of `boot`, as the guest tells it: modules and devices, until the channel was open.
         mount: from the greeting to the mounted root.
         exec: from there to the running workload.
+        way: how the machine was had: `cold`, `snapshot` or `ahead`; empty for one that was adopted.
     """
 
     prepare: timedelta = timedelta()
@@ -118,6 +119,7 @@ class BootTimes:
     devices: timedelta = timedelta()
     mount: timedelta = timedelta()
     exec: timedelta = timedelta()
+    way: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,7 @@ import pytest
 from services.core.errors import GuestUnreachable
 from services.vm_runner.channel.byte_channel import ByteChannel
 from services.vm_runner.channel.events import ProcessPhase
-from services.vm_runner.channel.requests import GuestConfig, ProcessSpec, Rlimit
+from services.vm_runner.channel.requests import Builtin, GuestConfig, ProcessSpec, Rlimit
 from services.vm_runner.channel.session import GuestSession, open_session
 from services.vm_runner.channel.wire import FRAME_MAX, SYNC_MARK
 from services.vm_runner.machines import MachineSpec
@@ -344,3 +344,32 @@ async def test_waiting_ends_when_the_machine_does(machine: FakeMachine) -> None:
 
         results = await asyncio.gather(*waits, return_exceptions=True)
         assert [type(result) for result in results] == [GuestUnreachable] * 3
+
+
+async def test_a_rehearsal_is_forgotten_with_its_ids(tmp_path: Path) -> None:
+    host = FakeHost(require_agent())
+    spec = MachineSpec(run_id="r", directory=tmp_path, vcpus=1, memory_mib=128, disks=())
+    machine = await FakeHypervisor(host).start(spec)
+    try:
+        async with open_session(await machine.connect(), answer_seconds=10) as session:
+            assert (await session.prepare(GuestConfig(hostname=""))).errno == 0
+            assert (await session.configure(GuestConfig(hostname="rehearsal"))).errno == 0
+            process = session.start_process(900, shell("sleep 1000", streams=1), open_streams=True)
+            await process.wait_started()
+            await session.clear()
+        async with open_session(await machine.connect(), answer_seconds=10) as session:
+            assert session.welcome is not None
+            assert (session.welcome.configured, session.welcome.highest_id) == (False, 0)
+            assert (await session.configure(GuestConfig(hostname="run"))).errno == 0
+            process = session.start_process(900, shell("exit 7", streams=1))
+            assert (await process.wait_ended()).exit_code == 7
+    finally:
+        await host.close()
+
+
+async def test_a_process_that_is_only_rehearsed_runs_the_agent_s_own_program(
+    session: GuestSession,
+) -> None:
+    spec = ProcessSpec(argv=("nothing",), stdio_stream=21, builtin=Builtin.NOTHING)
+
+    assert (await session.start_process(9, spec).wait_ended()).exit_code == 0

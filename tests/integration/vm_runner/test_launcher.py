@@ -8,6 +8,7 @@ import signal
 import socket
 import stat
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ from services.vm_runner.adapters.confinement.switches import (
     Listen,
     OomScore,
     PidFile,
+    Ram,
     Read,
     Switch,
     User,
@@ -343,3 +345,45 @@ def test_a_mistake_is_named_and_starts_nothing(
     assert result.returncode == 125
     assert said in result.stderr
     assert result.stderr.startswith("lns-confine: ")
+
+
+_MAKE_A_FILE = """
+import ctypes, mmap, os
+libc = ctypes.CDLL(None, use_errno=True)
+make = lambda: libc.open(b"/no/such/file", os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+fd = make()
+print(os.read(fd, 100).decode())
+private = mmap.mmap(fd, 0, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_WRITE)
+private[:4] = b"mine"
+try:
+    os.pwrite(fd, b"ours", 0)
+except OSError as error:
+    print(error.strerror)
+print(make(), os.strerror(ctypes.get_errno()))
+"""
+
+
+@pytest.mark.parametrize(
+    ("is_shared", "said", "left"),
+    [(False, ["Bad file descriptor"], "the memory"), (True, [], "oursmemory")],
+    ids=["a private copy", "shared"],
+)
+def test_a_vmm_that_makes_a_file_gets_that_of_the_memory_and_no_second_one(
+    launcher: Launcher, is_shared: bool, said: list[str], left: str
+) -> None:
+    memory = launcher.directory / "memory"
+    memory.write_text("the memory")
+    switches = (Wait(), Ram(memory, is_shared=is_shared))
+    result = subprocess.run(
+        launch_line(launcher.program, switches, (sys.executable, "-c", _MAKE_A_FILE)),
+        cwd=launcher.directory,
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+
+    assert result.stdout.splitlines() == ["the memory", *said, "-1 Function not implemented"], (
+        result
+    )
+    assert memory.read_text() == left

@@ -19,7 +19,7 @@ from services.vm_runner.adapters.confinement.measures import (
     measures,
 )
 from services.vm_runner.adapters.confinement.program_files import ProgramFinder
-from services.vm_runner.adapters.confinement.switches import Listen, Read, Write, launch_line
+from services.vm_runner.adapters.confinement.switches import Listen, Ram, Read, Write, launch_line
 from services.vm_runner.host import ConfinementReport
 from services.vm_runner.machines import BootFiles, MachineSpec
 
@@ -28,6 +28,9 @@ KVM_DEVICE = Path("/dev/kvm")
 _MIB = 1 << 20
 _MEMORY_MIB_BESIDE_GUEST = 384
 """QEMU itself with the code buffer of the emulation, and some page cache for the disks."""
+
+_STATE_BYTES = 64 << 20
+"""Most that a machine without a writable disk writes to a file: its own state, when it is saved."""
 
 _CPU_MILLIS_BESIDE_GUEST = 100
 """For the VMM's own threads: a guest that takes its whole share shall not slow them down."""
@@ -52,6 +55,7 @@ class VmmStart:
         descriptors: what QEMU is given.
         device: that executes guest code, if any.
         command: QEMU's command line.
+        ram: the file of the guest's memory, if that is in one.
     """
 
     spec: MachineSpec
@@ -59,6 +63,7 @@ class VmmStart:
     descriptors: tuple[Read | Write | Listen, ...]
     device: Path | None
     command: tuple[str, ...]
+    ram: Ram | None = None
 
 
 class Confinement:
@@ -115,11 +120,21 @@ class Confinement:
             vcpus=spec.vcpus,
             memory_mib=spec.memory_mib,
             largest_file_bytes=max(
-                (_size(disk.path) for disk in spec.disks if not disk.read_only), default=0
+                (_size(disk.path) for disk in spec.disks if not disk.read_only),
+                default=_STATE_BYTES,
             ),
             cgroups=self._cgroups.make(spec.run_id, cgroup_limits(spec)),
+            ram=start.ram,
         )
         return launch_line(self._launcher, measures(ground.footing, needs), start.command)
+
+    def limit(self, run_id: str, spec: MachineSpec) -> None:
+        """Gives a VMM that runs already the limits of another machine of its kind.
+
+        Raises:
+            VmFailed: they cannot be written.
+        """
+        self._cgroups.make(run_id, cgroup_limits(spec))
 
     def release(self, run_id: str) -> None:
         """Removes what a VMM that has ended leaves in the kernel."""

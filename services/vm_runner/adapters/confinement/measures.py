@@ -16,6 +16,7 @@ from services.vm_runner.adapters.confinement.switches import (
     Listen,
     OomScore,
     PidFile,
+    Ram,
     Read,
     Switch,
     User,
@@ -89,6 +90,7 @@ class VmmNeeds:
         memory_mib: size of the guest's memory.
         largest_file_bytes: size of its largest writable disk.
         cgroups: which it joins.
+        ram: the file of its guest's memory, if that is in one.
     """
 
     program: ProgramFiles
@@ -101,6 +103,7 @@ class VmmNeeds:
     memory_mib: int
     largest_file_bytes: int
     cgroups: tuple[Path, ...]
+    ram: Ram | None = None
 
 
 def boot_paths(footing: Footing, *, descriptors: int) -> tuple[Path, Path]:
@@ -128,6 +131,7 @@ def measures(footing: Footing, needs: VmmNeeds) -> tuple[Switch, ...]:
         *_limits(footing, needs),
         *needs.descriptors,
         *_files(footing, needs),
+        *(() if needs.ram is None else (needs.ram,)),
     )
 
 

@@ -146,6 +146,18 @@ class Write:
 
 
 @dataclass(frozen=True, slots=True)
+class Ram:
+    """The file of the guest's memory: what QEMU gets when it makes one."""
+
+    path: Path
+    is_shared: bool
+
+    def arguments(self) -> tuple[str, ...]:
+        """Returns the switch and its value."""
+        return ("--shared-ram" if self.is_shared else "--ram", str(self.path))
+
+
+@dataclass(frozen=True, slots=True)
 class Listen:
     """A descriptor of a unix socket that listens; the path is relative and short."""
 

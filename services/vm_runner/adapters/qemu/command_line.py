@@ -16,11 +16,12 @@ from services.vm_runner.adapters.confinement.switches import (
     Read,
     Write,
 )
-from services.vm_runner.machines import Disk, HostPort, MachineSpec
+from services.vm_runner.machines import Disk, HostPort, MachineSpec, SavedMachine
 
 CHANNEL_SOCKET = "channel.sock"
 QMP_SOCKET = "qmp.sock"
 MAX_DISKS = 200
+MEMORY_PATH = "/proc/self/lns-ram"
 
 _QMP_DESCRIPTOR = FIRST_DESCRIPTOR
 _CHANNEL_DESCRIPTOR = FIRST_DESCRIPTOR + 1
@@ -146,6 +147,49 @@ class Memory:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryFile:
+    """`-object`: memory that is kept in a file, shared with it or a private copy.
+
+    No file has that path: the launcher hands the memory's over when QEMU makes one.
+    """
+
+    mib: int
+    is_shared: bool
+
+    def arguments(self) -> tuple[str, ...]:
+        """Returns the switch and its value."""
+        share = "on" if self.is_shared else "off"
+        return (
+            "-object",
+            f"memory-backend-file,id=ram,size={self.mib}M,mem-path={MEMORY_PATH},share={share}",
+            "-machine",
+            "memory-backend=ram",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationId:
+    """A generation id, new with each start: a guest that was resumed notices, and reseeds."""
+
+    architecture: Architecture
+
+    def arguments(self) -> tuple[str, ...]:
+        """Returns the switch and its value; there is no such device but for x86."""
+        if self.architecture is not Architecture.X86_64:
+            return ()
+        return ("-device", "vmgenid,guid=auto")
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """`-incoming`: nothing is executed before QMP says what is resumed."""
+
+    def arguments(self) -> tuple[str, ...]:
+        """Returns the switch and its value."""
+        return ("-incoming", "defer")
+
+
+@dataclass(frozen=True, slots=True)
 class Kernel:
     """`-kernel`, `-initrd`, `-append`: what is booted; nothing of a run is in it."""
 
@@ -257,11 +301,19 @@ class BlockDevice:
         )
 
 
-def descriptors(spec: MachineSpec) -> tuple[Read | Write | Listen, ...]:
+def descriptors(
+    spec: MachineSpec, saved: SavedMachine | None = None
+) -> tuple[Read | Write | Listen, ...]:
     """Returns what QEMU is given, in the order of the descriptors' numbers."""
     disks = (Read(disk.path) if disk.read_only else Write(disk.path) for disk in spec.disks)
     ports = (Listen(Path(port.socket)) for port in spec.ports)
-    return (Listen(Path(QMP_SOCKET)), Listen(Path(CHANNEL_SOCKET)), *disks, *ports)
+    state = () if saved is None else (Read(saved.state),)
+    return (Listen(Path(QMP_SOCKET)), Listen(Path(CHANNEL_SOCKET)), *disks, *ports, *state)
+
+
+def state_descriptor(spec: MachineSpec) -> int:
+    """Returns the number of the descriptor of the state that a machine is resumed from."""
+    return _FIRST_DISK_DESCRIPTOR + len(spec.disks) + len(spec.ports)
 
 
 def command_line(
@@ -272,6 +324,7 @@ def command_line(
     initramfs: Path,
     accelerator: Accelerator,
     architecture: Architecture,
+    is_resumed: bool = False,
 ) -> tuple[str, ...]:
     """Returns the whole command line of a microVM.
 
@@ -289,6 +342,8 @@ def command_line(
         Cpu(accelerator),
         Smp(spec.vcpus),
         Memory(spec.memory_mib),
+        *_memory_file(spec, is_resumed=is_resumed),
+        GenerationId(architecture),
         Kernel(vmlinux, initramfs, architecture),
         Console(),
         Qmp(),
@@ -298,5 +353,14 @@ def command_line(
             for number, port in enumerate(spec.ports)
         ),
         *(BlockDevice(disk, number) for number, disk in enumerate(spec.disks)),
+        *((Incoming(),) if is_resumed else ()),
     )
     return (binary, *(argument for switch in switches for argument in switch.arguments()))
+
+
+def _memory_file(spec: MachineSpec, *, is_resumed: bool) -> tuple[Switch, ...]:
+    if is_resumed:
+        return (MemoryFile(spec.memory_mib, is_shared=False),)
+    if spec.memory_file is not None:
+        return (MemoryFile(spec.memory_mib, is_shared=True),)
+    return ()

@@ -52,6 +52,15 @@ class MessagePipe:
         finally:
             os.close(writer)
 
+    def move(self, directory: Path) -> None:
+        """Moves the pipe to another directory.
+
+        Raises:
+            OSError: it cannot be moved.
+        """
+        (self._directory / PIPE).rename(directory / PIPE)
+        self._directory = directory
+
     def open(self) -> None:
         """Opens the pipe that an earlier process made; without one there are no messages."""
         with contextlib.suppress(OSError):

@@ -115,6 +115,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A registry answered in a way that the distribution specification does not permit (FAILED_PRECONDITION)."""
     ERROR_REASON_APPROVAL_UNKNOWN: _ErrorReason.ValueType  # 100
     """No approval of that id is waited for (NOT_FOUND)."""
+    ERROR_REASON_SNAPSHOT_UNKNOWN: _ErrorReason.ValueType  # 105
+    """No snapshot has that name or key (NOT_FOUND)."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Names why a call was refused or failed. The canonical gRPC code that each reason travels with is given beside it."""
@@ -207,4 +209,6 @@ ERROR_REASON_REGISTRY_PROTOCOL: ErrorReason.ValueType  # 65
 """A registry answered in a way that the distribution specification does not permit (FAILED_PRECONDITION)."""
 ERROR_REASON_APPROVAL_UNKNOWN: ErrorReason.ValueType  # 100
 """No approval of that id is waited for (NOT_FOUND)."""
+ERROR_REASON_SNAPSHOT_UNKNOWN: ErrorReason.ValueType  # 105
+"""No snapshot has that name or key (NOT_FOUND)."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -252,7 +252,7 @@ class RunOptions(_message.Message):
     stop_signal: _builtins.str
     """Signal that asks the workload to end; empty is `TERM`."""
     cold: _builtins.bool
-    """Whether a kernel is booted although a template could be resumed."""
+    """Whether a kernel is booted although a snapshot could be resumed."""
     pids_limit: _builtins.int
     """Most processes in the guest; 0 takes the runner's default."""
     log_limit_bytes: _builtins.int
@@ -423,6 +423,9 @@ class BootTimes(_message.Message):
     EXEC_FIELD_NUMBER: _builtins.int
     KERNEL_FIELD_NUMBER: _builtins.int
     DEVICES_FIELD_NUMBER: _builtins.int
+    WAY_FIELD_NUMBER: _builtins.int
+    way: _builtins.str
+    """How the machine was had: `cold` (a kernel booted), `snapshot` (resumed) or `ahead` (resumed before it was asked for)."""
     @_builtins.property
     def prepare(self) -> _duration_pb2.Duration:
         """From the request to the VMM's process."""
@@ -456,10 +459,11 @@ class BootTimes(_message.Message):
         exec: _duration_pb2.Duration | None = ...,
         kernel: _duration_pb2.Duration | None = ...,
         devices: _duration_pb2.Duration | None = ...,
+        way: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["boot", b"boot", "devices", b"devices", "exec", b"exec", "kernel", b"kernel", "mount", b"mount", "prepare", b"prepare"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot", b"boot", "devices", b"devices", "exec", b"exec", "kernel", b"kernel", "mount", b"mount", "prepare", b"prepare"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot", b"boot", "devices", b"devices", "exec", b"exec", "kernel", b"kernel", "mount", b"mount", "prepare", b"prepare", "way", b"way"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -589,6 +593,60 @@ class RunStats(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunStats: _TypeAlias = RunStats  # noqa: Y015
+
+@_typing.final
+class Snapshot(_message.Message):
+    """A saved machine from which others are resumed."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    IMAGE_DIGEST_FIELD_NUMBER: _builtins.int
+    VCPUS_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    CREATE_TIME_FIELD_NUMBER: _builtins.int
+    USE_TIME_FIELD_NUMBER: _builtins.int
+    MACHINES_AHEAD_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    """Digest over everything that it depends on, 64 hexadecimal digits."""
+    image_digest: _builtins.str
+    """composefs digest of the image that it has mounted; empty for a machine without one."""
+    vcpus: _builtins.int
+    """CPUs of its machine."""
+    memory_bytes: _builtins.int
+    """Memory of its machine."""
+    size_bytes: _builtins.int
+    """Bytes it takes on the host's disk."""
+    machines_ahead: _builtins.int
+    """Number of machines that were resumed from it and wait for a run."""
+    @_builtins.property
+    def create_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was made."""
+
+    @_builtins.property
+    def use_time(self) -> _timestamp_pb2.Timestamp:
+        """When a run last started from it, or one like it was made ready; else when it was made."""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        image_digest: _builtins.str = ...,
+        vcpus: _builtins.int = ...,
+        memory_bytes: _builtins.int = ...,
+        size_bytes: _builtins.int = ...,
+        create_time: _timestamp_pb2.Timestamp | None = ...,
+        use_time: _timestamp_pb2.Timestamp | None = ...,
+        machines_ahead: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "use_time", b"use_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "id", b"id", "image_digest", b"image_digest", "machines_ahead", b"machines_ahead", "memory_bytes", b"memory_bytes", "size_bytes", b"size_bytes", "use_time", b"use_time", "vcpus", b"vcpus"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Snapshot: _TypeAlias = Snapshot  # noqa: Y015
 
 @_typing.final
 class Volume(_message.Message):

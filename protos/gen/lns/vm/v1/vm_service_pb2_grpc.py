@@ -133,6 +133,26 @@ class VmServiceStub:
                 request_serializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.UnpublishPortRequest.SerializeToString,
                 response_deserializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.UnpublishPortResponse.FromString,
                 _registered_method=True)
+        self.MakeSnapshot = channel.unary_unary(
+                '/lns.vm.v1.VmService/MakeSnapshot',
+                request_serializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.MakeSnapshotRequest.SerializeToString,
+                response_deserializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.MakeSnapshotResponse.FromString,
+                _registered_method=True)
+        self.GetSnapshot = channel.unary_unary(
+                '/lns.vm.v1.VmService/GetSnapshot',
+                request_serializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.GetSnapshotRequest.SerializeToString,
+                response_deserializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.GetSnapshotResponse.FromString,
+                _registered_method=True)
+        self.ListSnapshots = channel.unary_unary(
+                '/lns.vm.v1.VmService/ListSnapshots',
+                request_serializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.ListSnapshotsRequest.SerializeToString,
+                response_deserializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.ListSnapshotsResponse.FromString,
+                _registered_method=True)
+        self.RemoveSnapshot = channel.unary_unary(
+                '/lns.vm.v1.VmService/RemoveSnapshot',
+                request_serializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.RemoveSnapshotRequest.SerializeToString,
+                response_deserializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.RemoveSnapshotResponse.FromString,
+                _registered_method=True)
         self.CreateVolume = channel.unary_unary(
                 '/lns.vm.v1.VmService/CreateVolume',
                 request_serializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.CreateVolumeRequest.SerializeToString,
@@ -343,6 +363,43 @@ class VmServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def MakeSnapshot(self, request, context):
+        """Makes the snapshot of a plan's image unless it is there, and a machine that waits for a run; returns when they are ready.
+
+        Errors: IMAGE_UNKNOWN, HOST_UNREADY, REQUEST_INVALID (snapshots are turned off), VM_FAILED, GUEST_UNREACHABLE,
+        CAPACITY_EXHAUSTED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSnapshot(self, request, context):
+        """Describes a snapshot by its id or a unique prefix of it.
+
+        Errors: SNAPSHOT_UNKNOWN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSnapshots(self, request, context):
+        """Lists snapshots, the one that was used last first, by pages.
+
+        Errors: REQUEST_INVALID (page token).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RemoveSnapshot(self, request, context):
+        """Removes a snapshot and the machines that wait; runs that were resumed from it go on.
+
+        Errors: SNAPSHOT_UNKNOWN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CreateVolume(self, request, context):
         """Makes a named volume.
 
@@ -485,6 +542,26 @@ def add_VmServiceServicer_to_server(servicer, server):
                     servicer.UnpublishPort,
                     request_deserializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.UnpublishPortRequest.FromString,
                     response_serializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.UnpublishPortResponse.SerializeToString,
+            ),
+            'MakeSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.MakeSnapshot,
+                    request_deserializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.MakeSnapshotRequest.FromString,
+                    response_serializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.MakeSnapshotResponse.SerializeToString,
+            ),
+            'GetSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSnapshot,
+                    request_deserializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.GetSnapshotRequest.FromString,
+                    response_serializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.GetSnapshotResponse.SerializeToString,
+            ),
+            'ListSnapshots': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSnapshots,
+                    request_deserializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.ListSnapshotsRequest.FromString,
+                    response_serializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.ListSnapshotsResponse.SerializeToString,
+            ),
+            'RemoveSnapshot': grpc.unary_unary_rpc_method_handler(
+                    servicer.RemoveSnapshot,
+                    request_deserializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.RemoveSnapshotRequest.FromString,
+                    response_serializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.RemoveSnapshotResponse.SerializeToString,
             ),
             'CreateVolume': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateVolume,
@@ -1029,6 +1106,114 @@ class VmService:
             '/lns.vm.v1.VmService/UnpublishPort',
             lns_dot_vm_dot_v1_dot_vm__service__pb2.UnpublishPortRequest.SerializeToString,
             lns_dot_vm_dot_v1_dot_vm__service__pb2.UnpublishPortResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MakeSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lns.vm.v1.VmService/MakeSnapshot',
+            lns_dot_vm_dot_v1_dot_vm__service__pb2.MakeSnapshotRequest.SerializeToString,
+            lns_dot_vm_dot_v1_dot_vm__service__pb2.MakeSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lns.vm.v1.VmService/GetSnapshot',
+            lns_dot_vm_dot_v1_dot_vm__service__pb2.GetSnapshotRequest.SerializeToString,
+            lns_dot_vm_dot_v1_dot_vm__service__pb2.GetSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSnapshots(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lns.vm.v1.VmService/ListSnapshots',
+            lns_dot_vm_dot_v1_dot_vm__service__pb2.ListSnapshotsRequest.SerializeToString,
+            lns_dot_vm_dot_v1_dot_vm__service__pb2.ListSnapshotsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RemoveSnapshot(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lns.vm.v1.VmService/RemoveSnapshot',
+            lns_dot_vm_dot_v1_dot_vm__service__pb2.RemoveSnapshotRequest.SerializeToString,
+            lns_dot_vm_dot_v1_dot_vm__service__pb2.RemoveSnapshotResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -120,6 +120,27 @@ class VmServiceStub:
 
     Errors: RUN_UNKNOWN.
     """
+    MakeSnapshot: _aio.UnaryUnaryMultiCallable[_vm_service_pb2.MakeSnapshotRequest, _vm_service_pb2.MakeSnapshotResponse]
+    """Makes the snapshot of a plan's image unless it is there, and a machine that waits for a run; returns when they are ready.
+
+    Errors: IMAGE_UNKNOWN, HOST_UNREADY, REQUEST_INVALID (snapshots are turned off), VM_FAILED, GUEST_UNREACHABLE,
+    CAPACITY_EXHAUSTED.
+    """
+    GetSnapshot: _aio.UnaryUnaryMultiCallable[_vm_service_pb2.GetSnapshotRequest, _vm_service_pb2.GetSnapshotResponse]
+    """Describes a snapshot by its id or a unique prefix of it.
+
+    Errors: SNAPSHOT_UNKNOWN.
+    """
+    ListSnapshots: _aio.UnaryUnaryMultiCallable[_vm_service_pb2.ListSnapshotsRequest, _vm_service_pb2.ListSnapshotsResponse]
+    """Lists snapshots, the one that was used last first, by pages.
+
+    Errors: REQUEST_INVALID (page token).
+    """
+    RemoveSnapshot: _aio.UnaryUnaryMultiCallable[_vm_service_pb2.RemoveSnapshotRequest, _vm_service_pb2.RemoveSnapshotResponse]
+    """Removes a snapshot and the machines that wait; runs that were resumed from it go on.
+
+    Errors: SNAPSHOT_UNKNOWN.
+    """
     CreateVolume: _aio.UnaryUnaryMultiCallable[_vm_service_pb2.CreateVolumeRequest, _vm_service_pb2.CreateVolumeResponse]
     """Makes a named volume.
 
@@ -365,6 +386,51 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
         """Takes a published port back.
 
         Errors: RUN_UNKNOWN.
+        """
+
+    @_abc_1.abstractmethod
+    def MakeSnapshot(
+        self,
+        request: _vm_service_pb2.MakeSnapshotRequest,
+        context: _aio.ServicerContext[_vm_service_pb2.MakeSnapshotRequest, _abc.Awaitable[_vm_service_pb2.MakeSnapshotResponse]],
+    ) -> _abc.Awaitable[_vm_service_pb2.MakeSnapshotResponse]:
+        """Makes the snapshot of a plan's image unless it is there, and a machine that waits for a run; returns when they are ready.
+
+        Errors: IMAGE_UNKNOWN, HOST_UNREADY, REQUEST_INVALID (snapshots are turned off), VM_FAILED, GUEST_UNREACHABLE,
+        CAPACITY_EXHAUSTED.
+        """
+
+    @_abc_1.abstractmethod
+    def GetSnapshot(
+        self,
+        request: _vm_service_pb2.GetSnapshotRequest,
+        context: _aio.ServicerContext[_vm_service_pb2.GetSnapshotRequest, _abc.Awaitable[_vm_service_pb2.GetSnapshotResponse]],
+    ) -> _abc.Awaitable[_vm_service_pb2.GetSnapshotResponse]:
+        """Describes a snapshot by its id or a unique prefix of it.
+
+        Errors: SNAPSHOT_UNKNOWN.
+        """
+
+    @_abc_1.abstractmethod
+    def ListSnapshots(
+        self,
+        request: _vm_service_pb2.ListSnapshotsRequest,
+        context: _aio.ServicerContext[_vm_service_pb2.ListSnapshotsRequest, _abc.Awaitable[_vm_service_pb2.ListSnapshotsResponse]],
+    ) -> _abc.Awaitable[_vm_service_pb2.ListSnapshotsResponse]:
+        """Lists snapshots, the one that was used last first, by pages.
+
+        Errors: REQUEST_INVALID (page token).
+        """
+
+    @_abc_1.abstractmethod
+    def RemoveSnapshot(
+        self,
+        request: _vm_service_pb2.RemoveSnapshotRequest,
+        context: _aio.ServicerContext[_vm_service_pb2.RemoveSnapshotRequest, _abc.Awaitable[_vm_service_pb2.RemoveSnapshotResponse]],
+    ) -> _abc.Awaitable[_vm_service_pb2.RemoveSnapshotResponse]:
+        """Removes a snapshot and the machines that wait; runs that were resumed from it go on.
+
+        Errors: SNAPSHOT_UNKNOWN.
         """
 
     @_abc_1.abstractmethod

@@ -1,3 +1,4 @@
+import dataclasses
 import itertools
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from services.vm_runner.adapters.qemu.command_line import (
     Architecture,
     command_line,
     descriptors,
+    state_descriptor,
 )
-from services.vm_runner.machines import Disk, MachineSpec
+from services.vm_runner.machines import Disk, HostPort, MachineSpec, SavedMachine
 
 DISKS = (
     Disk(serial="meta", path=Path("/s/images/a.cfs"), read_only=True),
@@ -61,7 +63,7 @@ def test_a_machine_has_no_network_card_and_no_device_that_was_not_asked_for() ->
 
     assert "-nodefaults" in command
     assert "-no-user-config" in command
-    assert set(devices) == {"virtio-serial-pci", "virtserialport", "virtio-blk-pci"}
+    assert set(devices) == {"virtio-serial-pci", "virtserialport", "virtio-blk-pci", "vmgenid"}
     assert not {"-net", "-nic", "-netdev"} & set(command)
 
 
@@ -165,3 +167,40 @@ def test_sockets_are_named_within_the_run_s_directory() -> None:
 def test_nothing_of_a_run_is_on_the_kernel_s_command_line() -> None:
     """A template must serve every run."""
     assert "abc" not in values(line(), "-append")[0]
+
+
+@pytest.mark.parametrize(
+    ("memory_file", "is_resumed", "share"),
+    [(Path("/s/memory"), False, "on"), (None, True, "off")],
+    ids=["saved", "resumed"],
+)
+def test_memory_in_a_file_is_shared_with_it_only_where_it_is_to_be_saved(
+    memory_file: Path | None, is_resumed: bool, share: str
+) -> None:
+    command = command_line(
+        "/usr/bin/qemu",
+        dataclasses.replace(spec_of(*DISKS), memory_file=memory_file),
+        vmlinux=Path("/g/vmlinux"),
+        initramfs=Path("/g/initramfs"),
+        accelerator=Accelerator.TCG,
+        architecture=Architecture.X86_64,
+        is_resumed=is_resumed,
+    )
+
+    [memory] = values(command, "-object")
+    assert memory.startswith("memory-backend-file,id=ram,size=768M,")
+    assert memory.endswith(f",share={share}")
+    assert "memory-backend=ram" in values(command, "-machine")
+    assert ("-incoming" in command) == is_resumed
+    assert "/s/memory" not in memory, "the launcher hands it over"
+
+
+def test_the_state_of_a_resumed_machine_is_the_last_descriptor() -> None:
+    spec = dataclasses.replace(
+        spec_of(*DISKS), ports=(HostPort(name="lns.bind0", socket="bind0.sock"),)
+    )
+    saved = SavedMachine(memory=Path("/s/memory"), state=Path("/s/state"))
+
+    given = descriptors(spec, saved)
+    assert given[-1] == Read(Path("/s/state"))
+    assert state_descriptor(spec) == 3 + len(given) - 1

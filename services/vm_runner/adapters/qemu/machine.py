@@ -1,0 +1,212 @@
+"""One microVM of QEMU: its process, its control socket, its files in a run's directory."""
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from qemu.qmp import QMPClient
+from qemu.qmp.error import QMPError
+
+from services.core.errors import GuestUnreachable, VmFailed
+from services.vm_runner.adapters.confinement.confinement import Confinement
+from services.vm_runner.adapters.confinement.measures import PID_FILE
+from services.vm_runner.adapters.processes import Process
+from services.vm_runner.adapters.qemu.command_line import CHANNEL_SOCKET, QMP_SOCKET, Accelerator
+from services.vm_runner.adapters.qemu.message_pipe import MessagePipe
+from services.vm_runner.adapters.socket_channel import connect_unix, short_path
+from services.vm_runner.channel.byte_channel import ByteChannel
+from services.vm_runner.machines import Diagnosis, MachineSpec, MachineUsage
+
+_QMP_SECONDS = 5.0
+_SAVE_SECONDS = 30.0
+_POLL_SECONDS = 0.01
+_IGNORE_SHARED = {"capabilities": [{"capability": "x-ignore-shared", "state": True}]}
+_END_SECONDS = 1.0  # from the end of its sockets to the end of the process
+_PANIC = re.compile(r"Kernel panic - not syncing: (\S[^\n]{0,200})")
+NAME_FILE = "qemu.name"
+_LEFT_BEHIND = (CHANNEL_SOCKET, QMP_SOCKET, NAME_FILE, str(PID_FILE))
+
+
+class QemuMachine:
+    """A microVM of QEMU.
+
+    Args:
+        process: of QEMU.
+        directory: of the run.
+        accelerator: how guest code is executed.
+        name: of the VMM, which a run that it is handed over to does not change.
+        messages: what QEMU says.
+        confinement: of QEMU.
+    """
+
+    def __init__(
+        self,
+        process: Process,
+        directory: Path,
+        accelerator: Accelerator,
+        *,
+        name: str,
+        messages: MessagePipe,
+        confinement: Confinement,
+    ) -> None:
+        self._process = process
+        self._directory = directory
+        self._accelerator = accelerator
+        self._name = name
+        self._messages = messages
+        self._confinement = confinement
+
+    @property
+    def pid(self) -> int:
+        """Process id of QEMU."""
+        return self._process.pid
+
+    @property
+    def accelerator(self) -> str:
+        """`kvm` or `tcg`."""
+        return self._accelerator.value
+
+    async def connect(self) -> ByteChannel:
+        """Connects to the guest's channel, whose socket listened before QEMU was there."""
+        try:
+            return await connect_unix(self._directory / CHANNEL_SOCKET)
+        except OSError as error:
+            if self._process.has_ended:
+                raise GuestUnreachable(f"QEMU {self._process.fate}") from None
+            raise GuestUnreachable(f"QEMU cannot be reached: {error.strerror}") from None
+
+    async def wait(self) -> None:
+        """Returns when QEMU has ended and nothing of it is left."""
+        await self._process.wait()
+        self._messages.close()
+        clear(self._directory)
+        self._confinement.release(self._name)
+
+    async def kill(self) -> None:
+        """Ends QEMU by force and waits for its end."""
+        await self._process.kill()
+        await self.wait()
+
+    async def pause(self) -> None:
+        """Holds the CPUs."""
+        await self._execute("stop")
+
+    async def resume(self) -> None:
+        """Lets the CPUs go on."""
+        await self._execute("cont")
+
+    async def is_paused(self) -> bool:
+        """Returns whether the CPUs are held."""
+        status = await self._execute("query-status")
+        return isinstance(status, dict) and status.get("status") == "paused"
+
+    async def diagnose(self) -> Diagnosis:
+        """Returns how QEMU ended, and the last lines of its messages and the guest's console."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_END_SECONDS):
+                await self._process.wait()
+        messages = self._messages.read()
+        end = f"QEMU {self._process.fate}" if self._process.has_ended else ""
+        if panic := _PANIC.search(messages):
+            end = f"the guest's kernel panicked: {panic[1]}"
+        return Diagnosis(end=end, messages=messages)
+
+    def usage(self) -> MachineUsage:
+        """Returns what QEMU uses."""
+        return self._process.usage()
+
+    async def save(self, state: Path) -> None:
+        """Stops it and writes the state of processors and devices."""
+        descriptor = os.open(state, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            async with asyncio.timeout(_SAVE_SECONDS), self._qmp() as client:
+                await client.execute("stop")
+                await client.execute("migrate-set-capabilities", _IGNORE_SHARED)
+                client.send_fd_scm(descriptor)
+                await client.execute("getfd", {"fdname": "state"})
+                await client.execute("migrate", {"uri": "fd:state"})
+                await _migrated(client)
+            await asyncio.to_thread(os.fsync, descriptor)
+        except (TimeoutError, OSError, QMPError, EOFError) as error:
+            raise VmFailed(f"the microVM could not be saved: {error}") from error
+        finally:
+            os.close(descriptor)
+
+    async def hand_over(self, spec: MachineSpec) -> None:
+        """Makes it the machine of a run: found by the run's id, with its files and limits."""
+        try:
+            await asyncio.to_thread(self._confinement.limit, self._name, spec)
+            await asyncio.to_thread(self._move, spec)
+        except OSError as error:
+            raise VmFailed(f"a microVM cannot be handed over: {error}") from error
+
+    def _move(self, spec: MachineSpec) -> None:
+        (spec.directory / NAME_FILE).write_text(self._name)
+        sockets = (CHANNEL_SOCKET, QMP_SOCKET, *(port.socket for port in spec.ports))
+        # The pid comes last: with it the VMM is the run's, also for a service that starts anew.
+        for file in (*sockets, str(PID_FILE)):
+            (self._directory / file).rename(spec.directory / file)
+        self._messages.move(spec.directory)
+        self._directory = spec.directory
+
+    async def take_up(self, descriptor: int) -> None:
+        """Has a VMM that waits for it take up the state that its descriptor holds."""
+        try:
+            async with asyncio.timeout(_QMP_SECONDS), self._qmp() as client:
+                await client.execute("migrate-set-capabilities", _IGNORE_SHARED)
+                await client.execute("migrate-incoming", {"uri": f"fd:{descriptor}"})
+                await _taken_up(client)
+                await client.execute("cont")
+        except (TimeoutError, OSError, QMPError, EOFError) as error:
+            raise VmFailed(f"the microVM could not be resumed: {error}") from error
+
+    async def _execute(self, command: str, arguments: dict[str, object] | None = None) -> object:
+        try:
+            async with asyncio.timeout(_QMP_SECONDS), self._qmp() as client:
+                return await client.execute(command, arguments)
+        except (TimeoutError, OSError, QMPError, EOFError) as error:
+            raise GuestUnreachable(f"QEMU does not answer {command}: {error}") from error
+
+    @contextlib.asynccontextmanager
+    async def _qmp(self) -> AsyncIterator[QMPClient]:
+        client = QMPClient("lns")
+        # A refused connection, which is an error there, is a VMM that has just ended.
+        client.logger.setLevel(logging.CRITICAL)
+        with short_path(self._directory / QMP_SOCKET) as path:
+            await client.connect(path)
+        try:
+            yield client
+        finally:
+            await client.disconnect()
+
+
+async def _migrated(client: QMPClient) -> None:
+    while True:
+        found = await client.execute("query-migrate")
+        status = found.get("status") if isinstance(found, dict) else None
+        if status == "completed":
+            return
+        if status in ("failed", "cancelled"):
+            reason = found.get("error-desc", status) if isinstance(found, dict) else status
+            raise VmFailed(f"the microVM could not be saved: {reason}")
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+async def _taken_up(client: QMPClient) -> None:
+    while True:
+        found = await client.execute("query-status")
+        if isinstance(found, dict) and found.get("status") != "inmigrate":
+            return
+        await asyncio.sleep(_POLL_SECONDS)
+
+
+def clear(directory: Path) -> None:
+    """Removes what a VMM leaves in the run's directory."""
+    for name in _LEFT_BEHIND:
+        (directory / name).unlink(missing_ok=True)
+    for socket in directory.glob("bind*.sock"):
+        socket.unlink(missing_ok=True)
