@@ -80,6 +80,8 @@ SECTIONS = (
             _entry("init", "types", "Write a commented starter file"),
             _entry("image", "image", "Manage the images in the store"),
             _entry("volume", "volume", "Manage named volumes"),
+            _entry("snapshot", "snapshot", "Manage snapshots of images"),
+            _entry("warm", "warm", "Make a reference start fast: fetch it and snapshot it"),
             _entry("login", "login", "Store verified credentials for a registry"),
             _entry("logout", "login", "Forget the credentials for a registry"),
         ),

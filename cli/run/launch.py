@@ -63,6 +63,25 @@ async def launch(
     Raises:
         LnsError: as the services gave it; nothing was created then, or nothing is left.
     """
+    plans, images = await prepare(order, services, reporter=reporter, phases=phases)
+    verb = "starting" if order.start else "recording"
+    reporter.doing(f"{verb} {', '.join(plan.name for plan in plans)}")
+    requests = _create_requests(order, plans, images)
+    if len(requests) == 1:
+        return [await _create(requests[0], services.runner)]
+    await _note_leftovers(order.options.name or plans[0].group, services.runner, reporter)
+    runs = await _create_group(requests, services.runner)
+    return await start_all(runs, services.runner) if order.start else runs
+
+
+async def prepare(
+    order: Order, services: Services, *, reporter: Reporter, phases: Phases
+) -> tuple[Sequence[run_plan_pb2.RunPlan], Sequence[str]]:
+    """Returns the plans of an order, and the digest of each one's image, which is on the node.
+
+    Raises:
+        LnsError: as the services gave it.
+    """
     reporter.doing(f"resolving {order.subject}")
     with phases.measure("resolved"):
         plans = await resolve_all(order, services.resolver)
@@ -78,14 +97,7 @@ async def launch(
         reporter.doing(f"materializing {', '.join(plan.name for plan in plans)}")
         with phases.measure("materialized"):
             images = [await _image(plan, services.materializer, reporter) for plan in plans]
-    verb = "starting" if order.start else "recording"
-    reporter.doing(f"{verb} {', '.join(plan.name for plan in plans)}")
-    requests = _create_requests(order, plans, images)
-    if len(requests) == 1:
-        return [await _create(requests[0], services.runner)]
-    await _note_leftovers(order.options.name or plans[0].group, services.runner, reporter)
-    runs = await _create_group(requests, services.runner)
-    return await start_all(runs, services.runner) if order.start else runs
+    return plans, images
 
 
 async def resolve_all(order: Order, resolver: Resolver) -> Sequence[run_plan_pb2.RunPlan]:

@@ -18,6 +18,7 @@ from services.core.errors import (
     RunStateConflict,
     RunUnknown,
     ServiceUnavailable,
+    SnapshotUnknown,
     Unimplemented,
     VmFailed,
 )
@@ -354,6 +355,27 @@ def test_volumes_are_made_listed_and_removed(services: ScriptedServices, lns: Cl
     assert "1GB" in lns("volume", "ls").out
     result = lns("volume", "prune", "-f")
     assert (result.out, result.err) == ("free\n", "freed 1MB\n")
+
+
+def test_snapshots_are_listed_and_removed(services: ScriptedServices, lns: Client) -> None:
+    snapshots = [
+        run_pb2.Snapshot(id="a" * 64, size_bytes=90 * 10**6, machines_ahead=1),
+        run_pb2.Snapshot(id="b" * 64, size_bytes=10 * 10**6),
+    ]
+    services["ListSnapshots"] = pb.ListSnapshotsResponse(snapshots=snapshots)
+    services["GetSnapshot"] = pb.GetSnapshotResponse(snapshot=snapshots[0])
+    services["RemoveSnapshot"] = lambda request: (
+        SnapshotUnknown("it went")
+        if request.snapshot.startswith("b")
+        else pb.RemoveSnapshotResponse(id="a" * 64)
+    )
+
+    assert lns("snapshot", "ls", "-q").out == f"{'a' * 12}\n{'b' * 12}\n"
+    assert "90MB" in lns("snapshot", "ls").out
+    assert lns("snapshot", "inspect", "aaa", "--format", "{{.MachinesAhead}}").out == "1\n"
+    result = lns("snapshot", "prune", "-f")
+    assert (result.out, result.err) == (f"{'a' * 12}\n", "freed 90MB\n")
+    assert lns("snapshot", "rm", "bbb").code == 1
 
 
 def test_prune_says_what_went(services: ScriptedServices, lns: Client) -> None:

@@ -416,7 +416,13 @@ async def test_the_host_says_what_it_can_do(vm: VmClient) -> None:
     report = await vm.stub.GetHost(pb.GetHostRequest(probe=True))
 
     assert report.accelerator == "tcg"
-    assert [check.name for check in report.checks] == ["kvm", "qemu", "confinement", "disk"]
+    assert [check.name for check in report.checks] == [
+        "kvm",
+        "qemu",
+        "confinement",
+        "snapshots",
+        "disk",
+    ]
 
 
 async def test_stats_say_what_live_runs_use(vm: VmClient) -> None:
