@@ -1,0 +1,380 @@
+"""HTTP/1 between a guest's program and its host: heads are judged, bodies pass as they are.
+
+One request at a time: the next one is read when the reply to this one and its own body are through.
+What is refused gets its answer here, and the connection lives on where the request had no body left
+to come.
+"""
+
+import asyncio
+import contextlib
+from typing import Any, Final
+
+from services.vm_runner.egress_worker.bodies import BodyReader
+from services.vm_runner.egress_worker.heads import (
+    Framing,
+    HeadInvalid,
+    ReplyHead,
+    RequestHead,
+    parse_reply,
+    parse_request,
+    split_head,
+)
+from services.vm_runner.egress_worker.judge import Asked, Denied, Judge, Permitted
+from services.vm_runner.egress_worker.meters import Meter
+from services.vm_runner.egress_worker.reports import Reason
+from services.vm_runner.egress_worker.run_state import RunState
+from services.vm_runner.egress_worker.sides import Primed, Side, SideLost, relay
+
+_PHRASES: Final = {
+    400: "Bad Request",
+    401: "Unauthorized",
+    403: "Forbidden",
+    429: "Too Many Requests",
+    431: "Request Header Fields Too Large",
+    502: "Bad Gateway",
+}
+_NO_HOST: Final = b"\xff"
+"""An authority that agrees with none."""
+
+_SWITCHING: Final = 101
+_FINAL: Final = 200
+_NOT_PASSED: Final = (b"http2-settings", b"upgrade")
+_H2C: Final = {b"h2c", b"h2", b"tls/1.0", b"tls/1.2"}
+
+
+class Ended(Exception):
+    """The connection is over by a decision of the worker's.
+
+    Attributes:
+        reason: why.
+        text: more of it, for people.
+    """
+
+    def __init__(self, reason: Reason, text: str = "") -> None:
+        super().__init__(text)
+        self.reason = reason
+        self.text = text
+
+
+class Input:
+    """Bytes of a side, of which a head or a body is taken at a time."""
+
+    def __init__(self, side: Side) -> None:
+        self._side = Primed(side)
+        self._buffer = bytearray()
+
+    async def head(self, most: int) -> bytes | None:
+        """Waits for a whole head; None if the side ends before one begins.
+
+        Raises:
+            HeadInvalid: it is longer than `most`, or cut off.
+            SideLost: the side broke off.
+        """
+        while True:
+            while self._buffer[:2] == b"\r\n":  # RFC 9112, 2.2: empty lines before a request
+                del self._buffer[:2]
+            size = None if self._buffer == b"\r" else split_head(self._buffer, most)
+            if size is not None:
+                head = bytes(self._buffer[:size])
+                del self._buffer[:size]
+                return head
+            data = await self._side.read()
+            if not data:
+                if self._buffer.strip():
+                    raise HeadInvalid("a head that ends too early")
+                return None
+            self._buffer += data
+
+    async def piece(self, body: BodyReader) -> bytes:
+        """Waits for more of a body; empty when it ends with the connection.
+
+        Raises:
+            HeadInvalid: it is none, or ends too early.
+            SideLost: the side broke off.
+        """
+        data = bytes(self._buffer) or await self._side.read()
+        self._buffer.clear()
+        if not data:
+            body.end()
+            return b""
+        taken = body.feed(data)
+        self._buffer += data[taken:]
+        return data[:taken]
+
+    async def lost(self) -> None:
+        """Waits until the side breaks off; what comes instead of that is kept for later.
+
+        Raises:
+            SideLost: it did.
+        """
+        if not self._buffer:
+            await asyncio.wait([self._side.read_ahead()])
+            await asyncio.shield(self._side.read_ahead())
+        await asyncio.get_running_loop().create_future()
+
+    def rest(self) -> bytes:
+        """Returns what was read and not taken."""
+        rest = bytes(self._buffer)
+        self._buffer.clear()
+        return rest
+
+    @property
+    def side(self) -> Side:
+        """The side, with what is being read of it."""
+        return self._side
+
+
+class Http1:
+    """One connection.
+
+    Args:
+        guest: the program's side, under TLS where there is some.
+        host: the other side.
+        judge: of the connection.
+        run: bounds and masks.
+        meter: reads what replies cost.
+        in_clear: whether it is without TLS.
+    """
+
+    def __init__(
+        self,
+        guest: Side,
+        host: Side,
+        judge: Judge,
+        *,
+        run: RunState,
+        meter: Meter,
+        in_clear: bool,
+    ) -> None:
+        self._guest = guest
+        self._host = host
+        self._judge = judge
+        self._run = run
+        self._meter = meter
+        self._in_clear = in_clear
+        self._from_guest = Input(guest)
+        self._from_host = Input(host)
+        self._reply_began = False
+
+    async def serve(self) -> None:
+        """Carries requests and replies until one side ends.
+
+        Raises:
+            Ended: a request or a reply ended the connection.
+            SideLost: a side broke off.
+        """
+        while await self._exchange():
+            pass
+        await self._guest.finish()
+        await self._host.finish()
+
+    async def _exchange(self) -> bool:
+        """Carries one request and its reply; returns whether another may follow."""
+        request = await self._next_request()
+        if request is None:
+            return False
+        asked = asked_of(request, in_clear=self._in_clear)
+        judged = await self._judge.judge(asked)
+        if isinstance(judged, Denied):
+            await self._answer(judged, closes=request.framing is not Framing.NONE)
+            if request.framing is not Framing.NONE:
+                await self._swallow()
+                raise Ended(judged.reason)
+            return request.keeps_alive
+        return await self._carry(request, asked, judged)
+
+    async def _next_request(self) -> RequestHead | None:
+        most = self._run.limits.header_bytes
+        try:
+            head = await self._from_guest.head(most)
+            if head is None:
+                return None
+            return parse_request(head, most=most)
+        except HeadInvalid as error:
+            denied = self._judge.deny(Reason.MALFORMED, f"no request: {error}", status=400)
+            await self._answer(denied, closes=True)
+            await self._swallow()
+            raise Ended(Reason.MALFORMED, str(error)) from error
+
+    async def _carry(self, request: RequestHead, asked: Asked, permitted: Permitted) -> bool:
+        """Passes a request and its reply on; returns whether another may follow."""
+        await self._host.write(_passed_on(request, permitted).encode())
+        body = BodyReader(request)
+        sending = asyncio.ensure_future(self._send_body(body, asked, permitted))
+        replying = asyncio.ensure_future(self._reply(request))
+        watching: asyncio.Future[None] | None = None
+        try:
+            while not replying.done():
+                waited = [replying, watching or sending]
+                await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+                if watching is not None and watching.done():
+                    watching.result()  # the guest's program is gone
+                elif watching is None and sending.done():
+                    if sending.exception() is None and (denied := sending.result()) is not None:
+                        await self._stop_reply(replying, denied)
+                    watching = asyncio.ensure_future(self._from_guest.lost())
+            reply = replying.result()
+            if reply.status == _SWITCHING:
+                await sending
+                await _cancelled(*([watching] if watching else []))
+                await self._switch()
+                return False
+            if not reply.keeps_alive or reply.framing is Framing.CLOSE:
+                return False
+            denied = await sending
+            if denied is not None:
+                raise Ended(denied.reason)
+            return request.keeps_alive
+        finally:
+            await _cancelled(sending, replying, *([watching] if watching else []))
+
+    async def _send_body(
+        self, body: BodyReader, asked: Asked, permitted: Permitted
+    ) -> Denied | None:
+        """Passes the body of a request on; returns the refusal where it holds a placeholder."""
+        while not body.done:
+            piece = await self._from_guest.piece(body)
+            credential = permitted.scanner.feed(piece)
+            if credential is not None:
+                return await self._judge.found_in_body(asked, credential)
+            self._meter.count_sent(len(piece))
+            await self._host.write(piece)
+        return None
+
+    async def _stop_reply(self, replying: "asyncio.Future[ReplyHead]", denied: Denied) -> None:
+        """Answers in place of the host, which has not got all of a refused request."""
+        began = self._reply_began
+        replying.cancel()
+        with contextlib.suppress(asyncio.CancelledError, SideLost, Ended):
+            await replying
+        if not began:
+            await self._answer(denied, closes=True)
+            await self._swallow()
+        raise Ended(denied.reason)
+
+    async def _reply(self, request: RequestHead) -> ReplyHead:
+        """Passes the reply on; returns its head when it is through, also with 101."""
+        self._reply_began = False
+        while True:
+            head = await self._reply_head(request.method)
+            self._reply_began = True
+            masked = head.changed(self._run.mask.apply(head.headers))
+            await self._guest.write(masked.encode())
+            if head.status >= _FINAL or head.status == _SWITCHING:
+                break
+        if head.status == _SWITCHING:
+            if not request.values(b"upgrade"):
+                raise Ended(Reason.UPSTREAM_PROTOCOL, "it switches protocols without being asked")
+            return head
+        counted = self._meter.begin(head.status, head.headers)
+        body = BodyReader(head)
+        try:
+            while not body.done:
+                piece = await self._from_host.piece(body)
+                counted.feed(piece)
+                if piece:
+                    await self._guest.write(piece)
+        except HeadInvalid as error:
+            raise Ended(Reason.UPSTREAM_PROTOCOL, str(error)) from error
+        finally:
+            await counted.end()
+        return head
+
+    async def _reply_head(self, method: bytes) -> ReplyHead:
+        most = self._run.limits.header_bytes
+        try:
+            raw = await self._from_host.head(most)
+            if raw is None:
+                raise SideLost("it closed the connection without a reply")
+            return parse_reply(raw, method=method, most=most)
+        except HeadInvalid as error:
+            text = f"its reply is none: {error}"
+            if not self._reply_began:
+                denied = self._judge.deny(Reason.UPSTREAM_PROTOCOL, text, status=502)
+                await self._answer(denied, closes=True)
+            raise Ended(Reason.UPSTREAM_PROTOCOL, text) from error
+
+    async def _switch(self) -> None:
+        """Passes everything on from here: a WebSocket, or whatever was agreed on."""
+        rest = self._from_guest.rest()
+        if rest:
+            await self._host.write(rest)
+        rest = self._from_host.rest()
+        if rest:
+            await self._guest.write(rest)
+        await relay(self._from_guest.side, self._from_host.side)
+
+    async def _answer(self, denied: Denied, *, closes: bool) -> None:
+        await self._guest.write(encode_answer(denied, closes=closes))
+
+    async def _swallow(self) -> None:
+        """Reads what still comes for a moment, so that a program gets to read its answer."""
+        await self._guest.finish()
+        with contextlib.suppress(SideLost, TimeoutError):
+            async with asyncio.timeout(_SWALLOW_SECONDS):
+                for _ in range(_SWALLOW_PIECES):
+                    if not await self._guest.read():
+                        break
+
+
+_SWALLOW_SECONDS: Final = 5.0
+_SWALLOW_PIECES: Final = 4096
+
+
+def asked_of(request: RequestHead, *, in_clear: bool) -> Asked:
+    """Returns a request as it is judged. An absolute target names its host before `Host` does."""
+    hosts = request.values(b"host")
+    authority = hosts[0] if hosts else b""
+    target = request.target
+    is_tunnel = request.method.upper() == b"CONNECT"
+    if not is_tunnel and not target.startswith(b"/") and target != b"*":
+        scheme, separator, rest = target.partition(b"://")
+        named, slash, path = rest.partition(b"/")
+        target = slash + path or b"/"
+        fits = separator and scheme.lower() == (b"http" if in_clear else b"https")
+        agrees = not hosts or named.lower() == authority.lower()
+        authority = named if fits and agrees else _NO_HOST
+    return Asked(
+        method=request.method,
+        target=target,
+        authority=authority,
+        headers=request.headers,
+        is_tunnel=is_tunnel,
+        in_clear=in_clear,
+    )
+
+
+def encode_answer(denied: Denied, *, closes: bool) -> bytes:
+    """Returns the reply by which a request is refused."""
+    lines = [
+        f"HTTP/1.1 {denied.status} {_PHRASES.get(denied.status, 'Refused')}",
+        "content-type: application/json",
+        f"content-length: {len(denied.body)}",
+        "cache-control: no-store",
+        f"x-lns-reason: {denied.reason}",
+    ]
+    if closes:
+        lines.append("connection: close")
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + denied.body
+
+
+def _passed_on(request: RequestHead, permitted: Permitted) -> RequestHead:
+    """Returns the head that goes on: the same unless something has to change in it."""
+    first = request.first
+    if request.target.startswith(b"/") and permitted.target != request.target:
+        first = b" ".join((request.method, permitted.target, b"HTTP/" + request.version))
+    head = request.changed(permitted.headers, first=first)
+    if not request.tokens(b"upgrade") & _H2C:
+        return head
+    # Not agreed to: what comes behind it would be another protocol without any rules.
+    left = request.tokens(b"connection") - {b"upgrade", b"http2-settings"}
+    head = head.without((*_NOT_PASSED, b"connection"))
+    if left:
+        head = head.changed((*head.headers, (b"Connection", b", ".join(sorted(left)))))
+    return head
+
+
+async def _cancelled(*tasks: "asyncio.Future[Any]") -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,11 @@
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.support.egress_world import EgressWorld, egress_world
+
+
+@pytest.fixture
+async def world() -> AsyncIterator[EgressWorld]:
+    async with egress_world() as world:
+        yield world
