@@ -16,7 +16,7 @@ from services.core.errors import LnsError
 _REGISTRY_LOGIN = "log in with `lns login REGISTRY`"
 _WAYS_OUT: Mapping[str, str] = {
     "REFERENCE_INVALID": "write host[:port]/path[:tag][@sha256:…]",
-    "DIGEST_INVALID": "write sha256: and 64 lower-case hexadecimal digits",
+    "DIGEST_INVALID": "write sha256: and 64, or sha512: and 128 lower-case hexadecimal digits",
     "ARTIFACT_INVALID": "correct the document; `lns types FAMILY` prints the schema",
     "REQUEST_INVALID": "see the command's --help",
     "DIGEST_MISMATCH": "try again; if it stays, the source changes while it is read",

@@ -7,7 +7,7 @@ from services.core.text import printable as printable  # noqa: PLC0414 - for who
 
 SHORT_ID_CHARACTERS = 12
 _SIZE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
-_DIGEST = re.compile(r"(sha256:[0-9a-f]{12})[0-9a-f]{52}")
+_DIGEST = re.compile(r"(sha(?:256|512):[0-9a-f]{12})[0-9a-f]{52}(?:[0-9a-f]{64})?")
 _AGES = (
     (60, 1, "second"),
     (3600, 60, "minute"),
@@ -59,8 +59,8 @@ def format_age(seconds: float) -> str:
 
 
 def short_id(identifier: str) -> str:
-    """Returns the first twelve digits of an id or digest, without `sha256:`."""
-    return identifier.removeprefix("sha256:")[:SHORT_ID_CHARACTERS]
+    """Returns the first twelve digits of an id or digest, without the algorithm's name."""
+    return identifier.rpartition(":")[2][:SHORT_ID_CHARACTERS]
 
 
 def short_digests(text: str) -> str:

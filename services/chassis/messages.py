@@ -14,9 +14,10 @@ from typing import TypeVar
 from lns.types.v1 import descriptor_pb2, run_plan_pb2
 
 from services.core import run_plan
-from services.core.descriptor import Descriptor, Platform
+from services.core.descriptor import Descriptor
 from services.core.digest import Digest
 from services.core.errors import DigestInvalid, RequestInvalid, Violation
+from services.core.platforms import Platform
 from services.core.run_plan import Verdict
 
 MAX_PORT = 65535
@@ -87,13 +88,18 @@ def parse_descriptor(message: descriptor_pb2.Descriptor, field: str = "descripto
 
     Raises:
         DigestInvalid: its digest is not one.
-        RequestInvalid: its size is negative or absurd, or its platform incomplete.
+        RequestInvalid: its size is negative or absurd.
     """
     if not 0 <= message.size_bytes <= MAX_CONTENT_BYTES:
         raise invalid(f"{field}.size_bytes", f"cannot be {message.size_bytes}")
     platform = None
     if message.HasField("platform"):
-        platform = parse_platform(message.platform, f"{field}.platform")
+        # The entry of an index may say nothing of its architecture.
+        platform = Platform(
+            os=message.platform.os,
+            architecture=message.platform.architecture,
+            variant=message.platform.variant,
+        )
     return Descriptor(
         media_type=message.media_type,
         digest=parse_digest(message.digest, f"{field}.digest"),

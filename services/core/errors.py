@@ -34,7 +34,7 @@ class ReferenceInvalid(LnsError):
 
 
 class DigestInvalid(LnsError):
-    """A digest is not `sha256:` and 64 lower-case hexadecimal digits."""
+    """A digest is not `sha256:` and 64, nor `sha512:` and 128 lower-case hexadecimal digits."""
 
     kind = Kind.INVALID_ARGUMENT
     reason = "DIGEST_INVALID"

@@ -2,10 +2,13 @@
 
 Parsing checks what lns relies on (types, digests, sizes, counts) and keeps the raw bytes: a digest
 is only ever taken of those, never of a serialization of the parsed form.
+
+Manifests of images are read as tolerantly as docker reads them: to Go's JSON, null and absent are
+the empty value of a member's type. Those of artifacts of ours are written by lns and read strictly.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,22 +19,27 @@ from services.core.descriptor import (
     OCI_INDEX,
     OCI_MANIFEST,
     Descriptor,
-    Platform,
 )
 from services.core.digest import Digest
 from services.core.errors import (
     DigestInvalid,
     LimitExceeded,
-    LnsError,
     PlatformUnsupported,
     RegistryProtocol,
 )
+from services.core.platforms import Platform, describe_platforms
 
 MAX_MANIFEST_BYTES: Final = 4 * 1024 * 1024
 MAX_LAYERS: Final = 512
 MAX_INDEX_ENTRIES: Final = 1024
+OWN_ARTIFACTS: Final = "application/vnd.lens."
+"""How the media types of lns's own artifacts begin."""
+
 _MAX_DEPTH: Final = 32
 _MAX_SIZE: Final = 1 << 53
+_ATTESTS: Final = "vnd.docker.reference.type"
+"""The annotation of an index entry that says something about another entry (BuildKit)."""
+
 _FOREIGN_TO_INDEX: Final = ("config", "layers", "fsLayers")
 _FOREIGN_TO_MANIFEST: Final = ("manifests", "fsLayers")
 
@@ -90,28 +98,68 @@ class Index:
         """The platforms that the index offers, in order."""
         return tuple(entry.platform for entry in self.manifests if entry.platform is not None)
 
-    def select(self, platform: Platform) -> Descriptor:
-        """Returns the first entry for a platform.
+    @property
+    def unlabelled(self) -> tuple[Descriptor, ...]:
+        """Entries that may be an image and do not say for which platform; its config does."""
+        return tuple(
+            entry
+            for entry in self.manifests
+            if (entry.is_manifest or not entry.media_type)
+            and not entry.artifact_type
+            and _ATTESTS not in entry.annotations
+            and (entry.platform is None or not entry.platform.is_known)
+        )
+
+    def best(self, platform: Platform) -> Descriptor | None:
+        """Returns the entry that suits a platform best by what the index says, or None.
+
+        Of entries that suit it equally well the first is taken.
+        """
+        ranked = [
+            (rank, entry)
+            for entry in self.manifests
+            if entry.platform is not None and entry.platform.is_known
+            if (rank := platform.rank(entry.platform)) is not None
+        ]
+        return max(ranked, key=lambda one: one[0])[1] if ranked else None
+
+    def select(self, platform: Platform, found: Sequence[Platform] = ()) -> Descriptor:
+        """Returns the entry that suits a platform best.
+
+        Args:
+            platform: what is asked for, with the variant that the machine executes.
+            found: for which platforms `unlabelled` are, in their order, where that is known.
 
         Raises:
             PlatformUnsupported: there is none; the message lists what there is.
         """
-        for entry in self.manifests:
-            if entry.platform is not None and platform.accepts(entry.platform):
-                return entry
-        offered = ", ".join(str(one) for one in self.platforms[:20]) or "none"
+        entry = self.best(platform)
+        if entry is not None:
+            return entry
+        ranked = [
+            (rank, unlabelled)
+            for unlabelled, offered in zip(self.unlabelled, found, strict=False)
+            if (rank := platform.rank(offered)) is not None
+        ]
+        if ranked:
+            return max(ranked, key=lambda one: one[0])[1]
+        known = [one for one in self.platforms if one.is_known and one.os != "unknown"]
         raise PlatformUnsupported(
-            f"there is no manifest for {platform}; the index offers {offered}",
+            f"there is no manifest for {platform}; the index offers"
+            f" {describe_platforms([*known, *found])}",
             hint="choose one of them with --platform",
             metadata={"platform": str(platform), "digest": self.descriptor.digest},
         )
 
 
-def parse_manifest(raw: bytes, *, media_type: str = "") -> Manifest | Index:
+def parse_manifest(
+    raw: bytes, *, media_type: str = "", digest: Digest | None = None
+) -> Manifest | Index:
     """Parses a manifest or an index.
 
     Args:
         raw: bytes whose digest the caller has verified.
+        digest: that digest, where the bytes are known by it; else they get their sha256.
         media_type: what the registry or a descriptor called it; decides where the document has no
             `mediaType` of its own. Where both are there they must agree, so that nobody reads the
             same bytes as two things.
@@ -124,7 +172,7 @@ def parse_manifest(raw: bytes, *, media_type: str = "") -> Manifest | Index:
         raise LimitExceeded(f"manifest of {len(raw)} bytes; at most 4 MiB are accepted")
     document = parse_json_object(raw, what="manifest")
     kind = _kind(document, media_type)
-    descriptor = Descriptor(media_type=kind, digest=Digest.of(raw), size=len(raw))
+    descriptor = Descriptor(media_type=kind, digest=digest or Digest.of(raw), size=len(raw))
     annotations = _annotations(document, "manifest")
     if kind in INDEX_TYPES:
         entries = _list(document, "manifests", MAX_INDEX_ENTRIES)
@@ -135,6 +183,9 @@ def parse_manifest(raw: bytes, *, media_type: str = "") -> Manifest | Index:
             annotations=annotations,
         )
     config = parse_descriptor(document.get("config"), what="config")
+    is_own = config.media_type.startswith(OWN_ARTIFACTS)
+    if is_own and document.get("layers") is None:
+        raise RegistryProtocol("manifest has no list of layers")
     layers = tuple(
         parse_descriptor(one, what="layer") for one in _list(document, "layers", MAX_LAYERS)
     )
@@ -174,6 +225,15 @@ def parse_descriptor(value: object, *, what: str) -> Descriptor:
         annotations=_annotations(value, what),
         platform=None if platform is None else _parse_platform(platform, what),
     )
+
+
+def platform_of_config(raw: bytes) -> Platform:
+    """Returns the platform that the config blob of an image names, of whatever spelling.
+
+    Raises:
+        RegistryProtocol: it is not a JSON object, or a member is not text.
+    """
+    return _parse_platform(parse_json_object(raw, what="image config"), "image config")
 
 
 def parse_json_object(raw: bytes, *, what: str) -> dict[str, object]:
@@ -254,37 +314,40 @@ def _guess(document: Mapping[str, object]) -> str:
 
 def _list(document: Mapping[str, object], key: str, limit: int) -> list[object]:
     value = document.get(key)
+    if value is None:
+        return []
     if not isinstance(value, list):
-        raise RegistryProtocol(f"manifest has no list of {key}")
+        raise RegistryProtocol(f"{key} of the manifest is not a list")
     if len(value) > limit:
         raise LimitExceeded(f"manifest has {len(value)} {key}; at most {limit} are accepted")
     return value
 
 
 def _text(value: Mapping[str, object], key: str, what: str) -> str:
-    text = value.get(key, "")
+    text = value.get(key)
+    if text is None:
+        return ""
     if not isinstance(text, str):
         raise RegistryProtocol(f"{key} of {what} is not a string")
     return text
 
 
 def _annotations(value: Mapping[str, object], what: str) -> Mapping[str, str]:
-    annotations = value.get("annotations") or {}
+    annotations = value.get("annotations")
+    if annotations is None:
+        return {}
     if not isinstance(annotations, dict) or not all(
-        isinstance(text, str) for text in annotations.values()
+        text is None or isinstance(text, str) for text in annotations.values()
     ):
         raise RegistryProtocol(f"annotations of {what} are not strings")
-    return annotations
+    return {name: text or "" for name, text in annotations.items()}
 
 
 def _parse_platform(value: object, what: str) -> Platform:
     if not isinstance(value, dict):
         raise RegistryProtocol(f"platform of {what} is not an object")
-    try:
-        return Platform(
-            os=_text(value, "os", what),
-            architecture=_text(value, "architecture", what),
-            variant=_text(value, "variant", what),
-        )
-    except LnsError as error:
-        raise RegistryProtocol(f"platform of {what}: {error.message}") from error
+    return Platform.of(
+        _text(value, "os", what),
+        _text(value, "architecture", what),
+        _text(value, "variant", what),
+    )

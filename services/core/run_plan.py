@@ -10,7 +10,8 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
-from services.core.descriptor import Descriptor, Platform
+from services.core.descriptor import Descriptor
+from services.core.platforms import Platform
 
 PLAN_SCHEMA_VERSION: Final = 1
 

@@ -143,7 +143,7 @@ async def _read_mount(blobs: Blobs, mount: Mount) -> MountSource | None:
 
 
 async def _read_manifest(blobs: Blobs, digest: Digest) -> Manifest:
-    manifest = parse_manifest(await blobs.read(digest, limit=MAX_MANIFEST_BYTES))
+    manifest = parse_manifest(await blobs.read(digest, limit=MAX_MANIFEST_BYTES), digest=digest)
     if not isinstance(manifest, Manifest):
         raise ArtifactTypeUnsupported(
             f"{digest} is an index; name the manifest of one platform",
@@ -155,7 +155,7 @@ async def _read_manifest(blobs: Blobs, digest: Digest) -> Manifest:
 def _diff_ids(config: dict[str, object]) -> list[Digest]:
     rootfs = config.get("rootfs")
     diff_ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
-    if diff_ids is None and not config.get("rootfs"):
+    if diff_ids is None:
         return []
     if not isinstance(diff_ids, list) or not all(isinstance(one, str) for one in diff_ids):
         raise RegistryProtocol("the image config has no list of diffIDs")

@@ -129,10 +129,11 @@ def _blob(blob: dict[str, str], progress: Progress) -> Iterator[BinaryIO]:
         with _Watched(blob["path"], progress) as file:
             yield cast("BinaryIO", file)
     except (LayerUnsafe, ContentCorrupt):
+        digest = Digest.from_hex(blob["digest"])
         with Path(blob["path"]).open("rb") as bytes_of_it:
-            if hashlib.file_digest(bytes_of_it, "sha256").hexdigest() == blob["digest"]:
+            if hashlib.file_digest(bytes_of_it, digest.algorithm).hexdigest() == digest.hex:
                 raise
-        raise damaged(Digest.from_hex(blob["digest"])) from None
+        raise damaged(digest) from None
 
 
 class _Watched:

@@ -1,7 +1,6 @@
 """The composition root of the gateway: settings in, a servable service out."""
 
 import contextlib
-import platform
 import shutil
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
@@ -12,8 +11,8 @@ from lns.registry.v1 import registry_service_pb2_grpc as rpc
 
 from services.chassis.blocking import Blocking
 from services.chassis.locks import owner_lock
+from services.chassis.machine import own_platform
 from services.chassis.server import Service
-from services.core.descriptor import Platform
 from services.registry_gateway.adapters.credentials.authenticator import Authenticator
 from services.registry_gateway.adapters.credentials.credential_chain import CredentialChain
 from services.registry_gateway.adapters.credentials.device_flow import DeviceFlow
@@ -112,10 +111,10 @@ class Parts:
 
 def assemble(parts: Parts, settings: GatewaySettings) -> RegistryServicer:
     """Puts the use cases together."""
-    own = Platform.parse(settings.platform or f"linux/{platform.machine()}")
+    own = own_platform(settings.platform)
     registry, store, index, pins = parts.registry, parts.store, parts.index, Pins()
     fetcher = BlobFetcher(registry, store)
-    manifests = Manifests(registry=registry, store=store, index=index, fetcher=fetcher)
+    manifests = Manifests(registry=registry, store=store, index=index, fetcher=fetcher, machine=own)
     types = ArtifactTypes(parts.authority, parts.calls)
     pusher = Pusher(registry, index)
     images = StoredImages(store=store, index=index, pins=pins)

@@ -5,16 +5,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from services.core.descriptor import Descriptor, Platform
+from services.core.descriptor import Descriptor
 from services.core.digest import Digest
 from services.core.errors import (
     BlobUnknown,
     ContentCorrupt,
     LimitExceeded,
     ManifestUnknown,
+    PlatformUnsupported,
     RegistryProtocol,
 )
-from services.core.manifest import MAX_MANIFEST_BYTES, Index, Manifest, parse_manifest
+from services.core.manifest import (
+    MAX_MANIFEST_BYTES,
+    Index,
+    Manifest,
+    parse_manifest,
+    platform_of_config,
+)
+from services.core.platforms import Platform
 from services.core.reference import Reference
 from services.registry_gateway.fetch import BlobFetcher
 from services.registry_gateway.pins import PinSession
@@ -23,6 +31,8 @@ from services.registry_gateway.progress import Board
 
 MAX_CONFIG_BYTES: Final = 4 * 1024 * 1024
 MAX_INDEX_DEPTH: Final = 3
+_UNLABELLED_MAX: Final = 16
+_NO_PLATFORM: Final = Platform(os="unknown", architecture="unknown")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,8 +54,25 @@ class Manifests:
     """Finds manifests and keeps their bytes in the store."""
 
     def __init__(
-        self, *, registry: Registry, store: BlobStore, index: StoreIndex, fetcher: BlobFetcher
+        self,
+        *,
+        registry: Registry,
+        store: BlobStore,
+        index: StoreIndex,
+        fetcher: BlobFetcher,
+        machine: Platform,
     ) -> None:
+        """Makes the use case.
+
+        Args:
+            registry: where manifests come from.
+            store: where their bytes are kept.
+            index: what tags name in the store.
+            fetcher: fetches configs.
+            machine: what the machine's guests execute; decides between variants where none is
+                asked for.
+        """
+        self._machine = machine
         self._registry = registry
         self._store = store
         self._index = index
@@ -121,21 +148,60 @@ class Manifests:
         offline: bool = False,
         pins: PinSession | None = None,
     ) -> Manifest:
-        """Follows indexes to the manifest of a platform; a manifest is what it is.
+        """Follows indexes to the manifest that suits a platform best; a manifest is what it is.
+
+        An entry that does not say for which platform it is is judged by its config, if no other
+        suits.
 
         Raises:
             PlatformUnsupported: an index has none for it.
             RegistryProtocol: indexes are nested too deeply.
         """
         here = root
+        platform = platform.on(self._machine)
         for _ in range(MAX_INDEX_DEPTH):
             if isinstance(here, Manifest):
                 return here
-            entry = here.select(platform)
+            found: Sequence[Platform] = ()
+            if here.best(platform) is None:
+                found = await self._platforms(reference, here, offline=offline, pins=pins)
+            entry = here.select(platform, found)
             here = await self.child(reference, entry, offline=offline, pins=pins)
         if isinstance(here, Manifest):
             return here
         raise _too_deep(reference)
+
+    async def require(
+        self, reference: Reference, root: Manifest | Index, platform: Platform, *, offline: bool
+    ) -> None:
+        """Holds an image that is no index against the platform that was asked for.
+
+        Raises:
+            PlatformUnsupported: it is made for another one.
+        """
+        if not isinstance(root, Manifest) or not root.is_image:
+            return
+        offered = platform_of_config(await self.config(reference, root, offline=offline))
+        if not platform.on(self._machine).accepts(offered):
+            raise PlatformUnsupported(
+                f"{reference} is made for {offered} alone, not for {platform}",
+                hint="leave --platform out, or name an image that has the platform",
+                metadata={"platform": str(platform), "digest": root.descriptor.digest},
+            )
+
+    async def _platforms(
+        self, reference: Reference, index: Index, *, offline: bool, pins: PinSession | None
+    ) -> list[Platform]:
+        """Returns for which platforms the first entries are that do not say so."""
+        found = []
+        for entry in index.unlabelled[:_UNLABELLED_MAX]:
+            manifest = await self.child(reference, entry, offline=offline, pins=pins)
+            platform = _NO_PLATFORM
+            if isinstance(manifest, Manifest) and manifest.is_image:
+                raw = await self.config(reference, manifest, offline=offline)
+                platform = platform_of_config(raw)
+            found.append(platform)
+        return found
 
     async def everything(
         self,
@@ -197,14 +263,16 @@ class Manifests:
             await pins.add([digest])
         with contextlib.suppress(BlobUnknown):
             raw = await self._store.read(digest, limit=MAX_MANIFEST_BYTES)
-            return parse_manifest(raw, media_type=media_type)
+            return parse_manifest(raw, media_type=media_type, digest=digest)
         return None
 
     async def _fetch(
         self, reference: Reference, *, media_type: str, pins: PinSession | None
     ) -> Manifest | Index:
         sent = await self._registry.fetch_manifest(reference)
-        manifest = parse_manifest(sent.raw, media_type=media_type or sent.media_type)
+        manifest = parse_manifest(
+            sent.raw, media_type=media_type or sent.media_type, digest=reference.digest
+        )
         if pins is not None:
             await pins.add([manifest.descriptor.digest])
         await self._store.write(sent.raw)

@@ -11,9 +11,9 @@ from lns.registry.v1 import registry_service_pb2 as pb
 from lns.types.v1 import usage_pb2
 
 from services.chassis.messages import format_descriptor, parse_digest, parse_platform
-from services.core.descriptor import Platform
 from services.core.errors import RequestInvalid
 from services.core.manifest import Index
+from services.core.platforms import Platform
 from services.registry_gateway.artifact_types import ArtifactType
 from services.registry_gateway.blobs import Commit, Header
 from services.registry_gateway.login_ports import DeviceCode, StoredLogin
@@ -60,9 +60,17 @@ def parse_wanted(
     """Returns the platform that a request asks for, or None.
 
     Raises:
-        RequestInvalid: it is not complete.
+        RequestInvalid: it is not complete, or one platform and all are asked for.
     """
-    return parse_platform(request.platform) if request.HasField("platform") else None
+    if not request.HasField("platform"):
+        return None
+    if isinstance(request, pb.PullRequest | pb.CopyManifestRequest) and request.all_platforms:
+        raise RequestInvalid(
+            "one platform and all platforms cannot both be asked for",
+            hint="leave out --platform or --all-platforms",
+        )
+    asked = parse_platform(request.platform)
+    return Platform.of(asked.os, asked.architecture, asked.variant)
 
 
 async def parse_steps(

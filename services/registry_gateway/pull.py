@@ -6,10 +6,11 @@ from datetime import UTC, datetime
 from enum import Enum, auto
 
 from services.core.artifacts.families import family_of_manifest
-from services.core.descriptor import Descriptor, Platform
+from services.core.descriptor import Descriptor
 from services.core.digest import Digest
 from services.core.errors import ManifestUnknown, PlatformUnsupported
 from services.core.manifest import Index, Manifest
+from services.core.platforms import Platform
 from services.core.reference import Reference
 from services.registry_gateway.artifact_types import ArtifactTypes
 from services.registry_gateway.fetch import BlobFetcher
@@ -92,7 +93,7 @@ class Pull:
 
         Raises:
             ManifestUnknown: there is none, or the store lacks it and the mode is NEVER.
-            PlatformUnsupported: the index has none for the platform.
+            PlatformUnsupported: there is none for the platform.
             ArtifactInvalid: it is an artifact whose document is not valid.
             BlobUnknown: the registry lacks a blob that the manifest names.
             CapacityExhausted: the disk is full.
@@ -120,6 +121,8 @@ class Pull:
         """Returns what is pulled and its blobs, all of it pinned."""
         find, reference = self._manifests, wanted.reference
         root = shown = await find.root(reference, offline=offline, pins=pins)
+        if wanted.platform is not None:
+            await find.require(reference, root, wanted.platform, offline=offline)
         try:
             platform = wanted.platform or self._platform
             shown = await find.select(reference, root, platform, offline=offline, pins=pins)

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from services.chassis.tasks import together
 from services.core.artifacts.families import family_of_manifest
-from services.core.descriptor import Descriptor, Platform
+from services.core.descriptor import Descriptor
 from services.core.digest import Digest
 from services.core.errors import (
     BlobsMissing,
@@ -16,6 +16,7 @@ from services.core.errors import (
     Violation,
 )
 from services.core.manifest import Index, Manifest, parse_manifest
+from services.core.platforms import Platform
 from services.core.reference import Reference
 from services.registry_gateway.fetch import BlobFetcher
 from services.registry_gateway.manifests import Manifests, store_key

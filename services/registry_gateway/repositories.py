@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.core.artifacts.families import family_of_manifest
-from services.core.descriptor import Descriptor, Platform
+from services.core.descriptor import Descriptor
 from services.core.errors import ArtifactTypeUnsupported, InUse, ManifestUnknown
 from services.core.manifest import Index, Manifest, parse_manifest
+from services.core.platforms import Platform
 from services.core.reference import Reference
 from services.registry_gateway.manifests import Manifests, Resolved
 from services.registry_gateway.pins import Pins

@@ -8,8 +8,8 @@ from typing import Self
 from services.chassis.settings import ProcessSettings
 from services.chassis.settings_tree import setting
 from services.chassis.settings_values import ByteCount, Seconds
-from services.core.descriptor import Platform
 from services.core.errors import LnsError, SettingsInvalid
+from services.core.platforms import Platform
 from services.registry_gateway.logins import registry_host
 
 _MOST = 64

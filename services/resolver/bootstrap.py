@@ -10,9 +10,10 @@ from lns.resolver.v1 import resolver_service_pb2 as pb
 from lns.resolver.v1 import resolver_service_pb2_grpc as rpc
 
 from services.chassis.channel import open_channel
+from services.chassis.machine import own_platform
 from services.chassis.server import Service
 from services.chassis.settings import suite_target
-from services.core.descriptor import Platform
+from services.core.platforms import Platform
 from services.core.version import VERSION
 from services.resolver.adapters.gateway_manifests import GatewayManifests
 from services.resolver.locking import Locking
@@ -62,6 +63,7 @@ def service_with(manifests: ManifestSource, settings: ResolverSettings) -> Servi
             platform=Platform.parse(settings.platform)
             if settings.platform
             else Platform.of_machine(platform.machine()),
+            machine=own_platform(settings.platform),
             version=VERSION,
             parallel_fetches=settings.parallel_fetches,
         ),

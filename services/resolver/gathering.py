@@ -15,7 +15,6 @@ from services.chassis.tasks import together
 from services.core.artifacts.documents import Artifact, parse_artifact
 from services.core.artifacts.families import BUNDLE, Family, family_of_manifest
 from services.core.artifacts.specs import ComponentRef
-from services.core.descriptor import Platform
 from services.core.digest import Digest
 from services.core.errors import (
     ArtifactTypeUnsupported,
@@ -24,6 +23,7 @@ from services.core.errors import (
     ManifestUnknown,
     PlatformUnsupported,
 )
+from services.core.platforms import Platform
 from services.core.reference import Reference, has_host
 from services.core.run_plan import PinnedManifest
 from services.resolver.image_config import ImageConfig, parse_image_config
@@ -86,15 +86,23 @@ class Gathering:
     Args:
         source: where manifests come from.
         platform: platform of the images.
+        executed: the same with the variant that the machine's guests execute.
         problems: takes what is wrong.
         parallel: how many manifests are fetched at a time.
     """
 
     def __init__(
-        self, source: ManifestSource, *, platform: Platform, problems: Problems, parallel: int
+        self,
+        source: ManifestSource,
+        *,
+        platform: Platform,
+        executed: Platform,
+        problems: Problems,
+        parallel: int,
     ) -> None:
         self._source = source
         self._platform = platform
+        self._executed = executed
         self._problems = problems
         self._slots = asyncio.Semaphore(parallel)
         self._turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -138,7 +146,7 @@ class Gathering:
         """
         problems = self._problems.part()
         try:
-            return read_image(reference, await self.fetch(reference), self._platform)
+            return read_image(reference, await self.fetch(reference), self._executed)
         except LnsError as error:
             problems.add_error(label, error)
             return None
@@ -255,9 +263,15 @@ def read_image(requested: str, fetched: FetchedManifest, platform: Platform) -> 
             f"{requested} is {describe(fetched, family)}, where an image is expected"
         )
     config = parse_image_config(fetched.config)
+    if not config.platform.is_known:
+        config = replace(config, platform=platform)
     if not platform.accepts(config.platform):
+        kind = replace(platform, variant="")
+        same = kind == replace(config.platform, variant="")
+        executes = f"; the CPU of the guest executes {platform} at most" if same else ""
         raise PlatformUnsupported(
-            f"{requested} is made for {config.platform}, not for {platform}",
+            f"{requested} is made for {config.platform}, not for {kind if same else platform}"
+            f"{executes}",
             hint="choose another image, or another --platform",
             metadata={"platform": str(platform)},
         )

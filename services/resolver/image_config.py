@@ -1,15 +1,17 @@
 """What an image's configuration says of a run, from hostile JSON.
 
 The format is that of the OCI image specification 1.1, `config.md`, which Docker's is a superset of.
+It is read as tolerantly as Docker reads it: null and absent are empty, and a program may be a text
+where it should be a list.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from services.core.descriptor import Platform
-from services.core.errors import LimitExceeded, LnsError, RegistryProtocol
+from services.core.errors import LimitExceeded, RegistryProtocol
 from services.core.manifest import parse_json_object
+from services.core.platforms import Platform
 
 MAX_ENTRIES: Final = 4096
 MAX_TEXT: Final = 131_072
@@ -21,7 +23,7 @@ class ImageConfig:
     """What an image runs unless something else is said.
 
     Attributes:
-        platform: what it is made for.
+        platform: what it is made for; of no known architecture where it does not say.
         entrypoint: program and arguments that stay when a command is given.
         command: arguments, or the program itself where there is no entry point.
         env: variables by name, the last of a name wins.
@@ -49,18 +51,13 @@ def parse_image_config(raw: bytes) -> ImageConfig:
     document = parse_json_object(raw, what="image config")
     config = _object(document, "config")
     workdir = _text(config, "WorkingDir")
-    try:
-        platform = Platform(
-            os=_text(document, "os"),
-            architecture=_text(document, "architecture"),
-            variant=_text(document, "variant"),
-        )
-    except LnsError as error:
-        raise RegistryProtocol(f"image config: {error.message}") from error
+    platform = Platform.of(
+        _text(document, "os"), _text(document, "architecture"), _text(document, "variant")
+    )
     return ImageConfig(
         platform=platform,
-        entrypoint=_texts(config, "Entrypoint"),
-        command=_texts(config, "Cmd"),
+        entrypoint=_program(config, "Entrypoint"),
+        command=_program(config, "Cmd"),
         env=_env(config),
         user=_text(config, "User"),
         # Docker takes a relative directory as below the root.
@@ -78,7 +75,7 @@ def _labels(config: Mapping[str, object]) -> dict[str, str]:
     labels = _object(config, "Labels")
     if len(labels) > MAX_ENTRIES:
         raise LimitExceeded(f"image config has more than {MAX_ENTRIES} labels")
-    return {_check(name, "Labels"): _check(value, "Labels") for name, value in labels.items()}
+    return {_check(name, "Labels"): _text(labels, name, "Labels") for name in labels}
 
 
 def _object(parent: Mapping[str, object], name: str) -> dict[str, object]:
@@ -90,6 +87,13 @@ def _object(parent: Mapping[str, object], name: str) -> dict[str, object]:
     return value
 
 
+def _program(config: Mapping[str, object], name: str) -> tuple[str, ...]:
+    """Returns a program with its arguments; one empty text is how some builders write none."""
+    value = config.get(name)
+    texts = (_check(value, name),) if isinstance(value, str) else _texts(config, name)
+    return () if texts == ("",) else texts
+
+
 def _texts(config: Mapping[str, object], name: str) -> tuple[str, ...]:
     value = config.get(name)
     if value is None:
@@ -98,12 +102,12 @@ def _texts(config: Mapping[str, object], name: str) -> tuple[str, ...]:
         raise RegistryProtocol(f"`{name}` of the image config is not a list")
     if len(value) > MAX_ENTRIES:
         raise LimitExceeded(f"`{name}` of the image config has more than {MAX_ENTRIES} entries")
-    return tuple(_check(entry, name) for entry in value)
+    return tuple("" if entry is None else _check(entry, name) for entry in value)
 
 
-def _text(parent: Mapping[str, object], name: str) -> str:
+def _text(parent: Mapping[str, object], name: str, member: str = "") -> str:
     value = parent.get(name)
-    return "" if value is None else _check(value, name)
+    return "" if value is None else _check(value, member or name)
 
 
 def _check(value: object, name: str) -> str:

@@ -23,7 +23,7 @@ from typing import Any, Final
 from services.core.artifacts.documents import parse_document
 from services.core.artifacts.schemas import lock_file_validator
 from services.core.artifacts.violations import RULE, to_violations
-from services.core.descriptor import Descriptor, Platform
+from services.core.descriptor import Descriptor
 from services.core.digest import Digest
 from services.core.errors import (
     ArtifactInvalid,
@@ -33,6 +33,7 @@ from services.core.errors import (
     RequestInvalid,
     Violation,
 )
+from services.core.platforms import Platform
 from services.core.reference import Reference, has_host
 from services.core.run_plan import PinnedManifest, RunPlan
 from services.core.text import printable

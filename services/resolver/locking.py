@@ -2,8 +2,8 @@
 
 import asyncio
 
-from services.core.descriptor import Platform
 from services.core.errors import RequestInvalid
+from services.core.platforms import Platform
 from services.core.run_plan import RunPlan
 from services.resolver.lock import (
     Lock,

@@ -3,8 +3,8 @@
 from collections import OrderedDict
 from typing import Final
 
-from services.core.descriptor import Platform
 from services.core.errors import LnsError
+from services.core.platforms import Platform
 from services.core.reference import Reference
 from services.resolver.ports import FetchedManifest, ManifestSource
 

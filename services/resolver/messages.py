@@ -7,7 +7,7 @@ from lns.resolver.v1 import resolver_service_pb2 as pb
 
 from services.chassis.messages import parse_platform
 from services.chassis.run_plan_messages import format_pinned_manifest, format_run_plan
-from services.core.descriptor import Platform
+from services.core.platforms import Platform
 from services.core.run_plan import RunPlan
 from services.resolver.lock import Lock, LockDifference, format_lock
 from services.resolver.request import Defaults, Overrides, PolicyFile
@@ -53,7 +53,10 @@ def parse_wanted_platform(
     Raises:
         RequestInvalid: it is incomplete.
     """
-    return parse_platform(message.platform) if message.HasField("platform") else None
+    if not message.HasField("platform"):
+        return None
+    asked = parse_platform(message.platform)
+    return Platform.of(asked.os, asked.architecture, asked.variant)
 
 
 def format_plans(plans: Iterable[RunPlan]) -> pb.ResolveResponse:

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from services.core.descriptor import Descriptor, Platform
+from services.core.descriptor import Descriptor
 from services.core.manifest import Manifest
+from services.core.platforms import Platform
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

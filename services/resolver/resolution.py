@@ -9,8 +9,8 @@ from services.chassis.tasks import together
 from services.core.artifacts import families
 from services.core.artifacts.families import family_of_manifest
 from services.core.artifacts.specs import AgentSpec, SandboxSpec, bundle_components
-from services.core.descriptor import Platform
 from services.core.errors import ArtifactTypeUnsupported, LnsError
+from services.core.platforms import Platform
 from services.core.run_plan import (
     Integration,
     OriginKind,
@@ -54,11 +54,14 @@ class Settings:
 
     Attributes:
         platform: platform of runs that name none.
+        machine: the same with the variant that the machine's guests execute; None for no more than
+            the baseline.
         version: version of lns, which sandboxes may demand a newer one of.
         parallel_fetches: how many manifests one resolution fetches at a time.
     """
 
     platform: Platform
+    machine: Platform | None = None
     version: str
     parallel_fetches: int = 8
 
@@ -87,13 +90,14 @@ class Resolution:
     ) -> None:
         self._reference = reference
         self._settings = settings
-        self._platform = platform
+        self._executed = platform.on(settings.machine or settings.platform)
         self._overrides = overrides
         self._defaults = defaults
         self._problems = Problems(reference or "the run")
         self._gathering = Gathering(
             manifests,
             platform=platform,
+            executed=self._executed,
             problems=self._problems,
             parallel=settings.parallel_fetches,
         )
@@ -103,7 +107,7 @@ class Resolution:
         top = await self._gathering.fetch(self._reference)
         family = family_of_manifest(top.manifest)
         if family is None and top.manifest.is_image:
-            image = read_image(self._reference, top, self._platform)
+            image = read_image(self._reference, top, self._executed)
             return self._finish([await self._image_plan(image)])
         if family is None or family not in (families.AGENT, families.BUNDLE):
             raise ArtifactTypeUnsupported(

@@ -1,7 +1,7 @@
 """Resolves references into run plans: the use case behind Resolve."""
 
-from services.core.descriptor import Platform
 from services.core.errors import RequestInvalid
+from services.core.platforms import Platform
 from services.core.run_plan import RunPlan
 from services.resolver.ports import ManifestSource
 from services.resolver.request import Defaults, Overrides

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 from services.chassis.settings import PeerSettings, ProcessSettings
 from services.chassis.settings_values import ByteCount
-from services.core.descriptor import Platform
 from services.core.errors import LnsError, SettingsInvalid
+from services.core.platforms import Platform
 
 _MOST = 64
 

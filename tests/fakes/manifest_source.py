@@ -12,11 +12,11 @@ from services.core.descriptor import (
     OCI_LAYER_GZIP,
     OCI_MANIFEST,
     Descriptor,
-    Platform,
 )
 from services.core.digest import Digest
 from services.core.errors import LnsError, ManifestUnknown
 from services.core.manifest import Index, Manifest, parse_manifest
+from services.core.platforms import Platform
 from services.core.reference import Reference
 from services.resolver.ports import FetchedManifest
 
@@ -77,7 +77,7 @@ class FakeManifests:
 
     def parsed(self, repository: str, digest: Digest) -> Manifest | Index:
         """Returns a manifest that was put."""
-        return parse_manifest(self._manifests[repository, digest])
+        return parse_manifest(self._manifests[repository, digest], digest=digest)
 
     def _manifest(self, reference: Reference, digest: Digest) -> Manifest | Index:
         raw = self._manifests.get((reference.repository, digest))
@@ -101,6 +101,7 @@ class FakeManifests:
                 {
                     "os": platform.os,
                     "architecture": platform.architecture,
+                    **({"variant": platform.variant} if platform.variant else {}),
                     "config": {"Cmd": ["/bin/true"]} if config is None else config,
                 }
             ).encode()

@@ -79,7 +79,11 @@ def blob_descriptor(data: bytes, media_type: str) -> dict[str, Any]:
 
 
 def build_image(
-    *layers: bytes, architecture: str = "amd64", indent: int | None = None, **more: Any
+    *layers: bytes,
+    architecture: str = "amd64",
+    variant: str = "",
+    indent: int | None = None,
+    **more: Any,
 ) -> Built:
     """Returns an image of these layers; `more` are further members of the manifest.
 
@@ -88,6 +92,7 @@ def build_image(
     config = json.dumps(
         {
             "architecture": architecture,
+            **({"variant": variant} if variant else {}),
             "os": "linux",
             "config": {"Cmd": ["/bin/true"]},
             "rootfs": {"type": "layers", "diff_ids": [str(Digest.of(one)) for one in layers]},
@@ -107,18 +112,23 @@ def build_image(
     )
 
 
-def build_index(*children: tuple[str, Built]) -> Built:
-    """Returns an index of images by architecture."""
-    entries = [
-        built.descriptor | {"platform": {"os": "linux", "architecture": architecture}}
-        for architecture, built in children
-    ]
+def build_index(*children: tuple[str | None, Built]) -> Built:
+    """Returns an index of images by `architecture[/variant]`; None is no platform."""
+    entries = [built.descriptor | _platform(name) for name, built in children]
     document = {"manifests": entries, "schemaVersion": 2, "mediaType": OCI_INDEX}
     return Built(
         raw=json.dumps(document, indent=3).encode(),
         media_type=OCI_INDEX,
         children=tuple(built for _, built in children),
     )
+
+
+def _platform(name: str | None) -> dict[str, Any]:
+    if name is None:
+        return {}
+    architecture, _, variant = name.partition("/")
+    platform = {"os": "linux", "architecture": architecture}
+    return {"platform": platform | ({"variant": variant} if variant else {})}
 
 
 def upload(

@@ -1,10 +1,11 @@
 """A served materializer on a store of its own, and images to put into that store."""
 
+import bz2
 import contextlib
 import gzip
-import hashlib
 import json
-from collections.abc import AsyncIterator, Sequence
+import lzma
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,19 +32,24 @@ class BlobDirectory:
         self.path = home / "blobs" / "sha256"
         self.path.mkdir(parents=True, exist_ok=True)
 
-    def put(self, data: bytes) -> Digest:
+    def put(self, data: bytes, *, algorithm: str = "sha256") -> Digest:
         """Stores bytes."""
-        digest = Digest.of(data)
-        (self.path / digest.hex).write_bytes(data)
+        digest = Digest.of(data, algorithm=algorithm)
+        directory = self.path.with_name(algorithm)
+        directory.mkdir(exist_ok=True)
+        (directory / digest.hex).write_bytes(data)
         return digest
 
-    def put_json(self, document: dict[str, Any]) -> Digest:
+    def put_json(self, document: dict[str, Any], *, algorithm: str = "sha256") -> Digest:
         """Stores a document."""
-        return self.put(json.dumps(document).encode())
+        return self.put(json.dumps(document).encode(), algorithm=algorithm)
 
-    def descriptor(self, data: bytes, media_type: str) -> dict[str, Any]:
+    def descriptor(
+        self, data: bytes, media_type: str, *, algorithm: str = "sha256"
+    ) -> dict[str, Any]:
         """Stores bytes; returns their descriptor."""
-        return {"mediaType": media_type, "digest": self.put(data), "size": len(data)}
+        digest = self.put(data, algorithm=algorithm)
+        return {"mediaType": media_type, "digest": digest, "size": len(data)}
 
     def image(
         self,
@@ -51,9 +57,10 @@ class BlobDirectory:
         compression: str = "gzip",
         diff_ids: Sequence[str] | None = None,
         media_type: str = "",
+        algorithm: str = "sha256",
     ) -> Digest:
         """Stores an image of these uncompressed layers; returns its manifest's digest."""
-        known = [f"sha256:{hashlib.sha256(layer).hexdigest()}" for layer in layers]
+        known: list[str] = [Digest.of(layer, algorithm=algorithm) for layer in layers]
         config = {
             "rootfs": {"type": "layers", "diff_ids": diff_ids if diff_ids is not None else known}
         }
@@ -63,9 +70,12 @@ class BlobDirectory:
             {
                 "schemaVersion": 2,
                 "mediaType": OCI_MANIFEST,
-                "config": self.descriptor(json.dumps(config).encode(), OCI_IMAGE_CONFIG),
-                "layers": [self.descriptor(one, kind) for one in packed],
-            }
+                "config": self.descriptor(
+                    json.dumps(config).encode(), OCI_IMAGE_CONFIG, algorithm=algorithm
+                ),
+                "layers": [self.descriptor(one, kind, algorithm=algorithm) for one in packed],
+            },
+            algorithm=algorithm,
         )
 
     def artifact(self, family: Family, spec: dict[str, Any], *layers: bytes) -> Digest:
@@ -83,9 +93,14 @@ class BlobDirectory:
 
 
 def _compress(data: bytes, compression: str) -> bytes:
-    if compression == "gzip":
-        return gzip.compress(data, 1, mtime=0)
-    return zstandard.compress(data) if compression == "zstd" else data
+    compressors: dict[str, Callable[[bytes], bytes]] = {
+        "gzip": lambda plain: gzip.compress(plain, 1, mtime=0),
+        "zstd": zstandard.compress,
+        "xz": lzma.compress,
+        "bzip2": bz2.compress,
+        "none": bytes,
+    }
+    return compressors[compression](data)
 
 
 @dataclass(slots=True)

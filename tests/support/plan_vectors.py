@@ -12,7 +12,7 @@ from lns.resolver.v1 import resolver_service_pb2 as pb
 
 from services.chassis.run_plan_messages import format_run_plan
 from services.core.artifacts import families as f
-from services.core.descriptor import Platform
+from services.core.platforms import Platform
 from services.core.run_plan import RunPlan
 from services.resolver.request import Defaults, Overrides, PolicyFile
 from tests.fakes.manifest_source import AMD64

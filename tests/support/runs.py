@@ -2,7 +2,8 @@
 
 from datetime import UTC, datetime
 
-from services.core.descriptor import Descriptor, Platform
+from services.core.descriptor import Descriptor
+from services.core.platforms import Platform
 from services.core.run_plan import PinnedImage, PlanKind, PlanSource, Resources, RunPlan
 from services.vm_runner.records.runs import Run
 

@@ -14,7 +14,7 @@ from services.materializer.layers.ingest import OBJECTS
 from services.materializer.layers.limits import LayerLimits
 from services.materializer.ports import Told
 
-_HEX = re.compile(r"[0-9a-f]{64}")
+_HEX = re.compile(r"[0-9a-f]{64}(?:[0-9a-f]{64})?")
 
 
 class DiskLayers:

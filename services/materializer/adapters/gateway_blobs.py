@@ -1,7 +1,6 @@
 """Blobs over the gateway's RPCs, where the two services do not share a store."""
 
 import contextlib
-import hashlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -36,7 +35,7 @@ class GatewayBlobs:
         """Yields a verified copy of the blob; raises BlobsMissing, ContentCorrupt."""
         with self._files.scratch() as directory:
             path = directory / "blob"
-            hasher = hashlib.sha256()
+            hasher = digest.hasher()
             with translated(), path.open("wb") as file:
                 async for chunk in self._chunks(digest, limit_bytes=0):
                     hasher.update(chunk)

@@ -11,10 +11,10 @@ from services.materializer.blob_errors import damaged, missing
 
 
 class SharedBlobs:
-    """The port `Blobs` on `blobs/sha256` of a state directory; it is only ever read."""
+    """The port `Blobs` on `blobs/` of a state directory; it is only ever read."""
 
     def __init__(self, home: Path, blocking: Blocking) -> None:
-        self._directory = home / "blobs" / "sha256"
+        self._directory = home / "blobs"
         self._blocking = blocking
 
     async def read(self, digest: Digest, *, limit: int) -> bytes:
@@ -24,14 +24,17 @@ class SharedBlobs:
     @contextlib.asynccontextmanager
     async def file(self, digest: Digest) -> AsyncIterator[Path]:
         """Yields the blob's file; raises BlobsMissing."""
-        path = self._directory / digest.hex
+        path = self._path(digest)
         if not await self._blocking.run(path.is_file):
             raise missing(digest)
         yield path
 
+    def _path(self, digest: Digest) -> Path:
+        return self._directory / digest.algorithm / digest.hex
+
     def _read(self, digest: Digest, limit: int) -> bytes:
         try:
-            with (self._directory / digest.hex).open("rb") as file:
+            with self._path(digest).open("rb") as file:
                 data = file.read(limit + 1)
         except FileNotFoundError:
             raise missing(digest) from None
@@ -42,6 +45,6 @@ def checked(data: bytes, digest: Digest, limit: int) -> bytes:
     """Returns a small blob's bytes; raises LimitExceeded, ContentCorrupt."""
     if len(data) > limit:
         raise LimitExceeded(f"{digest} has more than {limit} bytes")
-    if Digest.of(data) != digest:
+    if not digest.is_of(data):
         raise damaged(digest)
     return data

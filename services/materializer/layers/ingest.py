@@ -13,6 +13,7 @@ from typing import BinaryIO, cast
 
 from services.archives.stream import ByteStream
 from services.archives.tar import TarReader
+from services.core.digest import Digest
 from services.core.errors import ContentCorrupt
 from services.materializer.composefs.tree import INLINE_MAX, Inode
 from services.materializer.layers.collector import Collector
@@ -62,7 +63,8 @@ def ingest_layer(
     Args:
         blob: the layer as it is distributed: plain, or compressed as `decompressed` reads it.
         directory: where the files go.
-        diff_id: what the uncompressed bytes must hash to, 64 hexadecimal digits.
+        diff_id: what the uncompressed bytes must hash to: 64 hexadecimal digits of SHA-256, or 128
+            of SHA-512.
         limits: the most that the layer may bring.
 
     Raises:
@@ -70,13 +72,14 @@ def ingest_layer(
         ContentCorrupt: the layer does not have the diffID.
         OSError: as the operating system gave it.
     """
+    expected = Digest.from_hex(diff_id)
     with open_layer(directory, limits) as layer:
-        actual = layer.add_archive(blob)
-        if actual != diff_id:
+        actual = layer.add_archive(blob, algorithm=expected.algorithm)
+        if actual != expected:
             raise ContentCorrupt(
-                f"the layer's uncompressed bytes hash to sha256:{actual}",
+                f"the layer's uncompressed bytes hash to {actual}",
                 hint="the image's config and its layers do not belong together",
-                metadata={"diff_id": f"sha256:{diff_id}"},
+                metadata={"diff_id": expected},
             )
         return layer.finish()
 
@@ -105,19 +108,27 @@ class LayerBuilder:
         self._limits = limits
         self._layer_bytes = 0
 
-    def add_archive(self, blob: BinaryIO, *, prefix: bytes = b"", mounted: bool = False) -> str:
-        """Adds what an archive holds; returns SHA-256 of its uncompressed bytes in hexadecimal.
+    def add_archive(
+        self,
+        blob: BinaryIO,
+        *,
+        prefix: bytes = b"",
+        mounted: bool = False,
+        algorithm: str = "sha256",
+    ) -> Digest:
+        """Adds what an archive holds; returns the digest of its uncompressed bytes.
 
         Args:
             blob: plain or compressed.
             prefix: canonical path that the archive's root becomes.
             mounted: whether every file is taken as it is, names of whiteouts included.
+            algorithm: that of the digest.
 
         Raises:
             LayerUnsafe: it is malformed, hostile or beyond the limits; names the entry.
             OSError: as the operating system gave it.
         """
-        with of_a_layer(), _HashedAhead(decompressed(blob, self._limits)) as chunks:
+        with of_a_layer(), _HashedAhead(decompressed(blob, self._limits), algorithm) as chunks:
             stream = ByteStream(iter(chunks))
             collector = Collector(
                 self._pack, self._limits, prefix=prefix, has_whiteouts=not mounted
@@ -126,7 +137,7 @@ class LayerBuilder:
                 self.add_entry(entry)
             stream.drain()
             self._layer_bytes += chunks.size
-            return chunks.hexdigest()
+            return chunks.digest()
 
     def add_entry(self, entry: Entry) -> None:
         """Adds one entry.
@@ -170,9 +181,9 @@ class _HashedAhead:
     busy. Attributes are final once the iteration has ended.
     """
 
-    def __init__(self, source: Iterator[bytes]) -> None:
+    def __init__(self, source: Iterator[bytes], algorithm: str) -> None:
         self.size = 0
-        self._digest = hashlib.sha256()
+        self._digest = hashlib.new(algorithm)
         self._source = source
         self._ready: queue.Queue[bytes | BaseException | None] = queue.Queue(_CHUNKS_AHEAD)
         self._stopped = threading.Event()
@@ -196,9 +207,9 @@ class _HashedAhead:
                 raise item
             yield item
 
-    def hexdigest(self) -> str:
-        """SHA-256 of all chunks."""
-        return self._digest.hexdigest()
+    def digest(self) -> Digest:
+        """The digest of all chunks."""
+        return Digest.from_hex(self._digest.hexdigest())
 
     def _work(self) -> None:
         try:

@@ -7,8 +7,7 @@ from lns.registry.v1 import registry_service_pb2 as pb
 from lns.registry.v1 import registry_service_pb2_grpc as rpc
 
 from services.chassis.messages import format_platform, parse_descriptor
-from services.core.descriptor import Descriptor, Platform
-from services.core.digest import Digest
+from services.core.descriptor import Descriptor
 from services.core.errors import (
     ContentCorrupt,
     DeadlineExceeded,
@@ -17,6 +16,7 @@ from services.core.errors import (
     ServiceUnavailable,
 )
 from services.core.manifest import Index, Manifest, parse_manifest
+from services.core.platforms import Platform
 from services.resolver.ports import FetchedManifest
 
 _RETRY_SECONDS: Final = 1.0
@@ -57,7 +57,9 @@ class GatewayManifests:
                 hint="does its registry answer? try again",
             ) from error
         descriptor, root = _descriptors(response)
-        manifest = parse_manifest(response.manifest, media_type=descriptor.media_type)
+        manifest = parse_manifest(
+            response.manifest, media_type=descriptor.media_type, digest=descriptor.digest
+        )
         if isinstance(manifest, Index):
             raise RegistryProtocol(f"{reference}: an index led to another index, not to a manifest")
         _verify(response, manifest, descriptor)
@@ -86,12 +88,12 @@ def _descriptors(response: pb.GetManifestResponse) -> tuple[Descriptor, Descript
 
 
 def _verify(response: pb.GetManifestResponse, manifest: Manifest, descriptor: Descriptor) -> None:
-    if manifest.descriptor.digest != descriptor.digest:
+    if not descriptor.digest.is_of(response.manifest):
         raise ContentCorrupt(
             f"manifest of {response.reference} does not have the digest {descriptor.digest}",
             metadata={"digest": descriptor.digest},
         )
-    if Digest.of(response.config) != manifest.config.digest:
+    if not manifest.config.digest.is_of(response.config):
         raise ContentCorrupt(
             f"config of {response.reference} does not have the digest {manifest.config.digest}",
             metadata={"digest": manifest.config.digest},

@@ -6,6 +6,7 @@ import json
 import random
 import tarfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from lns.materializer.v1 import materializer_service_pb2 as pb
@@ -13,6 +14,7 @@ from lns.types.v1 import usage_pb2
 
 from services.core import errors
 from services.core.artifacts.families import AGENT, FILESET, KNOWLEDGE, MODEL, TOOL
+from services.core.descriptor import OCI_IMAGE_CONFIG, OCI_MANIFEST
 from services.core.digest import Digest
 from services.materializer.composefs.dump import parse_dump
 from services.materializer.composefs.image import write_image
@@ -41,7 +43,7 @@ def assert_nothing_left(client: Client) -> None:
     assert client.stored() == {"layers": [], "images": [], "materializer/work": []}
 
 
-@pytest.mark.parametrize("compression", ["gzip", "zstd", "none"])
+@pytest.mark.parametrize("compression", ["gzip", "zstd", "xz", "bzip2", "none"])
 async def test_an_image_is_made_of_its_layers(client: Client, compression: str) -> None:
     manifest = client.blobs.image(LOWER, UPPER, compression=compression)
 
@@ -149,6 +151,48 @@ async def test_an_image_without_layers_is_an_empty_root(client: Client) -> None:
     assert [line.split()[0] for line in await client.dump(made.image.composefs_digest)] == ["/"]
 
 
+@pytest.mark.parametrize(
+    "config",
+    [{}, {"rootfs": None}, {"rootfs": {}}, {"rootfs": {"type": "layers", "diff_ids": None}}],
+)
+@pytest.mark.parametrize("layers", [{"layers": None}, {"layers": []}, {}])
+async def test_what_docker_writes_for_no_layers_is_an_empty_root(
+    client: Client, config: dict[str, Any], layers: dict[str, Any]
+) -> None:
+    descriptor = client.blobs.descriptor(json.dumps(config).encode(), OCI_IMAGE_CONFIG)
+    manifest = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": descriptor, **layers}
+
+    made = await client.materialize(client.blobs.put_json(manifest))
+
+    assert not made.image.layers
+
+
+async def test_an_image_may_be_named_by_sha512_all_the_way(client: Client) -> None:
+    manifest = client.blobs.image(LOWER, UPPER, algorithm="sha512")
+
+    made = await client.materialize(manifest)
+    again = await client.materialize(manifest)
+    plain = await client.materialize(client.blobs.image(LOWER, UPPER))
+
+    assert made.image.manifest_digest == manifest
+    assert made.image.manifest_digest.startswith("sha512:")
+    assert [one.diff_id for one in made.image.layers] == [
+        Digest.of(LOWER, algorithm="sha512"),
+        Digest.of(UPPER, algorithm="sha512"),
+    ]
+    assert made.image.composefs_digest == plain.image.composefs_digest
+    assert again.already_existed
+    assert (client.home / made.image.layers[1].objects_path).exists()
+
+
+async def test_a_layer_that_does_not_have_its_sha512_is_refused(client: Client) -> None:
+    wrong = [Digest.of(UPPER, algorithm="sha512")]
+
+    with pytest.raises(errors.ContentCorrupt, match="hash to sha512:"):
+        await client.materialize(client.blobs.image(LOWER, diff_ids=wrong))
+    assert_nothing_left(client)
+
+
 async def test_no_manifest_and_no_mounts_are_an_empty_root(client: Client) -> None:
     made = await client.materialize("")
 
@@ -191,7 +235,7 @@ async def test_a_hostile_layer_is_refused_by_entry_and_leaves_nothing(client: Cl
 
 
 async def test_a_layer_that_does_not_fit_on_the_one_below_is_refused(client: Client) -> None:
-    lower = layer(("s", {"kind": tarfile.SYMTYPE, "link": "/etc"}))
+    lower = layer(("s", {"kind": tarfile.SYMTYPE, "link": "/f"}), ("f", {"content": b"x"}))
     upper = archive(entry(b"s/passwd"))
 
     with pytest.raises(errors.LayerUnsafe) as caught:
@@ -203,7 +247,7 @@ async def test_a_layer_that_does_not_fit_on_the_one_below_is_refused(client: Cli
 
 async def test_damaged_compression_is_refused(client: Client) -> None:
     cut_off = gzip.compress(LOWER)[:-9]
-    manifest = client.blobs.image(cut_off, compression="", diff_ids=[Digest.of(LOWER)])
+    manifest = client.blobs.image(cut_off, compression="none", diff_ids=[Digest.of(LOWER)])
 
     with pytest.raises(errors.LayerUnsafe, match="gzip"):
         await client.materialize(manifest)

@@ -290,6 +290,55 @@ async def test_offline_the_store_alone_answers(world: World) -> None:
     assert world.registry.calls == {}
 
 
+VARIANTS = {name: build_image(random_bytes(50, name), variant=name) for name in ("v1", "v2", "v4")}
+
+
+@pytest.mark.parametrize("order", [1, -1])
+@pytest.mark.parametrize(("asked", "expected"), [("v4", "v4"), ("v3", "v2"), ("v1", "v1")])
+async def test_of_several_variants_the_best_that_was_asked_for_is_taken(
+    world: World, asked: str, expected: str, order: int
+) -> None:
+    children = [(f"x86_64/{name}", built) for name, built in VARIANTS.items()]
+    world.put(build_index(*children[::order]))
+    platform = {"os": "linux", "architecture": "amd64", "variant": asked}
+
+    answer = await world.stub.GetManifest(
+        pb.GetManifestRequest(reference=REFERENCE, platform=platform)
+    )
+
+    assert answer.manifest == VARIANTS[expected].raw
+
+
+@pytest.mark.parametrize("name", [None, ""])
+async def test_an_entry_that_does_not_say_its_platform_is_judged_by_its_config(
+    world: World, name: str | None
+) -> None:
+    foreign = build_image(random_bytes(60, 1), architecture="riscv64")
+    own = build_image(random_bytes(60, 2), architecture="x86_64")
+    world.put(build_index(("arm64", foreign), (name, foreign), (name, own)))
+    platform = {"os": "linux", "architecture": "amd64"}
+    request = pb.GetManifestRequest(reference=REFERENCE, platform=platform)
+
+    assert (await world.stub.GetManifest(request)).manifest == own.raw
+    request.platform.architecture = "s390x"
+    with pytest.raises(errors.PlatformUnsupported, match="linux/arm64, linux/riscv64, linux/amd64"):
+        await world.stub.GetManifest(request)
+
+
+async def test_an_image_of_one_platform_is_not_pulled_as_another(world: World) -> None:
+    world.put(IMAGE)
+
+    with pytest.raises(errors.PlatformUnsupported, match="linux/amd64 alone, not for linux/arm64"):
+        await world.pull(platform={"os": "linux", "architecture": "aarch64"})
+    await world.pull(platform={"os": "linux", "architecture": "x86_64"})
+
+
+async def test_one_platform_and_all_are_not_asked_for_together(world: World) -> None:
+    platform = {"os": "linux", "architecture": "amd64"}
+    with pytest.raises(errors.RequestInvalid, match="cannot both"):
+        await world.pull(platform=platform, all_platforms=True)
+
+
 async def test_a_platform_must_be_whole(world: World) -> None:
     for platform in ({"os": "linux"}, {"architecture": "amd64"}, {}):
         with pytest.raises(errors.RequestInvalid):

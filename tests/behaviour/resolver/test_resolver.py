@@ -14,7 +14,6 @@ from services.chassis.channel import open_channel
 from services.chassis.server import running_server
 from services.chassis.settings import PeerSettings, ServerSettings
 from services.core.artifacts import families as f
-from services.core.descriptor import Platform
 from services.core.errors import (
     ArtifactTypeUnsupported,
     DeadlineExceeded,
@@ -28,6 +27,7 @@ from services.core.errors import (
     RequestInvalid,
     ServiceUnavailable,
 )
+from services.core.platforms import Platform
 from services.resolver.bootstrap import open_resolver, service_with
 from services.resolver.ports import FetchedManifest
 from services.resolver.settings import ResolverSettings

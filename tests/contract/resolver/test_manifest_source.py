@@ -13,9 +13,10 @@ from services.chassis.settings import PeerSettings
 from services.core.artifacts import families
 from services.core.artifacts.documents import parse_artifact
 from services.core.artifacts.families import family_of_manifest
-from services.core.descriptor import OCI_INDEX, OCI_MANIFEST, Platform
+from services.core.descriptor import OCI_INDEX, OCI_MANIFEST
 from services.core.digest import Digest
 from services.core.errors import ManifestUnknown, PlatformUnsupported, ReferenceInvalid
+from services.core.platforms import Platform
 from services.resolver.adapters.gateway_manifests import GatewayManifests
 from services.resolver.ports import ManifestSource
 from tests.fakes.manifest_source import AMD64, FakeManifests

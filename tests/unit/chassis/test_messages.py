@@ -9,9 +9,10 @@ from lns.types.v1 import descriptor_pb2, run_plan_pb2
 from services.chassis import messages
 from services.chassis.run_plan_messages import format_run_plan, parse_run_plan
 from services.core import run_plan as core
-from services.core.descriptor import Descriptor, Platform
+from services.core.descriptor import Descriptor
 from services.core.digest import Digest
 from services.core.errors import DigestInvalid, RequestInvalid
+from services.core.platforms import Platform
 
 texts = st.text(st.characters(codec="utf-8"), max_size=20)
 words = st.text(st.characters(codec="utf-8"), min_size=1, max_size=20)

@@ -1,10 +1,8 @@
-"""Descriptors and platforms."""
+"""Descriptors."""
 
 import dataclasses
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from services.core.descriptor import (
     DOCKER_INDEX,
@@ -13,80 +11,9 @@ from services.core.descriptor import (
     OCI_LAYER_GZIP,
     OCI_MANIFEST,
     Descriptor,
-    Platform,
 )
 from services.core.digest import Digest
-from services.core.errors import PlatformUnsupported, RequestInvalid
-
-
-def platform(text: str) -> Platform:
-    return Platform.parse(text)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("linux/amd64", Platform(architecture="amd64")),
-        ("amd64", Platform(architecture="amd64")),
-        ("x86_64", Platform(architecture="amd64")),
-        ("linux/aarch64", Platform(architecture="arm64")),
-        ("linux/arm64/v8", Platform(architecture="arm64", variant="v8")),
-        ("linux/arm/v7", Platform(architecture="arm", variant="v7")),
-        ("windows/amd64", Platform(os="windows", architecture="amd64")),
-        ("linux/s390x", Platform(architecture="s390x")),
-    ],
-)
-def test_a_platform_is_written_as_os_and_architecture(text: str, expected: Platform) -> None:
-    assert platform(text) == expected
-    assert platform(str(expected)) == expected
-
-
-@pytest.mark.parametrize("text", ["", "/", "linux/", "/amd64", "a/b/c/d", "linux//v8", "x" * 101])
-def test_what_is_no_platform_is_refused(text: str) -> None:
-    with pytest.raises(RequestInvalid):
-        platform(text)
-
-
-@given(st.text(max_size=120))
-def test_any_text_is_a_platform_or_refused_with_the_typed_error(text: str) -> None:
-    try:
-        parsed = platform(text)
-    except RequestInvalid:
-        return
-    assert platform(str(parsed)) == parsed
-
-
-@pytest.mark.parametrize(
-    ("wanted", "offered", "expected"),
-    [
-        ("linux/amd64", "linux/amd64", True),
-        ("linux/amd64", "linux/arm64", False),
-        ("linux/amd64", "windows/amd64", False),
-        ("linux/arm64", "linux/arm64/v8", True),
-        ("linux/arm64/v8", "linux/arm64", True),
-        ("linux/arm64/v8", "linux/arm64/v9", False),
-        ("linux/arm/v7", "linux/arm/v7", True),
-        ("linux/arm/v7", "linux/arm", False),
-        ("linux/arm", "linux/arm/v6", True),
-    ],
-)
-def test_a_platform_accepts_images_that_run_on_it(
-    wanted: str, offered: str, *, expected: bool
-) -> None:
-    assert platform(wanted).accepts(platform(offered)) is expected
-
-
-@pytest.mark.parametrize(
-    ("machine", "text"), [("x86_64", "linux/amd64"), ("aarch64", "linux/arm64")]
-)
-def test_the_platform_of_a_machine_is_linux_on_it(machine: str, text: str) -> None:
-    assert str(Platform.of_machine(machine)) == text
-
-
-@pytest.mark.parametrize("machine", ["", "riscv64", "armv7l"])
-def test_lns_does_not_run_on_other_machines(machine: str) -> None:
-    with pytest.raises(PlatformUnsupported):
-        Platform.of_machine(machine)
+from services.core.errors import RequestInvalid
 
 
 def test_a_descriptor_of_a_negative_size_cannot_be_made() -> None:

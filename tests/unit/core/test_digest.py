@@ -19,6 +19,20 @@ def test_a_digest_is_that_of_the_raw_bytes(data: bytes) -> None:
     assert Digest.of(memoryview(data)) == Digest.of(bytearray(data)) == Digest.of(data)
 
 
+@given(st.binary(max_size=200))
+def test_sha512_names_content_as_well(data: bytes) -> None:
+    digest = Digest(f"sha512:{hashlib.sha512(data).hexdigest()}")
+
+    assert Digest.of(data, algorithm="sha512") == digest == Digest.from_hex(digest.hex)
+    assert (digest.algorithm, len(digest.hex), digest.short) == ("sha512", 128, digest[7:19])
+    assert digest.is_of(data)
+    assert not digest.is_of(data + b"x")
+    assert Digest.of(data).is_of(data)
+    hasher = digest.hasher()
+    hasher.update(data)
+    assert hasher.hexdigest() == digest.hex
+
+
 @given(st.lists(st.binary(max_size=20), max_size=8))
 def test_a_digest_of_chunks_is_that_of_their_concatenation(chunks: list[bytes]) -> None:
     assert Digest.of_chunks(chunks) == Digest.of(b"".join(chunks))
@@ -44,7 +58,11 @@ def test_a_digest_compares_sorts_and_prints_as_its_text() -> None:
         f"sha256:{HEX}0",
         f"sha256:{HEX.upper()}",
         f"SHA256:{HEX}",
-        f"sha512:{HEX}{HEX}",
+        f"sha512:{HEX}",
+        f"sha256:{HEX}{HEX}",
+        f"sha384:{HEX}{HEX[:32]}",
+        f"sha512:{HEX}{HEX.upper()}",
+        f"md5:{HEX[:32]}",
         f"sha256:{HEX[:-1]}g",
         f" {EMPTY}",
         f"{EMPTY} ",
@@ -54,7 +72,7 @@ def test_a_digest_compares_sorts_and_prints_as_its_text() -> None:
         "zz",
     ],
 )
-def test_only_lower_case_sha256_is_a_digest(text: str) -> None:
+def test_only_lower_case_sha256_and_sha512_are_digests(text: str) -> None:
     with pytest.raises(DigestInvalid):
         Digest(text)
 
@@ -68,7 +86,7 @@ def test_the_error_shows_no_more_than_a_hundred_characters_of_what_was_given() -
 
 
 @pytest.mark.parametrize("text", ["", HEX[:-1], f"{HEX}0", "../" * 21 + "x", HEX.upper()])
-def test_from_hex_accepts_64_digits_only(text: str) -> None:
+def test_from_hex_accepts_64_or_128_digits_only(text: str) -> None:
     with pytest.raises(DigestInvalid):
         Digest.from_hex(text)
 

@@ -14,7 +14,6 @@ from services.core.descriptor import (
     OCI_INDEX,
     OCI_LAYER_GZIP,
     OCI_MANIFEST,
-    Platform,
 )
 from services.core.digest import Digest
 from services.core.errors import LimitExceeded, LnsError, PlatformUnsupported, RegistryProtocol
@@ -27,8 +26,10 @@ from services.core.manifest import (
     parse_json_object,
     parse_manifest,
 )
+from services.core.platforms import Platform
 
 DIGEST = Digest.of(b"x")
+SHA512 = Digest.of(b"x", algorithm="sha512")
 AMD64 = Platform(architecture="amd64")
 
 
@@ -106,6 +107,7 @@ def test_the_artifact_type_falls_back_to_that_of_the_config() -> None:
         (image(mediaType=DOCKER_MANIFEST), DOCKER_MANIFEST, DOCKER_MANIFEST),
         (without(image(), "mediaType"), "", OCI_MANIFEST),
         (without(image(), "mediaType"), OCI_MANIFEST, OCI_MANIFEST),
+        (image(mediaType=None), DOCKER_MANIFEST, DOCKER_MANIFEST),
         (index(), OCI_INDEX, OCI_INDEX),
         (index(mediaType=DOCKER_INDEX), "", DOCKER_INDEX),
         (without(index(), "mediaType"), "", OCI_INDEX),
@@ -129,7 +131,6 @@ def test_what_a_manifest_is_comes_from_itself_or_from_who_sent_it(
         (image(mediaType=7), ""),
         (image(mediaType=["a"]), ""),
         (image(mediaType={"a": 1}), OCI_MANIFEST),
-        (image(mediaType=None), OCI_MANIFEST),
         ({}, ""),
         # Bytes that are an index to one reader and an image to another (CVE-2021-41190).
         (image() | {"manifests": []}, ""),
@@ -185,7 +186,6 @@ def test_what_is_no_manifest_is_refused_with_a_short_typed_error(raw: bytes) -> 
         {"config": None},
         {"config": []},
         {"config": "x"},
-        {"layers": None},
         {"layers": {}},
         {"layers": ["x"]},
         {"layers": [descriptor(size=-1)]},
@@ -201,8 +201,9 @@ def test_what_is_no_manifest_is_refused_with_a_short_typed_error(raw: bytes) -> 
         {"layers": [descriptor(annotations=["a"])]},
         {"layers": [descriptor(platform="linux")]},
         {"layers": [descriptor(platform={"os": 1})]},
+        {"layers": [descriptor(size=None)]},
         {"annotations": "x"},
-        {"annotations": {"a": None}},
+        {"annotations": []},
         {"artifactType": 1},
         {"subject": "x"},
         {"subject": descriptor(size=-1)},
@@ -212,6 +213,54 @@ def test_what_is_no_manifest_is_refused_with_a_short_typed_error(raw: bytes) -> 
 def test_each_part_of_a_manifest_that_is_wrong_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(RegistryProtocol):
         parse(image(**change))
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        image(layers=None),
+        without(image(), "layers"),
+        image(layers=[], annotations=None, artifactType=None, subject=None),
+        image(layers=[], annotations={"a": None}),
+        image(layers=None, config=descriptor(mediaType=OCI_IMAGE_CONFIG, platform=None)),
+        image(layers=None, config=descriptor(mediaType=OCI_IMAGE_CONFIG, annotations=None)),
+    ],
+)
+def test_null_and_absent_are_empty_in_the_manifest_of_an_image(document: dict[str, Any]) -> None:
+    """What Go's JSON makes of `FROM scratch`, and reads from others."""
+    manifest = parse(document)
+
+    assert isinstance(manifest, Manifest)
+    assert manifest.layers == ()
+    assert set(manifest.annotations.values()) <= {""}
+
+
+def test_an_artifact_of_ours_is_read_strictly() -> None:
+    own = descriptor(mediaType="application/vnd.lens.agent.config.v1+json")
+
+    assert isinstance(parse(image(config=own, layers=[])), Manifest)
+    for document in (image(config=own, layers=None), without(image(config=own), "layers")):
+        with pytest.raises(RegistryProtocol):
+            parse(document)
+
+
+@pytest.mark.parametrize("manifests", [None, []])
+def test_an_index_may_be_empty(manifests: Any) -> None:
+    parsed = parse(index(manifests=manifests))
+
+    assert isinstance(parsed, Index)
+    assert parsed.manifests == ()
+
+
+def test_a_manifest_is_known_by_the_digest_it_was_asked_for() -> None:
+    raw = json.dumps(image(layers=[descriptor(digest=SHA512)])).encode()
+    digest = Digest.of(raw, algorithm="sha512")
+
+    manifest = parse_manifest(raw, digest=digest)
+
+    assert isinstance(manifest, Manifest)
+    assert manifest.descriptor.digest == digest
+    assert manifest.layers[0].digest == SHA512
 
 
 @pytest.mark.parametrize(
@@ -244,16 +293,56 @@ def test_an_index_offers_platforms_and_selects_by_them() -> None:
     assert parsed.select(Platform.parse("arm64")) == parsed.manifests[0]
 
 
-def test_entries_without_a_platform_are_never_selected() -> None:
-    attestation = {"os": "unknown", "architecture": "unknown"}
+def entry_for(os: str, architecture: str, variant: str = "", **changes: Any) -> dict[str, Any]:
+    platform = {"os": os, "architecture": architecture, "variant": variant}
+    return descriptor(mediaType=OCI_MANIFEST, platform=platform) | changes
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_several_variants_the_best_that_the_machine_executes_is_selected(order: int) -> None:
+    variants = ["v4", "v3", "v2", ""]
+    entries = [entry_for("linux", "amd64", one, size=n) for n, one in enumerate(variants)]
+    parsed = parse(index(manifests=entries[::order]))
+
+    assert isinstance(parsed, Index)
+    for machine, size in [("v4", 0), ("v3", 1), ("v2", 2), ("", 3)]:
+        platform = Platform(architecture="amd64", variant=machine)
+        assert parsed.select(platform).size == size
+
+
+@pytest.mark.parametrize(
+    ("os", "architecture"), [("linux", "x86_64"), ("Linux", "AMD64"), ("", "amd64")]
+)
+def test_the_platform_of_an_entry_may_be_spelled_otherwise(os: str, architecture: str) -> None:
+    parsed = parse(index(manifests=[entry_for(os, architecture)]))
+
+    assert isinstance(parsed, Index)
+    assert parsed.select(AMD64) == parsed.manifests[0]
+
+
+def test_an_entry_without_a_platform_is_selected_by_what_was_found_of_it() -> None:
+    attestation = {"annotations": {"vnd.docker.reference.type": "attestation-manifest"}}
     parsed = parse(
-        index(manifests=[descriptor(platform=attestation), descriptor(), descriptor(platform=None)])
+        index(
+            manifests=[
+                entry_for("unknown", "unknown") | attestation,
+                descriptor(mediaType=OCI_MANIFEST) | attestation,
+                descriptor(mediaType=OCI_MANIFEST, artifactType="application/x", size=2),
+                descriptor(mediaType=OCI_MANIFEST, size=3),
+                entry_for("linux", "", size=4),
+                entry_for("linux", "arm64"),
+            ]
+        )
     )
 
     assert isinstance(parsed, Index)
+    assert [one.size for one in parsed.unlabelled] == [3, 4]
+    assert parsed.best(AMD64) is None
+    riscv = Platform(architecture="riscv64")
+    assert parsed.select(AMD64, [riscv, AMD64]).size == 4
     with pytest.raises(PlatformUnsupported) as caught:
-        parsed.select(AMD64)
-    assert "unknown/unknown" in caught.value.message
+        parsed.select(AMD64, [riscv, riscv])
+    assert "the index offers linux/arm64, linux/riscv64" in caught.value.message
 
 
 def test_an_empty_index_has_nothing_for_anyone() -> None:

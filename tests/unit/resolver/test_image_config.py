@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.core.descriptor import Platform
 from services.core.errors import LimitExceeded, RegistryProtocol
+from services.core.platforms import Platform
 from services.resolver.image_config import ImageConfig, parse_image_config
 
 
@@ -48,6 +48,48 @@ def test_what_is_absent_is_empty(config: Any) -> None:
     assert parse(config) == ImageConfig(platform=Platform(architecture="amd64"), env={}, labels={})
 
 
+@pytest.mark.parametrize(
+    ("entrypoint", "command", "expected"),
+    [
+        ([""], ["a"], ((), ("a",))),
+        ("", ["a"], ((), ("a",))),
+        ("/bin/sh", None, (("/bin/sh",), ())),
+        ([], "run it", ((), ("run it",))),
+        (["/x"], [""], (("/x",), ())),
+        (["/x", ""], ["", ""], (("/x", ""), ("", ""))),
+        (None, [None, "x"], ((), ("", "x"))),
+    ],
+)
+def test_a_program_is_read_as_docker_reads_it(
+    entrypoint: Any, command: Any, expected: tuple[tuple[str, ...], tuple[str, ...]]
+) -> None:
+    config = parse({"Entrypoint": entrypoint, "Cmd": command})
+
+    assert (config.entrypoint, config.command) == expected
+
+
+def test_null_among_variables_and_labels_is_empty() -> None:
+    config = parse({"Env": [None, "A=1"], "Labels": {"a": None}})
+
+    assert (config.env, config.labels) == ({"A": "1"}, {"a": ""})
+
+
+@pytest.mark.parametrize(
+    ("platform", "expected"),
+    [
+        ({"os": "linux", "architecture": "x86_64"}, "linux/amd64"),
+        ({"os": "", "architecture": "aarch64"}, "linux/arm64"),
+        ({"os": None, "architecture": "amd64", "variant": "v1"}, "linux/amd64/v1"),
+        ({"architecture": None}, "linux"),
+        ({}, "linux"),
+    ],
+)
+def test_a_platform_is_read_in_any_spelling(platform: Any, expected: str) -> None:
+    raw = json.dumps({"config": {}, **platform}).encode()
+
+    assert str(parse_image_config(raw).platform) == expected
+
+
 def test_a_relative_directory_is_below_the_root() -> None:
     assert parse({"WorkingDir": "app"}).workdir == "/app"
 
@@ -57,12 +99,12 @@ def test_a_relative_directory_is_below_the_root() -> None:
     [
         [],
         "x",
-        {"Cmd": "sh"},
         {"Cmd": [1]},
+        {"Cmd": "a\0b"},
         {"Cmd": ["a\0b"]},
         {"Cmd": ["\ud800"]},
         {"Env": {"A": "1"}},
-        {"Env": [None]},
+        {"Env": [5]},
         {"User": 5},
         {"User": "a\0"},
         {"WorkingDir": []},

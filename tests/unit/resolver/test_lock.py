@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.core.artifacts import families as f
-from services.core.descriptor import OCI_MANIFEST, Descriptor, Platform
+from services.core.descriptor import OCI_MANIFEST, Descriptor
 from services.core.digest import Digest
 from services.core.errors import ManifestUnknown, PlanInvalid, RegistryUnavailable, RequestInvalid
+from services.core.platforms import Platform
 from services.core.run_plan import PinnedManifest, RunPlan
 from services.resolver.lock import Lock, LockDifference, format_lock, parse_lock
 from services.resolver.locking import Locking

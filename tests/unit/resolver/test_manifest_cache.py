@@ -1,5 +1,5 @@
 from services.core.artifacts import families as f
-from services.core.descriptor import Platform
+from services.core.platforms import Platform
 from services.resolver.manifest_cache import ManifestCache
 from services.resolver.resolution import Settings
 from services.resolver.resolve import Resolver

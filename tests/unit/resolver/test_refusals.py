@@ -7,7 +7,6 @@ import pytest
 
 from services.core.artifacts import families as f
 from services.core.artifacts.families import Family
-from services.core.descriptor import Platform
 from services.core.errors import (
     ArtifactTypeUnsupported,
     BlobUnknown,
@@ -24,6 +23,7 @@ from services.core.errors import (
     ServiceUnavailable,
     TooManyRequests,
 )
+from services.core.platforms import Platform
 from services.core.reference import Reference
 from services.resolver.request import Overrides, PolicyFile
 from tests.support.shelf import HOST, IMAGE, Shelf
@@ -204,6 +204,12 @@ def foreign_platform(shelf: Shelf) -> str:
     return shelf.bundle(agent=shelf.agent(image=f"{HOST}/images/arm:1"))
 
 
+def variant_that_no_guest_executes(shelf: Shelf) -> str:
+    newer = (Platform(architecture="amd64", variant="v4"),)
+    shelf.manifests.put_image(f"{HOST}/images/new:1", platforms=newer)
+    return shelf.bundle(agent=shelf.agent(image=f"{HOST}/images/new:1"))
+
+
 def foreign_manifest(shelf: Shelf) -> str:
     arm = (Platform(architecture="arm64"),)
     shelf.manifests.put_image(f"{HOST}/images/arm:1", platforms=arm)
@@ -219,7 +225,7 @@ def foreign_base_image(shelf: Shelf) -> str:
 
 
 def damaged_image_config(shelf: Shelf) -> str:
-    shelf.manifests.put_image(f"{HOST}/images/bad:1", {"Cmd": "not a list"})
+    shelf.manifests.put_image(f"{HOST}/images/bad:1", {"Cmd": {"not": "a list"}})
     return shelf.bundle(agent=shelf.agent(image=f"{HOST}/images/bad:1"))
 
 
@@ -357,6 +363,12 @@ def not_an_agent_document(shelf: Shelf) -> str:
         (missing_image, "image registry.test/images/nope:1 of", UNKNOWN, "no"),
         (agent_as_image, "image registry.test/agents/other:1 of", FAMILY, "an agent"),
         (foreign_platform, "image registry.test/images/arm:1 of", PLATFORM, "linux/s390x"),
+        (
+            variant_that_no_guest_executes,
+            "image registry.test/images/new:1 of",
+            PLATFORM,
+            "amd64/v4, not for linux/amd64; the CPU of the guest executes",
+        ),
         (foreign_manifest, "image registry.test/images/arm:1 of", PLATFORM, "for linux/arm64"),
         (foreign_base_image, "baseImage registry.test/images/arm@", PLATFORM, "for linux/arm64"),
         (damaged_image_config, "image registry.test/images/bad:1 of", "REGISTRY_PROTOCOL", "`Cmd`"),

@@ -32,7 +32,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_REFERENCE_INVALID: _ErrorReason.ValueType  # 1
     """A reference does not follow the grammar `host[:port]/path[:tag][@digest]` (INVALID_ARGUMENT)."""
     ERROR_REASON_DIGEST_INVALID: _ErrorReason.ValueType  # 2
-    """A digest is not `sha256:` followed by 64 lower-case hexadecimal digits (INVALID_ARGUMENT)."""
+    """A digest is not `sha256:` and 64, nor `sha512:` and 128 lower-case hexadecimal digits
+    (INVALID_ARGUMENT).
+    """
     ERROR_REASON_ARTIFACT_INVALID: _ErrorReason.ValueType  # 3
     """A document is not a valid artifact: syntax, schema or rule; one BadRequest.FieldViolation per problem
     (INVALID_ARGUMENT).
@@ -126,7 +128,9 @@ ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
 ERROR_REASON_REFERENCE_INVALID: ErrorReason.ValueType  # 1
 """A reference does not follow the grammar `host[:port]/path[:tag][@digest]` (INVALID_ARGUMENT)."""
 ERROR_REASON_DIGEST_INVALID: ErrorReason.ValueType  # 2
-"""A digest is not `sha256:` followed by 64 lower-case hexadecimal digits (INVALID_ARGUMENT)."""
+"""A digest is not `sha256:` and 64, nor `sha512:` and 128 lower-case hexadecimal digits
+(INVALID_ARGUMENT).
+"""
 ERROR_REASON_ARTIFACT_INVALID: ErrorReason.ValueType  # 3
 """A document is not a valid artifact: syntax, schema or rule; one BadRequest.FieldViolation per problem
 (INVALID_ARGUMENT).

@@ -53,7 +53,7 @@ class Descriptor(_message.Message):
     media_type: _builtins.str
     """Media type of the content; RFC 6838."""
     digest: _builtins.str
-    """Digest of the raw bytes, `sha256:` and 64 lower-case hexadecimal digits."""
+    """Digest of the raw bytes: `sha256:` and 64, or `sha512:` and 128 lower-case hexadecimal digits."""
     size_bytes: _builtins.int
     """Size of the raw bytes."""
     artifact_type: _builtins.str
