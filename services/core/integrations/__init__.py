@@ -1,0 +1,1 @@
+"""Integrations: which hosts a service has, and where a request carries its credential."""
