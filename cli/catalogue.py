@@ -88,7 +88,12 @@ SECTIONS = (
     ),
     Section(
         title="What runs may reach",
-        entries=(_entry("policy", "policy", "Edit and test what runs may reach"),),
+        entries=(
+            _entry("policy", "policy", "Edit and test what runs may reach"),
+            _entry("connect", "integration", "Store the key of a service"),
+            _entry("integration", "integration", "Manage services that agents use by their keys"),
+            _entry("credentials", "integration", "List and forget stored keys"),
+        ),
     ),
     Section(
         title="This machine",

@@ -30,6 +30,7 @@ from services.core.errors import SettingsInvalid
 from services.core.version import VERSION
 
 if TYPE_CHECKING:
+    from lns.egress.v1.credential_service_pb2_grpc import CredentialServiceStub
     from lns.materializer.v1.materializer_service_pb2_grpc import MaterializerServiceStub
     from lns.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
     from lns.resolver.v1.resolver_service_pb2_grpc import ResolverServiceStub
@@ -78,6 +79,13 @@ class Session:
         from lns.vm.v1 import vm_service_pb2_grpc as rpc  # noqa: PLC0415 - see above
 
         return rpc.VmServiceStub(self._channels[Peer.VM_RUNNER])
+
+    @property
+    def credentials(self) -> "CredentialServiceStub":
+        """The credentials that the VM runner keeps."""
+        from lns.egress.v1 import credential_service_pb2_grpc as rpc  # noqa: PLC0415 - see above
+
+        return rpc.CredentialServiceStub(self._channels[Peer.VM_RUNNER])
 
 
 @contextlib.asynccontextmanager

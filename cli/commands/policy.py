@@ -15,6 +15,7 @@ from services.core.egress.decisions import Decision, Policies
 from services.core.egress.hosts import parse_authority
 from services.core.egress.requests import decide_request
 from services.core.errors import RequestInvalid
+from services.core.integrations.catalogue import shipped_catalogue
 from services.core.policy_edit import (
     POLICY_FILE_NAME,
     Edited,
@@ -57,8 +58,15 @@ def policy() -> None:
 
 
 @subcommand(policy, "allow", doing="allow {patterns}")
-@click.argument("patterns", metavar="PATTERN...", nargs=-1, required=True)
+@click.argument("patterns", metavar="[PATTERN...]", nargs=-1)
 @click.option("--description", metavar="TEXT", default="", help="What the host is for.")
+@click.option(
+    "--integration",
+    "integrations",
+    multiple=True,
+    metavar="ID",
+    help="Permit an integration and its hosts; repeatable.",
+)
 @click.option(
     "--rule",
     "rules",
@@ -71,12 +79,41 @@ def policy_allow(
     context: Context,
     patterns: tuple[str, ...],
     description: str,
+    integrations: tuple[str, ...],
     rules: tuple[str, ...],
     path: Path,
 ) -> None:
-    """Allow connections to each PATTERN."""
+    """Allow connections to each PATTERN, and the use of integrations with their credentials."""
+    if not patterns and not integrations:
+        raise RequestInvalid("neither a PATTERN nor an --integration is given")
     parsed = tuple(map(_parse_rule, rules))
     _put(context, path, patterns, Verdict.ALLOW, description, parsed)
+    for one in integrations:
+        _permit(context, path, one)
+
+
+def _permit(context: Context, path: Path, integration: str) -> None:
+    """Permits an integration, and the hosts of one that ships."""
+    definition = shipped_catalogue().find(integration)
+    routes = definition.routes if definition is not None else ()
+
+    def change(text: bytes) -> Edited:
+        for one in routes:
+            route = PolicyRoute(
+                match=one.match,
+                verdict=Verdict.ALLOW,
+                description=f"{integration}: {one.description}".removesuffix(": "),
+                rules=one.rules,
+            )
+            text = put_route(text, route, name=str(path)).text
+        return put_integration(text, integration, name=str(path))
+
+    _edit(context, path, change)
+    for one in routes:
+        context.write(f"{one.match}: allow")
+    context.write(f"integration {integration}: permitted")
+    if definition is None:
+        context.note(f"lns: {integration} does not ship with lns: allow its hosts yourself")
 
 
 @subcommand(policy, "deny", doing="deny {patterns}")

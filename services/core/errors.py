@@ -320,6 +320,13 @@ class ApprovalUnknown(LnsError):
     reason = "APPROVAL_UNKNOWN"
 
 
+class CredentialUnusable(LnsError):
+    """A credential cannot be had: its command fails, its keyring is locked, its issuer refuses."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "CREDENTIAL_UNUSABLE"
+
+
 class Unclassified(LnsError):
     """An error of a peer whose reason this version does not know; it keeps the peer's names."""
 

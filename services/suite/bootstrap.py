@@ -46,8 +46,8 @@ async def open_services(settings: SuiteProcess) -> AsyncIterator[Sequence[Servic
                 open_gateway(home, settings.registry_gateway),
                 open_materializer(home, settings.materializer),
                 open_resolver(home, settings.resolver),
-                open_vm_runner(home, settings.vm_runner),
             )
         ]
+        services += await stack.enter_async_context(open_vm_runner(home, settings.vm_runner))
         announce(run / "suite.version", pid=os.getpid(), version=VERSION)
         yield services

@@ -6,6 +6,8 @@ import platform
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
+from lns.egress.v1 import credential_service_pb2 as credentials_pb
+from lns.egress.v1 import credential_service_pb2_grpc as credentials_rpc
 from lns.materializer.v1 import materializer_service_pb2 as images_pb
 from lns.materializer.v1 import materializer_service_pb2_grpc as images_rpc
 from lns.vm.v1 import vm_service_pb2 as pb
@@ -13,6 +15,7 @@ from lns.vm.v1 import vm_service_pb2_grpc as rpc
 
 from services.chassis.blocking import Blocking
 from services.chassis.channel import open_channel
+from services.chassis.keyrings import open_keyring
 from services.chassis.locks import owner_lock
 from services.chassis.server import Service
 from services.chassis.settings import suite_target
@@ -21,6 +24,10 @@ from services.vm_runner.adapters.boot_files.cache import GuestFileCache, default
 from services.vm_runner.adapters.confinement.cgroups import Cgroups, find_place
 from services.vm_runner.adapters.confinement.confinement import Confinement, default_launcher
 from services.vm_runner.adapters.confinement.host_support import HostSupport
+from services.vm_runner.adapters.credentials.commands import ShellCommands
+from services.vm_runner.adapters.credentials.credential_file import CredentialFile
+from services.vm_runner.adapters.credentials.integration_file import IntegrationFile
+from services.vm_runner.adapters.credentials.oauth_issuer import OAuthIssuer
 from services.vm_runner.adapters.disk_images import Ext4Images, find_mkfs
 from services.vm_runner.adapters.file_servers import FileServers
 from services.vm_runner.adapters.log_files import LogFiles
@@ -33,12 +40,16 @@ from services.vm_runner.adapters.run_files import RunFiles
 from services.vm_runner.adapters.snapshot_files import SnapshotFiles
 from services.vm_runner.adapters.tcp_listeners import TcpListeners
 from services.vm_runner.adapters.volume_files import VolumeFiles
+from services.vm_runner.credential_servicer import CredentialServicer
+from services.vm_runner.credentials.authorizations import Authorizations
+from services.vm_runner.credentials.integrations import Integrations
+from services.vm_runner.credentials.vault import Vault
 from services.vm_runner.host import AcceleratorReport, ConfinementReport, Host
 from services.vm_runner.life.boot_queue import BootQueue
 from services.vm_runner.life.surroundings import Surroundings
 from services.vm_runner.runner import Runner
 from services.vm_runner.servicer import VmServicer
-from services.vm_runner.settings import VmProcess, VmSettings
+from services.vm_runner.settings import CredentialStore, VmProcess, VmSettings
 from services.vm_runner.snapshots.ahead import Ahead
 from services.vm_runner.snapshots.making import Maker
 from services.vm_runner.snapshots.starts import Starts
@@ -58,13 +69,13 @@ _ARCHITECTURES = {
 @contextlib.asynccontextmanager
 async def open_services(settings: VmProcess) -> AsyncIterator[Sequence[Service]]:
     """Opens the runner of a process of its own; see `open_vm_runner`."""
-    async with open_vm_runner(settings.home, settings.vm_runner) as service:
-        yield [service]
+    async with open_vm_runner(settings.home, settings.vm_runner) as services:
+        yield services
 
 
 @contextlib.asynccontextmanager
-async def open_vm_runner(home: Path, own: VmSettings) -> AsyncIterator[Service]:
-    """Yields the service of the runs below `home`, which it recovers and owns until the block ends.
+async def open_vm_runner(home: Path, own: VmSettings) -> AsyncIterator[Sequence[Service]]:
+    """Yields the services of the runs below `home`, recovered, and owned until the block ends.
 
     Raises:
         InUse: another process owns the runs.
@@ -118,7 +129,10 @@ async def open_vm_runner(home: Path, own: VmSettings) -> AsyncIterator[Service]:
         stack.push_async_callback(runner.close)
         await runner.recover()
         host = _host(hypervisor, choice, confinement, files, home, starts)
-        yield _service(VmServicer(runner, volumes, host, starts))
+        yield [
+            _service(VmServicer(runner, volumes, host, starts)),
+            _credentials(own, blocking),
+        ]
 
 
 @contextlib.asynccontextmanager
@@ -221,6 +235,23 @@ def _service(servicer: VmServicer) -> Service:
         add_to_server=rpc.add_VmServiceServicer_to_server,
         servicer=servicer,
         full_name=pb.DESCRIPTOR.services_by_name["VmService"].full_name,
+    )
+
+
+def _credentials(own: VmSettings, blocking: Blocking) -> Service:
+    issuer = OAuthIssuer(blocking)
+    records = CredentialFile(
+        own.credentials,
+        blocking=blocking,
+        keyring=lambda: open_keyring("lns-credentials"),
+        prefer_keyring=own.credential_store is CredentialStore.KEYRING,
+    )
+    vault = Vault(records, ShellCommands(), issuer)
+    integrations = Integrations(IntegrationFile(own.integrations, blocking=blocking))
+    return Service(
+        add_to_server=credentials_rpc.add_CredentialServiceServicer_to_server,
+        servicer=CredentialServicer(vault, integrations, Authorizations(issuer, vault)),
+        full_name=credentials_pb.DESCRIPTOR.services_by_name["CredentialService"].full_name,
     )
 
 

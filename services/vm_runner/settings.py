@@ -1,8 +1,9 @@
 """Settings of vm_runner."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
 from services.chassis.settings import PeerSettings, ProcessSettings
@@ -21,6 +22,23 @@ def kernel_cache(environment: Mapping[str, str]) -> Path:
         return Path(cache) / "lns" / "kernel"
     home = Path(environment["HOME"]) if environment.get("HOME") else Path.home()
     return home / ".cache" / "lns" / "kernel"
+
+
+class CredentialStore(StrEnum):
+    """Where new secrets are kept."""
+
+    FILE = "file"
+    KEYRING = "keyring"
+
+
+def user_file(name: str) -> Callable[[Mapping[str, str]], Path]:
+    """Returns what finds a file in the user's home."""
+
+    def find(environment: Mapping[str, str]) -> Path:
+        home = environment.get("HOME", "")
+        return (Path(home) if home.startswith("/") else Path.home()) / name
+
+    return find
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +112,25 @@ class VmSettings:
 
     pids: int = 4096
     """Processes of a run where it names none."""
+
+    credentials: Path = field(
+        metadata=setting(
+            default_from=user_file(".lns-credentials.json"), variable="LNS_CREDENTIALS_PATH"
+        )
+    )
+    """File with the credentials of integrations, by default `.lns-credentials.json` in the user's
+    home. Mode 0600; never a symbolic link."""
+
+    credential_store: CredentialStore = CredentialStore.FILE
+    """Where new secrets of integrations are kept: `file`, or `keyring` for the OS keyring."""
+
+    integrations: Path = field(
+        metadata=setting(
+            default_from=user_file(".lns-integrations.yaml"), variable="LNS_INTEGRATIONS_PATH"
+        )
+    )
+    """File with the user's own integrations, by default `.lns-integrations.yaml` in the user's
+    home."""
 
     stall_time: Seconds = 30.0
     """How long a client that is attached may stand still before the run's output goes on without

@@ -12,7 +12,7 @@ from cli.catalogue import ENTRIES
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
 
-LATER = ("approvals", "egress", "audit", "integration", "connect", "credentials")
+LATER = ("approvals", "egress", "audit")
 """Commands of the contract that are not offered yet, rather than as stubs."""
 
 

@@ -16,6 +16,8 @@ PREFIX = "ERROR_REASON_"
 # Doing these twice is not the same as doing them once.
 NOT_IDEMPOTENT = {
     "RegistryService.StartDeviceLogin",  # every start is another code for the user
+    "CredentialService.FinishAuthorization",
+    "CredentialService.StartAuthorization",
     "RegistryService.FinishDeviceLogin",  # the code is spent
     "VmService.KillRun",  # two signals are not one
     "VmService.Attach",  # what was typed is typed twice

@@ -54,7 +54,7 @@ class Catalogue:
         if found is None:
             raise RequestInvalid(
                 f"no integration is called {identifier!r}",
-                hint="`lns integration list` shows all; `lns integration add FILE|REF` adds one",
+                hint="`lns integration list` shows all; `lns integration add FILE` adds one",
             )
         return found
 

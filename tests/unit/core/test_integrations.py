@@ -16,7 +16,12 @@ from services.core.integrations.catalogue import (
     shipped_templates,
     user_definitions,
 )
-from services.core.integrations.definitions import InjectionKind, InjectionRule, is_within
+from services.core.integrations.definitions import (
+    InjectionKind,
+    InjectionRule,
+    IntegrationDefinition,
+    is_within,
+)
 
 SHIPPED = shipped_catalogue().all()
 
@@ -39,7 +44,7 @@ def document(**changes: Any) -> dict[str, Any]:
     }
 
 
-def definition(**changes: Any):  # type: ignore[no-untyped-def]
+def definition(**changes: Any) -> IntegrationDefinition:
     return integration_of_document(json.dumps(document(**changes)).encode(), origin="test")
 
 

@@ -119,6 +119,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """No approval of that id is waited for (NOT_FOUND)."""
     ERROR_REASON_SNAPSHOT_UNKNOWN: _ErrorReason.ValueType  # 105
     """No snapshot has that name or key (NOT_FOUND)."""
+    ERROR_REASON_CREDENTIAL_UNUSABLE: _ErrorReason.ValueType  # 110
+    """A credential cannot be had: its command fails, its keyring is locked, its issuer refuses (FAILED_PRECONDITION)."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Names why a call was refused or failed. The canonical gRPC code that each reason travels with is given beside it."""
@@ -215,4 +217,6 @@ ERROR_REASON_APPROVAL_UNKNOWN: ErrorReason.ValueType  # 100
 """No approval of that id is waited for (NOT_FOUND)."""
 ERROR_REASON_SNAPSHOT_UNKNOWN: ErrorReason.ValueType  # 105
 """No snapshot has that name or key (NOT_FOUND)."""
+ERROR_REASON_CREDENTIAL_UNUSABLE: ErrorReason.ValueType  # 110
+"""A credential cannot be had: its command fails, its keyring is locked, its issuer refuses (FAILED_PRECONDITION)."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -1,0 +1,1 @@
+"""Where credentials and integrations are kept, and how their values are had."""

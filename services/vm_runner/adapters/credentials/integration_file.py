@@ -1,0 +1,80 @@
+"""The user's own integrations: `~/.lns-integrations.yaml`, replaced as a whole."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from services.chassis.blocking import Blocking
+from services.chassis.policy_files import edit_policy_file, read_policy_file
+from services.core.errors import LimitExceeded
+from services.core.integrations.catalogue import MAX_USER_ENTRIES, parse_user_file
+
+VARIABLE: Final = "LNS_INTEGRATIONS_PATH"
+_HEADER: Final = b"# Integrations of your own; `lns integration add|remove` edits this file.\n"
+
+_Documents = dict[str, Mapping[str, Any]]
+
+
+class IntegrationFile:
+    """Implements `IntegrationRecords`."""
+
+    def __init__(self, path: Path, *, blocking: Blocking) -> None:
+        self._path = path
+        self._blocking = blocking
+
+    @property
+    def name(self) -> str:
+        """See `IntegrationRecords`."""
+        return str(self._path)
+
+    async def read(self) -> Mapping[str, Mapping[str, Any]]:
+        """See `IntegrationRecords`."""
+        return await self._blocking.run(self._read)
+
+    async def put(self, identifier: str, document: Mapping[str, Any]) -> None:
+        """See `IntegrationRecords`.
+
+        Raises:
+            LimitExceeded: the file holds as many as it may.
+        """
+
+        def change(documents: _Documents) -> None:
+            documents[identifier] = document
+            if len(documents) > MAX_USER_ENTRIES:
+                raise LimitExceeded(f"{self.name} has {MAX_USER_ENTRIES} integrations already")
+
+        await self._blocking.run(self._change, change)
+
+    async def remove(self, identifier: str) -> bool:
+        """See `IntegrationRecords`."""
+        if identifier not in await self.read():
+            return False
+
+        def change(documents: _Documents) -> None:
+            documents.pop(identifier, None)
+
+        await self._blocking.run(self._change, change)
+        return True
+
+    def _read(self) -> _Documents:
+        return parse_user_file(read_policy_file(self._path), name=self.name)
+
+    def _change(self, change: Callable[[_Documents], None]) -> None:
+        def edit(text: bytes) -> bytes:
+            documents = parse_user_file(text, name=self.name)
+            change(documents)
+            return _format(documents)
+
+        self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        edit_policy_file(self._path, edit)
+
+
+def _format(documents: Mapping[str, Mapping[str, Any]]) -> bytes:
+    plain = json.loads(json.dumps([documents[name] for name in sorted(documents)]))
+    text = yaml.safe_dump(
+        {"version": 1, "integrations": plain}, sort_keys=False, allow_unicode=True
+    )
+    return _HEADER + text.encode()
