@@ -11,7 +11,7 @@ import click
 
 from cli.context import Context
 from cli.render.text import printable
-from services.core.errors import LnsError
+from services.core.errors import LnsError, Violation
 
 _REGISTRY_LOGIN = "log in with `lns login REGISTRY`"
 _WAYS_OUT: Mapping[str, str] = {
@@ -91,15 +91,22 @@ def describe_usage(error: click.ClickException) -> list[str]:
 def _describe_lns_error(error: LnsError, context: Context) -> list[str]:
     what = f"cannot {context.doing}" if context.doing else "that did not work"
     lines = [f"lns: {printable(what)}", f"  why: {printable(error.message)}"]
-    for violation in error.violations:
-        if violation.description in error.message:
-            continue  # the reason says it already
+    for number, violation in enumerate(error.violations):
         subject = f"{violation.subject}: " if violation.subject else ""
+        if _is_said(error, violation, is_first=number == 0):
+            continue
         lines.append(f"    - {printable(subject + violation.description)}")
     lines.append(f"  try: {printable(way_out(error))}")
     if context.debug:
         lines += _everything(error, context)
     return lines
+
+
+def _is_said(error: LnsError, violation: Violation, *, is_first: bool) -> bool:
+    """Says whether the reason is this very problem; others may read the same of another part."""
+    if not is_first or violation.description not in error.message:
+        return False
+    return len(error.violations) == 1 or violation.subject in error.message
 
 
 def _describe_os_error(error: OSError, context: Context) -> list[str]:

@@ -67,7 +67,9 @@ def _rows(plan: pb.RunPlan) -> Iterator[_Row]:
     source = plan.source
     yield "what", f"{source.kind} {source.reference}".strip(), short_id(source.digest)
     if plan.group:
-        yield "group", plan.group, ""
+        yield "group", plan.group, origins.of("group")
+    if plan.has_workflow:
+        yield "workflow", "carried, and not run", origins.of("workflow")
     yield "name", plan.name, origins.of("name")
     if plan.HasField("image"):
         platform = plan.image.platform

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from services.core.artifacts.families import FILESET, KNOWLEDGE, MODEL, TOOL, family_of_manifest
-from services.core.descriptor import Descriptor
+from services.core.descriptor import OCI_EMPTY, Descriptor
 from services.core.digest import Digest
 from services.core.errors import (
     ArtifactTypeUnsupported,
@@ -24,6 +24,7 @@ _CONTENT_FAMILIES = frozenset(family.slug for family in (TOOL, KNOWLEDGE, FILESE
 _FAMILIES = _CONTENT_FAMILIES | {MODEL.slug}
 _FOREIGN = ("nondistributable", "foreign")
 _ENCRYPTED = "+encrypted"
+_TITLE = "org.opencontainers.image.title"
 _KEY_VERSION = "lns-image 1"
 _MOUNTS_VERSION = "lns-mounts 1"
 
@@ -135,11 +136,39 @@ async def _read_mount(blobs: Blobs, mount: Mount) -> MountSource | None:
             raise RegistryProtocol(f"the model for {mount.path} has no spec")
         content = json.dumps(spec, ensure_ascii=False, indent=2) + "\n"
         return MountSource(path=mount.path, content=content)
-    for layer in manifest.layers:
+    layers = [layer for layer in manifest.layers if layer.media_type != OCI_EMPTY]
+    for layer in layers:
         _check_media_type(layer)
-    if not manifest.layers:
+    if not layers:
         return None
-    return MountSource(path=mount.path, blobs=tuple(layer.digest for layer in manifest.layers))
+    return MountSource(
+        path=mount.path,
+        blobs=tuple(layer.digest for layer in layers),
+        titles=tuple(_single_file(layer, mount) for layer in layers),
+        label=f"{mount.family} {mount.manifest_digest} at {mount.path}",
+    )
+
+
+def _single_file(layer: Descriptor, mount: Mount) -> str:
+    """The name of the file that a layer is, as oras pushes files; empty for an archive.
+
+    Raises:
+        LayerUnsupported: it is no archive, and no name that a file can have.
+    """
+    if "tar" in layer.media_type:
+        return ""
+    title = layer.annotations.get(_TITLE, "")
+    parts = title.split("/")
+    if title and "\0" not in title and not {"", ".", ".."} & set(parts):
+        return title
+    if not title and layer.media_type in ("", "application/octet-stream"):
+        return ""  # whatever it is, its bytes tell
+    raise LayerUnsupported(
+        f"the layer {layer.digest} of the {mount.family} for {mount.path} is a"
+        f" {layer.media_type[:100]!r} with the title {title[:100]!r}, no archive and no file",
+        hint="push it with `lns push --content`, or as a file whose title is its relative path",
+        metadata={"digest": layer.digest},
+    )
 
 
 async def _read_manifest(blobs: Blobs, digest: Digest) -> Manifest:
@@ -182,5 +211,7 @@ def _check_media_type(layer: Descriptor) -> None:
 def _mounts_id(sources: Sequence[MountSource]) -> Digest:
     """Stands for the content of the mounts' layer: equal for equal content at equal paths."""
     lines = [_MOUNTS_VERSION]
-    lines += [json.dumps([source.path, source.content, *source.blobs]) for source in sources]
+    for source in sources:
+        titles = list(source.titles) if any(source.titles) else []
+        lines.append(json.dumps([source.path, source.content, *source.blobs, *titles]))
     return Digest.of("\n".join(lines).encode())

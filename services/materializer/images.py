@@ -163,11 +163,16 @@ class MountSource:
         path: canonical absolute path.
         content: content of the file, None where there are archives.
         blobs: the archives, lowest first.
+        titles: for each blob the name of the one file that it is, below `path`; empty for an
+            archive.
+        label: what is mounted, for errors: `fileset sha256:4f1c… at /opt/data`.
     """
 
     path: str
     content: str | None = None
     blobs: tuple[Digest, ...] = ()
+    titles: tuple[str, ...] = ()
+    label: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

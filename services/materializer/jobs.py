@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from services.core.digest import Digest
-from services.core.errors import ContentCorrupt, LayerUnsafe
+from services.core.errors import ContentCorrupt, LayerUnsafe, LayerUnsupported
 from services.materializer.assembly import Assembled, MountPoint, StoredLayer, assemble
 from services.materializer.blob_errors import damaged
 from services.materializer.checks import check_image, check_layer
@@ -55,9 +55,13 @@ def build_mounts(request: Request, progress: Progress) -> dict[str, Any]:
                 layer.add_file(path, mount["content"].encode("utf-8", "backslashreplace"))
                 continue
             layer.add_entry(Opaque(path))
-            for one in mount["blobs"]:
-                with _blob(one, progress) as blob:
-                    layer.add_archive(blob, prefix=path, mounted=True)
+            with _named(mount["label"]):
+                for one in mount["blobs"]:
+                    with _blob(one, progress) as blob:
+                        if one["title"]:
+                            layer.add_whole_file(path + b"/" + one["title"].encode(), blob)
+                        else:
+                            layer.add_archive(blob, prefix=path, mounted=True)
         facts = layer.finish()
     _sync(directory)
     return asdict(facts)
@@ -120,6 +124,18 @@ def _assembled(request: Request) -> Assembled:
         [StoredLayer(one["diff_id"], Path(one["directory"])) for one in request["layers"]],
         [MountPoint(one["path"], one["read_only"]) for one in request["mounts"]],
     )
+
+
+@contextlib.contextmanager
+def _named(label: str) -> Iterator[None]:
+    """Says in the error of a layer that it is one of a mounted artifact, not of the image."""
+    try:
+        yield
+    except (LayerUnsafe, LayerUnsupported) as error:
+        error.message = f"the mounted {label}: {error.message}"
+        error.metadata["mount"] = label
+        error.hint = error.hint or "mend the artifact and push it again, or leave it out"
+        raise
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from services.core.artifacts import families
@@ -67,18 +67,34 @@ def sort_components(
     )
 
 
-def check_names(bundle: Bundle, problems: Problems) -> None:
-    """Notes agents, integrations, tools and knowledge that share a name with another of theirs."""
+def without_namesakes(bundle: Bundle, problems: Problems) -> Bundle:
+    """Notes agents, integrations, tools and knowledge that share a name with another of theirs.
+
+    Returns the bundle with the first of each name alone, so that one mistake gives one problem.
+    """
     seen: dict[tuple[str, str], Component] = {}
-    for component in (*bundle.agents, *bundle.integrations, *bundle.mountable):
-        key = (component.family.slug, component.artifact.name)
-        first = seen.setdefault(key, component)
-        if first is not component:
+
+    def first_of(components: Sequence[Component]) -> tuple[Component, ...]:
+        kept = []
+        for component in components:
+            key = (component.family.slug, component.artifact.name)
+            first = seen.setdefault(key, component)
+            if first is component:
+                kept.append(component)
+                continue
             problems.add(
                 component.label,
                 f"has the name {component.artifact.name!r} of {first.label}; names are unique",
                 ProblemType.DUPLICATE,
             )
+        return tuple(kept)
+
+    return replace(
+        bundle,
+        agents=first_of(bundle.agents),
+        integrations=first_of(bundle.integrations),
+        mountable=first_of(bundle.mountable),
+    )
 
 
 def check_sandbox(sandbox: Component, problems: Problems, *, version: str) -> None:

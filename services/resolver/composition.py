@@ -19,7 +19,7 @@ from services.core.run_plan import (
     RunPlan,
     VolumeMount,
 )
-from services.resolver.flags import guest_path, parse_port_flag, parse_volume_flag
+from services.resolver.flags import guest_path, mount_path, parse_port_flag, parse_volume_flag
 from services.resolver.image_config import MAX_TEXT
 from services.resolver.ingredients import Ingredients
 from services.resolver.mounts import check_volumes
@@ -261,7 +261,7 @@ class _Composer:
 
     def _placed(self, volume: VolumeMount) -> VolumeMount:
         what = f"target of volume {volume.source}:"
-        target = self._try(self._of.label, lambda: guest_path(volume.target, what=what))
+        target = self._try(self._of.label, lambda: mount_path(volume.target, what=what))
         return replace(volume, target=target or volume.target)
 
     def _labels(self) -> dict[str, str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from services.core.errors import RequestInvalid
+from services.core.guest_paths import mount_problem
 from services.core.run_plan import PortMapping, VolumeKind, VolumeMount
 
 _MAX_PORT: Final = 65535
@@ -76,7 +77,7 @@ def parse_volume_flag(text: str) -> VolumeMount:
     return VolumeMount(
         kind=kind,
         source=source,
-        target=guest_path(target, what=f"{text!r}: the path in the guest"),
+        target=mount_path(target, what=f"{text!r}: the path in the guest"),
         read_only="ro" in modes,
         keep_secrets="secrets" in modes,
     )
@@ -94,7 +95,20 @@ def parse_mount_flag(text: str) -> MountFlag:
         raise _invalid(text, "a mount", "write REF or REF:/path")
     if not colon:
         return MountFlag(reference=reference, path="")
-    return MountFlag(reference=reference, path=guest_path(f"/{path}", what=f"{text!r}: the path"))
+    return MountFlag(reference=reference, path=mount_path(f"/{path}", what=f"{text!r}: the path"))
+
+
+def mount_path(path: str, *, what: str) -> str:
+    """Returns a path of the guest, as `guest_path` does, where something can be mounted.
+
+    Raises:
+        RequestInvalid: it is no plain path, or one that the guest's kernel fills.
+    """
+    if not path.startswith("/") or ".." in path.split("/") or "\0" in path:
+        return guest_path(path, what=what)  # which says what is wrong
+    if problem := mount_problem(path):
+        raise RequestInvalid(f"{what} {path[:200]!r} {problem}")
+    return guest_path(path, what=what)
 
 
 def guest_path(path: str, *, what: str) -> str:

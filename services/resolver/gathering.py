@@ -13,7 +13,7 @@ from typing import Final
 
 from services.chassis.tasks import together
 from services.core.artifacts.documents import Artifact, parse_artifact
-from services.core.artifacts.families import BUNDLE, Family, family_of_manifest
+from services.core.artifacts.families import BUNDLE, POLICY, Family, family_of_manifest
 from services.core.artifacts.specs import ComponentRef
 from services.core.digest import Digest
 from services.core.errors import (
@@ -116,7 +116,13 @@ class Gathering:
         Raises:
             LnsError: the resolver cannot work at all.
         """
-        return await together(self._component(one, bundle) for one in references)
+        listed: dict[tuple[str, str, str], ComponentRef] = {}
+        work = []
+        for one in references:
+            first = listed.setdefault((one.family.slug, one.ref, one.digest or ""), one)
+            again = first if first is not one and one.family is not POLICY else None
+            work.append(self._component(one, bundle, again=again))
+        return await together(work)
 
     async def mountable(self, label: str, reference: str) -> Component | None:
         """Fetches what a flag wants mounted.
@@ -172,9 +178,15 @@ class Gathering:
             except LnsError as error:
                 return error
 
-    async def _component(self, wanted: ComponentRef, bundle: FetchedManifest) -> Component | None:
+    async def _component(
+        self, wanted: ComponentRef, bundle: FetchedManifest, *, again: ComponentRef | None
+    ) -> Component | None:
+        """Fetches a component; `again` is the place that names the same one before it."""
         problems = self._problems.part()
         label = f"{wanted.place} {wanted.ref}"
+        if again is not None:
+            problems.add(label, f"is listed twice, as {again.place} too", ProblemType.DUPLICATE)
+            return None
         try:
             fetched = await self._pinned(wanted, bundle.host)
             family = family_of_manifest(fetched.manifest)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from services.core.errors import RequestInvalid
 from services.core.run_plan import ArtifactMount, OriginKind, VolumeMount
-from services.resolver.flags import guest_path
+from services.resolver.flags import mount_path
 from services.resolver.gathering import Component
 from services.resolver.problems import Problems, ProblemType
 
@@ -40,7 +40,7 @@ def plan_mount(
     artifact = component.artifact
     path = flag_path or artifact.mount_path or artifact.family.default_mount_path(artifact.name)
     try:
-        path = guest_path(path, what="mount.path")
+        path = mount_path(path, what="mount.path")
     except RequestInvalid as error:
         problems.add_error(component.label, error)
         return None

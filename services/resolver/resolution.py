@@ -23,11 +23,11 @@ from services.core.run_plan import (
 from services.resolver.bundles import (
     Bundle,
     check_integrations,
-    check_names,
     check_sandbox,
     plan_integrations,
     plan_policy,
     sort_components,
+    without_namesakes,
 )
 from services.resolver.composition import compose
 from services.resolver.flags import parse_mount_flag
@@ -150,7 +150,7 @@ class Resolution:
         references = bundle_components(root.artifact.spec)
         components = await self._gathering.components(references, root.fetched)
         bundle = sort_components(root, references, components)
-        check_names(bundle, self._problems)
+        bundle = without_namesakes(bundle, self._problems)
         if bundle.sandbox is not None:
             check_sandbox(bundle.sandbox, self._problems, version=self._settings.version)
         if len(bundle.agents) > 1 and (self._overrides.argv or self._overrides.entrypoint):
@@ -209,6 +209,11 @@ class Resolution:
             integrations, more = plan_integrations(bundle)
             group = ValueOrigin(path="group", kind=OriginKind.BUNDLE, detail=self._reference)
             origins = (*origins, *more, *((group,) if len(bundle.agents) > 1 else ()))
+            if bundle.workflow is not None:
+                carried = bundle.workflow.fetched.pinned
+                origins += (
+                    ValueOrigin(path="workflow", kind=OriginKind.COMPONENT, detail=carried),
+                )
             warnings = check_integrations(bundle, policy, self._problems)
         return Ingredients(
             source=source,

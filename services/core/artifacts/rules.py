@@ -13,6 +13,7 @@ from services.core.artifacts.families import (
     Family,
 )
 from services.core.errors import LnsError
+from services.core.guest_paths import mount_problem
 from services.core.quantity import MIN_MEMORY_MIB, parse_cpus, parse_mebibytes
 from services.core.reference import Reference
 from services.core.route_match import RouteMatch
@@ -23,6 +24,9 @@ Problem = tuple[Path, str]
 
 def rule_problems(family: Family, document: Mapping[str, Any]) -> Iterator[Problem]:
     """Yields path and description of each problem of a document that fits its family's schema."""
+    mount: Mapping[str, Any] = document.get("mount") or {}
+    if "path" in mount and (problem := mount_problem(mount["path"])):
+        yield ("mount", "path"), problem
     rules = _RULES.get(family.slug)
     if rules is not None:
         yield from rules(document["spec"], ("spec",))
@@ -42,6 +46,9 @@ def _agent_problems(spec: Mapping[str, Any], path: Path) -> Iterator[Problem]:
     if "image" in spec:
         yield from _reference(spec["image"], (*path, "image"))
     yield from _repeated(spec, path, "volumes", "target")
+    for index, volume in enumerate(spec.get("volumes", ())):
+        if problem := mount_problem(volume["target"]):
+            yield (*path, "volumes", index, "target"), problem
     yield from _repeated(spec, path, "credentials", "env")
     hosts = [port["host"] for port in spec.get("ports", ())]
     for index, host in enumerate(hosts):

@@ -68,9 +68,10 @@ class DiskLayers:
                         {
                             "path": mount.path,
                             "content": mount.content,
+                            "label": mount.label,
                             "blobs": [
-                                {"digest": digest.hex, "path": str(blobs[digest])}
-                                for digest in mount.blobs
+                                {"digest": digest.hex, "path": str(blobs[digest]), "title": title}
+                                for digest, title in zip(mount.blobs, mount.titles, strict=True)
                             ],
                         }
                         for mount in mounts

@@ -161,6 +161,34 @@ class LayerBuilder:
             inode.payload = object_path(inode.digest)
         self.add_entry(Put(path, inode))
 
+    def add_whole_file(self, path: bytes, blob: BinaryIO) -> None:
+        """Adds a blob as the file that it is, mode 0644, owned by root, of time 0.
+
+        Raises:
+            LayerUnsafe: it is larger than a file may be.
+        """
+        head = blob.read(INLINE_MAX + 1)
+        if len(head) <= INLINE_MAX:
+            self.add_file(path, head)
+            return
+        size = 0
+
+        def pieces() -> Iterator[memoryview]:
+            nonlocal size
+            piece = head
+            while piece:
+                size += len(piece)
+                if size > self._limits.file_bytes:
+                    raise unsafe(path, f"it has more than {self._limits.file_bytes} bytes")
+                yield memoryview(piece)
+                piece = blob.read(_WRITE_BUFFER_BYTES)
+
+        inode = Inode(stat.S_IFREG | 0o644)
+        inode.digest = self._pack.add(pieces())
+        inode.payload = object_path(inode.digest)
+        inode.size = size
+        self.add_entry(Put(path, inode))
+
     def finish(self) -> LayerFacts:
         """Completes both files; returns what is known of the layer."""
         pack = self._pack.finish()

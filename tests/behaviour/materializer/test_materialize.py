@@ -407,6 +407,79 @@ async def test_an_artifact_without_layers_warns_and_mounts_nothing(client: Clien
         assert not made.image.read_only_paths
 
 
+def oras_artifact(client: Client, media_type: str, *files: tuple[bytes, str]) -> str:
+    """A file set whose layers are single files, as `oras push FILE` writes them."""
+    layers = []
+    for content, title in files:
+        layer_ = client.blobs.descriptor(content, media_type)
+        if title:
+            layer_["annotations"] = {"org.opencontainers.image.title": title}
+        layers.append(layer_)
+    manifest = client.blobs.artifact(FILESET, {})
+    document = json.loads((client.home / "blobs" / "sha256" / manifest[7:]).read_bytes())
+    return client.blobs.put_json(document | {"layers": layers})
+
+
+async def test_a_layer_that_is_a_file_is_mounted_as_the_file(client: Client) -> None:
+    large = b"large" * 50_000
+    files = [(b"hello\n", "notes.txt"), (large, "deep/large.bin"), (b"", "empty")]
+    artifact = oras_artifact(client, "text/plain", *files)
+
+    made = await client.materialize(
+        "", pb.Mount(family="fileset", path="/srv", manifest_digest=artifact)
+    )
+
+    lines = {
+        line.split()[0]: line.split() for line in await client.dump(made.image.composefs_digest)
+    }
+    assert lines["/srv/notes.txt"][1:3] == ["6", "100644"]
+    assert lines["/srv/deep/large.bin"][1] == str(len(large))
+    assert lines["/srv/empty"][1] == "0"
+    pack = Reader((client.home / made.image.layers[0].objects_path).read_bytes()).root
+    assert large in [
+        one.data for directory in pack.children.values() for one in directory.children.values()
+    ]
+
+
+@pytest.mark.parametrize("title", ["", "../evil", "/etc/passwd", "a//b", "a\0b"])
+async def test_a_layer_that_is_no_archive_and_no_file_is_refused(
+    client: Client, title: str
+) -> None:
+    artifact = oras_artifact(client, "text/plain", (b"hello", title))
+
+    with pytest.raises(errors.LayerUnsupported, match="fileset for /srv is a 'text/plain'"):
+        await client.materialize(
+            "", pb.Mount(family="fileset", path="/srv", manifest_digest=artifact)
+        )
+
+
+async def test_a_bad_layer_of_a_mount_names_the_artifact(client: Client) -> None:
+    artifact = client.blobs.artifact(FILESET, {}, archive(entry(b"../evil")))
+    mount = pb.Mount(family="fileset", path="/srv", manifest_digest=artifact)
+
+    with pytest.raises(errors.LayerUnsafe) as caught:
+        await client.materialize(client.blobs.image(LOWER), mount)
+
+    assert caught.value.message.startswith(f"the mounted fileset {artifact} at /srv: entry")
+    assert caught.value.metadata["entry"] == "../evil"
+    assert "mend the artifact" in caught.value.hint
+
+
+async def test_a_mounted_directory_does_not_replace_a_file_unnoticed(client: Client) -> None:
+    files = client.blobs.artifact(FILESET, {}, archive(entry(b"f", b"x")))
+    model = client.blobs.artifact(MODEL, {"provider": "p", "model": "m"})
+    base = client.blobs.image(LOWER)
+
+    with pytest.raises(errors.LayerUnsafe, match="the image has a file there"):
+        await client.materialize(
+            base, pb.Mount(family="fileset", path="/etc/passwd", manifest_digest=files)
+        )
+    made = await client.materialize(
+        base, pb.Mount(family="model", path="/etc/passwd", manifest_digest=model)
+    )
+    assert made.image.composefs_digest
+
+
 async def test_read_only_is_part_of_an_image(client: Client) -> None:
     artifact = client.blobs.artifact(FILESET, {}, archive(entry(b"f", b"x")))
 

@@ -5,7 +5,14 @@ import pytest
 from cli.app import dispatch
 from cli.context import Context
 from cli.errors import describe, way_out
-from services.core.errors import LEAVES, ArtifactInvalid, ManifestUnknown, Violation, VmFailed
+from services.core.errors import (
+    LEAVES,
+    ArtifactInvalid,
+    ManifestUnknown,
+    PlanInvalid,
+    Violation,
+    VmFailed,
+)
 
 
 def context(**attributes: object) -> Context:
@@ -39,6 +46,24 @@ def test_single_problems_are_listed_with_their_place() -> None:
     lines = describe(error, context(doing="push x"))
 
     assert lines[2:4] == ["    - $.spec.command: is required", "    - and 3 more"]
+
+
+def test_every_problem_of_a_plan_is_shown_with_its_component() -> None:
+    """Also where several components have the same trouble."""
+    missing = "the registry has no such manifest"
+    error = PlanInvalid(
+        f"b cannot be resolved: tools[0] t:1: {missing} (and 2 more)",
+        violations=[
+            Violation(subject="tools[0] t:1", description=missing),
+            Violation(subject="tools[1] u:1", description=missing),
+            Violation(subject="model m:1", description=missing),
+        ],
+    )
+
+    assert describe(error, context(doing="run b"))[2:4] == [
+        f"    - tools[1] u:1: {missing}",
+        f"    - model m:1: {missing}",
+    ]
 
 
 def test_only_debug_shows_reason_metadata_request_and_trace() -> None:

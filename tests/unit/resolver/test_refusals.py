@@ -258,6 +258,19 @@ def mount_at_the_root(shelf: Shelf) -> str:
     return shelf.bundle(agent=shelf.agent(), filesets=[shelf.fileset("fs", "/")])
 
 
+def volume_of_the_kernels(shelf: Shelf) -> str:
+    return shelf.bundle(agent=shelf.agent(volumes=[{"name": "v", "target": "/proc/x"}]))
+
+
+def mount_of_the_kernels(shelf: Shelf) -> str:
+    return shelf.bundle(agent=shelf.agent(), filesets=[shelf.fileset("fs", "//sys/./fs")])
+
+
+def listed_twice(shelf: Shelf) -> str:
+    files = shelf.fileset("fs", "/opt/data")
+    return shelf.bundle(agent=shelf.agent(), filesets=[files, files])
+
+
 def fileset_without_a_path(shelf: Shelf) -> str:
     return shelf.bundle(agent=shelf.agent(), filesets=[shelf.put(f.FILESET, "fs", {})])
 
@@ -376,8 +389,11 @@ def not_an_agent_document(shelf: Shelf) -> str:
         (inside_a_file, "filesets[0] filesets/inner:1", MOUNT, "inside /etc/agent/model"),
         (inside_a_mount, "filesets[1] filesets/inner:1", MOUNT, "inside /opt"),
         (volume_over_a_mount, "volume v:/opt", MOUNT, "filesets/fs:1"),
-        (volume_at_the_root, "agent agents/hello:1", FLAG, "root"),
-        (mount_at_the_root, "filesets[0] filesets/fs:1", "REQUEST_INVALID", "root"),
+        (volume_at_the_root, "agent agents/hello:1", INVALID, "root"),
+        (mount_at_the_root, "filesets[0] filesets/fs:1", INVALID, "root"),
+        (volume_of_the_kernels, "agent agents/hello:1", INVALID, "/proc or below"),
+        (mount_of_the_kernels, "filesets[0] filesets/fs:1", INVALID, "/sys or below"),
+        (listed_twice, "filesets[1] filesets/fs:1", "DUPLICATE", "as filesets[0] too"),
         (fileset_without_a_path, "filesets[0] filesets/fs:1", INVALID, "$.mount is required"),
         (relative_path, "filesets[0] filesets/fs:1", INVALID, "$.mount.path"),
         (dots_in_a_path, "filesets[0] filesets/fs:1", INVALID, "$.mount.path"),
@@ -421,6 +437,8 @@ async def test_a_problem_names_its_component_and_the_way_out(
         ({"volumes": ("x",)}, "-v x", FLAG, "NAME:/path"),
         ({"volumes": ("a:/v", "b:/v")}, "volume b:/v", MOUNT, "twice"),
         ({"volumes": ("a:/opt/data/x",)}, "volume a:/opt/data/x", MOUNT, "filesets/fs:1"),
+        ({"volumes": ("a:/dev/shm",)}, "-v a:/dev/shm", FLAG, "/dev or below"),
+        ({"mounts": ("x:/proc/1",)}, "--mount x:/proc/1", FLAG, "/proc or below"),
         ({"mounts": ("x:/..",)}, "--mount x:/..", FLAG, "`..`"),
         ({"mounts": (f"{HOST}/nope:1",)}, f"--mount {HOST}/nope:1", UNKNOWN, "no"),
         ({"mounts": ("BAD",)}, "--mount BAD", "REFERENCE_INVALID", "lower-case"),

@@ -201,7 +201,7 @@ def test_a_valid_document_is_accepted(family: Family, spec: dict[str, Any]) -> N
     assert (artifact.family, artifact.name, artifact.spec) == (family, "x", spec)
 
 
-@pytest.mark.parametrize("path", ["/opt/data", "/a..b/c", "/", "/a/"])
+@pytest.mark.parametrize("path", ["/opt/data", "/a..b/c", "/a/"])
 def test_a_file_set_is_accepted_with_its_path(path: str) -> None:
     value = document(f.FILESET, "x", {}, mount={"path": path})
 
@@ -257,6 +257,33 @@ def test_only_the_application_layer_is_mounted(family: Family) -> None:
 )  # fmt: skip
 def test_a_mount_that_cannot_be_is_refused(mount: Any) -> None:
     assert [path for path in paths(f.FILESET, {}, mount=mount) if path.startswith("$.mount")]
+
+
+@pytest.mark.parametrize(
+    ("path", "says"),
+    [
+        ("/", "cannot be the root"),
+        ("//", "cannot be the root"),
+        ("/./", "cannot be the root"),
+        ("/proc", "/proc or below"),
+        ("/dev/shm", "/dev or below"),
+        ("//sys//fs", "/sys or below"),
+        ("/./proc/self", "/proc or below"),
+    ],
+)
+def test_a_mount_where_nothing_can_be_mounted_is_refused_with_the_reason(
+    path: str, says: str
+) -> None:
+    fileset = document(f.FILESET, "x", {}, mount={"path": path})
+    agent = document(f.AGENT, "x", {"image": "a", "volumes": [{"name": "v", "target": path}]})
+
+    assert says in dict(problems(f.FILESET, fileset))["$.mount.path"]
+    assert says in dict(problems(f.AGENT, agent))["$.spec.volumes[0].target"]
+
+
+@pytest.mark.parametrize("path", ["/devices", "/system/x", "/procs", "/a/proc"])
+def test_a_mount_beside_what_the_kernel_fills_is_fine(path: str) -> None:
+    assert not problems(f.FILESET, document(f.FILESET, "x", {}, mount={"path": path}))
 
 
 def test_a_file_set_without_a_path_is_refused() -> None:
