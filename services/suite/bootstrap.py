@@ -40,7 +40,7 @@ async def open_services(settings: SuiteProcess) -> AsyncIterator[Sequence[Servic
             suite_ownership(run / "suite.lock", suite_socket(home), patience=own.patience)
         )
         await stack.enter_async_context(log.rotated())
-        services = [
+        services: list[Service] = [
             await stack.enter_async_context(opened)
             for opened in (
                 open_gateway(home, settings.registry_gateway),

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from lns.egress.v1 import credential_service_pb2 as credentials_pb
 from lns.egress.v1 import credential_service_pb2_grpc as credentials_rpc
+from lns.egress.v1 import egress_service_pb2 as egress_pb
+from lns.egress.v1 import egress_service_pb2_grpc as egress_rpc
 from lns.materializer.v1 import materializer_service_pb2 as images_pb
 from lns.materializer.v1 import materializer_service_pb2_grpc as images_rpc
 from lns.vm.v1 import vm_service_pb2 as pb
@@ -29,6 +31,10 @@ from services.vm_runner.adapters.credentials.credential_file import CredentialFi
 from services.vm_runner.adapters.credentials.integration_file import IntegrationFile
 from services.vm_runner.adapters.credentials.oauth_issuer import OAuthIssuer
 from services.vm_runner.adapters.disk_images import Ext4Images, find_mkfs
+from services.vm_runner.adapters.egress.authorities import RunAuthorities
+from services.vm_runner.adapters.egress.boundary_files import BoundaryFiles
+from services.vm_runner.adapters.egress.host_network import HostNetwork
+from services.vm_runner.adapters.egress.worker_processes import WorkerProcesses
 from services.vm_runner.adapters.file_servers import FileServers
 from services.vm_runner.adapters.log_files import LogFiles
 from services.vm_runner.adapters.materializer_client import MaterializerImages
@@ -40,10 +46,13 @@ from services.vm_runner.adapters.run_files import RunFiles
 from services.vm_runner.adapters.snapshot_files import SnapshotFiles
 from services.vm_runner.adapters.tcp_listeners import TcpListeners
 from services.vm_runner.adapters.volume_files import VolumeFiles
+from services.vm_runner.boundary.approvals import Approvals
+from services.vm_runner.boundary.boundary import BoundaryOutside
 from services.vm_runner.credential_servicer import CredentialServicer
 from services.vm_runner.credentials.authorizations import Authorizations
 from services.vm_runner.credentials.integrations import Integrations
 from services.vm_runner.credentials.vault import Vault
+from services.vm_runner.egress_servicer import EgressServicer
 from services.vm_runner.host import AcceleratorReport, ConfinementReport, Host
 from services.vm_runner.life.boot_queue import BootQueue
 from services.vm_runner.life.surroundings import Surroundings
@@ -59,6 +68,8 @@ from services.vm_runner.storage.volumes import Volumes
 from services.vm_runner.vmm_options import ConfinementMode
 
 _THREADS = 16
+_RESOLVER_THREADS = 32
+_AUDIT_FILES = 4
 _ARCHITECTURES = {
     "x86_64": Architecture.X86_64,
     "aarch64": Architecture.AARCH64,
@@ -124,15 +135,14 @@ async def open_vm_runner(home: Path, own: VmSettings) -> AsyncIterator[Sequence[
             limits=limits,
             boots=BootQueue(limits.boots_at_once, traffic),
             starts=starts,
+            boundary=_boundary(stack, own, cgroups, blocking),
         )
         runner = Runner(surroundings)
         stack.push_async_callback(runner.close)
         await runner.recover()
         host = _host(hypervisor, choice, confinement, files, home, starts)
-        yield [
-            _service(VmServicer(runner, volumes, host, starts)),
-            _credentials(own, blocking),
-        ]
+        servicer = VmServicer(runner, volumes, host, starts)
+        yield [*_services(runner, servicer, surroundings), _credentials(own, blocking)]
 
 
 @contextlib.asynccontextmanager
@@ -230,11 +240,21 @@ def _binds(home: Path, own: VmSettings, cgroups: Cgroups) -> Binds:
     return Binds(FileServers(home, cgroups=cgroups, view_required=required))
 
 
-def _service(servicer: VmServicer) -> Service:
-    return Service(
-        add_to_server=rpc.add_VmServiceServicer_to_server,
-        servicer=servicer,
-        full_name=pb.DESCRIPTOR.services_by_name["VmService"].full_name,
+def _boundary(
+    stack: contextlib.AsyncExitStack, own: VmSettings, cgroups: Cgroups, blocking: Blocking
+) -> BoundaryOutside:
+    resolving = stack.enter_context(Blocking(_RESOLVER_THREADS, name="egress names"))
+    return BoundaryOutside(
+        workers=WorkerProcesses(
+            cgroups=cgroups,
+            users=own.worker_users(),
+            view_required=own.confinement is ConfinementMode.REQUIRED,
+        ),
+        network=HostNetwork(blocking=resolving, names=own.fixed_names()),
+        files=BoundaryFiles(blocking=blocking, audit_bytes=own.audit // _AUDIT_FILES),
+        authorities=RunAuthorities(blocking=blocking),
+        approvals=Approvals(),
+        settings=own.boundary(),
     )
 
 
@@ -253,6 +273,23 @@ def _credentials(own: VmSettings, blocking: Blocking) -> Service:
         servicer=CredentialServicer(vault, integrations, Authorizations(issuer, vault)),
         full_name=credentials_pb.DESCRIPTOR.services_by_name["CredentialService"].full_name,
     )
+
+
+def _services(
+    runner: Runner, servicer: VmServicer, surroundings: Surroundings
+) -> Sequence[Service]:
+    return [
+        Service(
+            add_to_server=rpc.add_VmServiceServicer_to_server,
+            servicer=servicer,
+            full_name=pb.DESCRIPTOR.services_by_name["VmService"].full_name,
+        ),
+        Service(
+            add_to_server=egress_rpc.add_EgressServiceServicer_to_server,
+            servicer=EgressServicer(runner, surroundings.boundary.approvals),
+            full_name=egress_pb.DESCRIPTOR.services_by_name["EgressService"].full_name,
+        ),
+    ]
 
 
 def _host(

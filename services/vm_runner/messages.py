@@ -138,6 +138,12 @@ def format_options(options: RunOptions) -> pb.RunOptions:
         cold=options.cold,
         pids_limit=options.pids_limit,
         log_limit_bytes=options.log_limit_bytes,
+        policy_file=options.policy_file,
+        approve_timeout=(
+            format_span(timedelta(seconds=options.approve_timeout))
+            if options.approve_timeout
+            else None
+        ),
     )
 
 
@@ -173,7 +179,24 @@ def parse_options(message: pb.RunOptions) -> RunOptions:
         cold=message.cold,
         pids_limit=message.pids_limit,
         log_limit_bytes=message.log_limit_bytes,
+        policy_file=parse_policy_file(message.policy_file),
+        approve_timeout=(
+            parse_span(message.approve_timeout, "options.approve_timeout")
+            if message.HasField("approve_timeout")
+            else 0.0
+        ),
     )
+
+
+def parse_policy_file(text: str) -> str:
+    """Returns the path of a policy file.
+
+    Raises:
+        RequestInvalid: it is not absolute.
+    """
+    if text and (not text.startswith("/") or "\0" in text):
+        raise messages.invalid("options.policy_file", "must be an absolute path")
+    return text
 
 
 def format_terminal(size: TerminalSize) -> pb.TerminalSize:

@@ -1,5 +1,6 @@
 """Settings of vm_runner."""
 
+import ipaddress
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,10 +10,13 @@ from pathlib import Path
 from services.chassis.settings import PeerSettings, ProcessSettings
 from services.chassis.settings_tree import setting
 from services.chassis.settings_values import ByteCount, Seconds
+from services.core.egress.addresses import Address
+from services.vm_runner.boundary.boundary import BoundarySettings
 from services.vm_runner.life.surroundings import RunnerLimits
 from services.vm_runner.vmm_options import AcceleratorMode, ConfinementMode, UserRange
 
 _AHEAD_MOST = 8
+_NAMES_BITS = 17
 
 
 def kernel_cache(environment: Mapping[str, str]) -> Path:
@@ -136,14 +140,28 @@ class VmSettings:
     """How long a client that is attached may stand still before the run's output goes on without
     it."""
 
+    egress_range: str = "198.18.0.0/15"
+    """IPv4 network whose addresses stand for names in guests. Another one suits programs that
+    refuse addresses for benchmarks; at least a /17."""
+
+    egress_names: tuple[str, ...] = ()
+    """Names that are not looked up, as `NAME=ADDRESS`; for tests, and without a resolver."""
+
+    audit: ByteCount = 64 << 20
+    """Bytes of audit log that are kept of a run."""
+
     def __post_init__(self) -> None:
         """Checks what depends on several settings.
 
         Raises:
             ValueError: the users of VMMs are not a range of users, the number of boots is
-                negative, or that of machines that wait out of range.
+                negative, that of machines that wait out of range, or a value of egress cannot be
+                used.
         """
         self.vmm_users()
+        self.worker_users()
+        self.boundary()
+        self.fixed_names()
         if not 0 <= self.machines_ahead <= _AHEAD_MOST:
             raise ValueError(f"machines_ahead is not between 0 and {_AHEAD_MOST}")
         if self.boots_at_once < 0:
@@ -152,6 +170,23 @@ class VmSettings:
     def vmm_users(self) -> UserRange:
         """Returns the users of VMMs."""
         return UserRange(first=self.vmm_user_first, count=self.vmm_user_count)
+
+    def worker_users(self) -> UserRange:
+        """Returns the users of egress workers, as many as VMMs have and behind those."""
+        first = self.vmm_user_first + self.vmm_user_count
+        return UserRange(first=first, count=self.vmm_user_count)
+
+    def boundary(self) -> BoundarySettings:
+        """Returns what holds for what runs reach."""
+        names = ipaddress.IPv4Network(self.egress_range)
+        if names.prefixlen > _NAMES_BITS:
+            raise ValueError(f"egress_range {names} is smaller than a /{_NAMES_BITS}")
+        return BoundarySettings(names=names)
+
+    def fixed_names(self) -> Mapping[str, Address]:
+        """Returns the names that are not looked up."""
+        pairs = [entry.partition("=") for entry in self.egress_names]
+        return {name.lower(): ipaddress.ip_address(address) for name, _, address in pairs}
 
     def limits(self) -> RunnerLimits:
         """Returns the sizes and times that hold for every run."""

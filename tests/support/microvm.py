@@ -144,8 +144,8 @@ async def served_runner(home: Path, *, agent: Path | None = None) -> AsyncIterat
         shutdown_time=120,
     )
     async with (
-        open_vm_runner(home, settings) as service,
-        running_server(ServerSettings(listen=(address,), grace=0.2), [service]),
+        open_vm_runner(home, settings) as services,
+        running_server(ServerSettings(listen=(address,), grace=0.2), services),
         open_channel(
             PeerSettings(target=address, timeout=240), vm_service_pb2.DESCRIPTOR
         ) as channel,

@@ -26,6 +26,7 @@ from services.vm_runner.servicer import VmServicer
 from services.vm_runner.snapshots.starts import Starts
 from services.vm_runner.storage.binds import Binds
 from services.vm_runner.storage.volumes import Volumes
+from tests.fakes.egress import boundary_outside
 from tests.fakes.hypervisor import FakeHost, FakeHypervisor
 from tests.fakes.vm_outside import FakeBindHost, FakeDisks, FakeImages, fake_host
 from tests.support.guest_agent import require_agent
@@ -94,6 +95,7 @@ async def vm_service(world: VmWorld) -> AsyncIterator["VmClient"]:
             limits=world.limits,
             boots=BootQueue(world.limits.boots_at_once),
             starts=Starts(hypervisor=world.hypervisor, disks=world.disks),
+            boundary=boundary_outside(blocking),
         )
         runner = world.runner = Runner(surroundings)
         await runner.recover()

@@ -40,6 +40,8 @@ class Served:
 
     def is_hidden(self, parent: Node, name: bytes) -> bool:
         """Returns whether an entry is not there for the guest."""
+        if parent is self.nodes.root and secret_names.is_policy(name):
+            return True  # what says what the guest may reach is not the guest's to change
         if not self.hides_secrets:
             return False
         if parent is self.nodes.root:

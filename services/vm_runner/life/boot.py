@@ -14,6 +14,7 @@ from typing import Protocol
 import structlog
 
 from services.core.errors import GuestUnreachable, LnsError, VmFailed
+from services.vm_runner.boundary.run_boundary import RunBoundary
 from services.vm_runner.channel.events import ProcessPhase
 from services.vm_runner.channel.handles import GuestProcess
 from services.vm_runner.channel.session import GuestSession, open_session
@@ -58,6 +59,11 @@ class BootedRun(Protocol):
     @property
     def log(self) -> RunLog:
         """Where its output goes."""
+        ...
+
+    @property
+    def boundary(self) -> RunBoundary:
+        """What it reaches beyond its machine."""
         ...
 
     @property
@@ -131,6 +137,7 @@ class Boot:
             if self.machine is not None:
                 await self.machine.kill()
                 await self._around.binds.ended(self._owner.run, self._directory())
+                await self._owner.boundary.ended()
             raise
         finally:
             self.session = self.process = None
@@ -255,6 +262,7 @@ class Boot:
                     connection, answer_seconds=seconds, on_oom_kills=self._owner.count_oom_kills
                 ) as session,
                 self._owner.outgoing.serving(session),
+                self._owner.boundary.serving(session),
             ):
                 clock.guest_greeted()
                 self._around.starts.works(self._owner.run.run_id)
@@ -277,7 +285,13 @@ class Boot:
             pids = self._around.limits.pids
             binds = self._around.binds.guest_mounts(self._owner.run)
             configured = await session.configure(
-                guest_config(self._owner.run, image, binds=binds, pids_limit=pids)
+                guest_config(
+                    self._owner.run,
+                    image,
+                    binds=binds,
+                    pids_limit=pids,
+                    boundary=self._around.boundary.settings,
+                )
             )
         if configured.errno:
             raise VmFailed(
@@ -362,6 +376,7 @@ class Boot:
         except TimeoutError:
             await machine.kill()
         await self._around.binds.ended(self._owner.run, self._directory())
+        await self._owner.boundary.ended()
         self.machine = None
 
 

@@ -4,6 +4,11 @@ import resource
 from dataclasses import replace
 from pathlib import Path
 
+from services.vm_runner.boundary.boundary import (
+    EGRESS_PORT,
+    BoundarySettings,
+    resolver_address,
+)
 from services.vm_runner.channel.mounts import GuestBind, GuestVolume
 from services.vm_runner.channel.requests import GuestConfig, ProcessSpec, Rlimit
 from services.vm_runner.machines import Disk, MachineSpec
@@ -64,7 +69,7 @@ def machine_spec(
         cpu_millis=resources.cpu_millis,
         memory_mib=resources.memory_mib,
         disks=(*(image_disks(image) if image else ()), *volumes, writable),
-        ports=bind_ports(run),
+        ports=(*bind_ports(run), EGRESS_PORT),
     )
 
 
@@ -98,7 +103,12 @@ def hostname(run: Run) -> str:
 
 
 def guest_config(
-    run: Run, image: Image | None, *, binds: tuple[GuestBind, ...], pids_limit: int
+    run: Run,
+    image: Image | None,
+    *,
+    binds: tuple[GuestBind, ...],
+    pids_limit: int,
+    boundary: BoundarySettings,
 ) -> GuestConfig:
     """Returns the machine as the agent assembles it."""
     name = hostname(run)
@@ -110,13 +120,13 @@ def guest_config(
             ("/etc/hosts", _hosts(run, name)),
             ("/etc/hostname", f"{name}\n".encode()),
             ("/etc/machine-id", f"{run.run_id}\n".encode()),  # machine-id(5): 32 hex digits
-            # Nothing answers there until the policy engine does: the guest has no way out.
-            ("/etc/resolv.conf", b"nameserver 127.0.0.1\n"),
+            ("/etc/resolv.conf", f"nameserver {resolver_address(boundary)}\n".encode()),
         ),
         # One below another comes later, whatever it was named first.
         volumes=tuple(sorted((*guest_volumes(run), *binds), key=_depth)),
         pids_max=run.options.pids_limit or pids_limit,
         steered=groups.PEER_NETWORK if run.group is not None else None,
+        egress=boundary.names,
     )
 
 

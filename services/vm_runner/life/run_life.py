@@ -16,6 +16,8 @@ import structlog
 from services.chassis import context
 from services.core.errors import GuestUnreachable, Internal, LnsError
 from services.core.run_plan import PortMapping
+from services.vm_runner.boundary.boundary import BoundedRun
+from services.vm_runner.boundary.run_boundary import RunBoundary
 from services.vm_runner.channel.handles import GuestProcess
 from services.vm_runner.channel.session import GuestSession
 from services.vm_runner.life.boot import Boot, MachineLost, first_error
@@ -52,6 +54,14 @@ class RunLife:
         self.outgoing = Outgoing(
             lambda: self.run, peers, boot_seconds=surroundings.limits.boot_seconds
         )
+        self.boundary = RunBoundary(
+            BoundedRun(
+                run=lambda: self.run,
+                directory=surroundings.store.directory(run.run_id),
+                notice=self.notice,
+            ),
+            surroundings.boundary,
+        )
         self._boot: Boot | None = None
         self._task: asyncio.Task[None] | None = None
         self._saving = asyncio.Lock()
@@ -73,6 +83,7 @@ class RunLife:
         await self.settle()
         run = lifecycle.starting(self.run, restarted=restarted)
         remarks = await self._around.binds.look(run)
+        remarks += await self.boundary.prepare(run)
         for remark in remarks:
             run = lifecycle.noticed(run, remark)
         try:

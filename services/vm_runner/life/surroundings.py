@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from services.vm_runner.boundary.boundary import BoundaryOutside
 from services.vm_runner.life.boot_queue import BootQueue
 from services.vm_runner.machines import Hypervisor
 from services.vm_runner.ports import DiskMaker, ImageSource, LogStorage, PortListeners, RunStore
@@ -44,3 +45,4 @@ class Surroundings:
     limits: RunnerLimits
     boots: BootQueue
     starts: Starts
+    boundary: BoundaryOutside

@@ -63,6 +63,8 @@ class RunOptions:
     cold: bool = False
     pids_limit: int = 0
     log_limit_bytes: int = 0
+    policy_file: str = ""
+    approve_timeout: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -9,6 +9,9 @@ import re
 import unicodedata
 from collections.abc import Iterable
 
+POLICY_FILE_NAME = "lns-policy.yaml"
+"""The policy file of a project."""
+
 _DATA = ("json", "yaml", "yml", "toml", "ini", "cfg", "conf", "xml", "csv", "txt", "env")
 
 _SECRET = (
@@ -49,6 +52,11 @@ _IS_HARMLESS = _matcher(_HARMLESS)
 def _plain(name: bytes) -> str:
     text = unicodedata.normalize("NFKC", name.decode("utf-8", "surrogateescape"))
     return "".join(c for c in text if unicodedata.category(c) != "Cf").casefold()
+
+
+def is_policy(name: bytes) -> bool:
+    """Returns whether a name is that of a project's policy file."""
+    return _plain(name) == POLICY_FILE_NAME
 
 
 def is_secret(name: bytes) -> bool:

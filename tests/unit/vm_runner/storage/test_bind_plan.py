@@ -19,6 +19,7 @@ from services.vm_runner.life.guest_plan import guest_config
 from services.vm_runner.machines import Disk, HostPort, MachineSpec
 from services.vm_runner.records.runs import Run
 from services.vm_runner.storage.binds import bind_ports
+from tests.fakes.egress import SETTINGS
 from tests.support.runs import a_plan
 
 
@@ -79,7 +80,7 @@ def test_what_lies_below_another_mount_is_mounted_after_it() -> None:
         GuestBind(port="p", target=target, read_only=False, is_file=False)
         for target in ("/work/node_modules/x", "/work")
     )
-    config = guest_config(run, None, binds=binds, pids_limit=1)
+    config = guest_config(run, None, binds=binds, pids_limit=1, boundary=SETTINGS)
 
     targets = [mount.target for mount in config.volumes]
     assert targets == ["/work", "/work/node_modules", "/work/node_modules/x"]

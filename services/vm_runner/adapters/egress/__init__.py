@@ -1,0 +1,1 @@
+"""What the boundary needs from outside: workers, the host's network, files, certificates."""

@@ -1,0 +1,64 @@
+"""What the boundaries of all runs share, and the boundary of each run."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from pathlib import Path
+
+from services.vm_runner.boundary.approvals import Approvals
+from services.vm_runner.boundary.ports import Authorities, BoundaryFiles, EgressWorkers, Network
+from services.vm_runner.machines import HostPort
+from services.vm_runner.records.runs import Run
+
+EGRESS_PORT = HostPort(name="lns.egress", socket="egress.sock")
+"""The port of the microVM at which the run's egress worker is."""
+
+APPROVE_SECONDS = 60.0
+"""How long an approval is waited for where the run names no time."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoundarySettings:
+    """What holds for every run.
+
+    Attributes:
+        names: addresses that stand for names in the guests.
+        connections: open at once, of one run; further ones are refused.
+        waiting: asked for and not answered, of one run; further ones are refused.
+    """
+
+    names: IPv4Network
+    connections: int = 1024
+    waiting: int = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoundaryOutside:
+    """What boundaries need from outside."""
+
+    workers: EgressWorkers
+    network: Network
+    files: BoundaryFiles
+    authorities: Authorities
+    approvals: Approvals
+    settings: BoundarySettings
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BoundedRun:
+    """What a boundary needs of its run.
+
+    Attributes:
+        run: the run as it is recorded now.
+        directory: of the run.
+        notice: tells people something.
+    """
+
+    run: Callable[[], Run]
+    directory: Path
+    notice: Callable[[str], Awaitable[None]]
+
+
+def resolver_address(settings: BoundarySettings) -> str:
+    """Returns the address of the name server that guests are given: any would do."""
+    return str(settings.names[2])
