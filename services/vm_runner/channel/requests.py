@@ -51,6 +51,7 @@ class GuestConfig:
         steered: addresses to which the agent takes every connection over and asks about it.
         egress: addresses that stand for names; with them the agent takes every connection and every
             question about names over, and asks at its egress port.
+        authority: PEM of the certificate authority that the workload's programs are to trust, too.
     """
 
     hostname: str
@@ -66,6 +67,7 @@ class GuestConfig:
     memory_max: int = 0
     steered: IPv4Network | None = None
     egress: IPv4Network | None = None
+    authority: str = ""
 
     def encode(self) -> bytes:
         """Returns the message."""
@@ -87,6 +89,8 @@ class GuestConfig:
         for tag, network in ((Tag.STEERED, self.steered), (Tag.EGRESS, self.egress)):
             if network is not None:
                 fields.append((tag, int(network.network_address) << 32 | int(network.netmask)))
+        if self.authority:
+            fields.append((Tag.AUTHORITY, self.authority))
         return encode_fields(fields)
 
 

@@ -97,6 +97,7 @@ class Tag(IntEnum):
     STEERED = 31
     BIND = 32
     EGRESS = 33
+    AUTHORITY = 34
     ARG = 40
     ENV = 41
     USER = 42

@@ -18,6 +18,7 @@
 #include "agent.h"
 #include "machine.h"
 #include "seed.h"
+#include "trust.h"
 
 /* Of <linux/mount.h>, which cannot be included beside the C library's; glibc's has them. */
 #ifndef OPEN_TREE_CLONE
@@ -259,6 +260,14 @@ static bool leave_machine_root(struct failure *failure)
     return true;
 }
 
+/* Before anything of the host is mounted: what is bound there is not the image's to change. */
+static bool set_up_trust(const struct container *container)
+{
+    if (container->authority)
+        trust_install(container->authority, strlen(container->authority), machine_root);
+    return true;
+}
+
 static bool set_up(const struct container *container, struct failure *failure)
 {
     umask(022);
@@ -266,7 +275,7 @@ static bool set_up(const struct container *container, struct failure *failure)
         return failed_at(failure, "cgroup namespace");
     if (container->hostname && sethostname(container->hostname, strlen(container->hostname)) < 0)
         return failed_at(failure, "host name");
-    return enter_root(failure) && mount_systems(container, failure) && mount_volumes(container, failure) &&
+    return enter_root(failure) && mount_systems(container, failure) && set_up_trust(container) && mount_volumes(container, failure) &&
            mount_files(container, failure) && protect(container, failure) && leave_machine_root(failure);
 }
 

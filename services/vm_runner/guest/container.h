@@ -30,6 +30,7 @@ struct container {
     struct file files[LISTED_MAX];
     unsigned file_count;
     uint64_t shm_bytes;
+    const char *authority; /* PEM of what the run's programs are to trust, or NULL */
 };
 
 /* Starts pid 1 of new namespaces on ROOT_PATH. Returns its pid, -1 with the failure filled in. */

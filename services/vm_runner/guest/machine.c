@@ -311,6 +311,7 @@ static void take(struct wanted *wanted, const uint8_t *data, uint32_t size)
         case FIELD_PIDS_MAX: wanted->pids_max = field_number(&field); break;
         case FIELD_MEMORY_MAX: wanted->memory_max = field_number(&field); break;
         case FIELD_STEERED: wanted->steered = field_number(&field); break;
+        case FIELD_AUTHORITY: container.authority = field_text(&field); break;
         case FIELD_EGRESS: wanted->egress = field_number(&field); break;
         }
     }

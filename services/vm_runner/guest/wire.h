@@ -80,6 +80,7 @@ enum field_tag {
     FIELD_STEERED = 31,
     FIELD_BIND = 32,
     FIELD_EGRESS = 33,
+    FIELD_AUTHORITY = 34,
 
     FIELD_ARG = 40,
     FIELD_ENV = 41,

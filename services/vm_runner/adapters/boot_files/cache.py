@@ -18,6 +18,7 @@ from pathlib import Path
 from services.chassis import durable
 from services.chassis.blocking import Blocking
 from services.core.errors import HostUnready
+from services.vm_runner.adapters.boot_files.host_roots import read_host_roots
 from services.vm_runner.adapters.boot_files.initramfs import build_initramfs
 from services.vm_runner.adapters.boot_files.kernel import (
     decompress_module,
@@ -76,15 +77,17 @@ class GuestFileCache:
         for part in (_FORMAT, str(image), str(image.stat().st_size), str(image.stat().st_mtime_ns)):
             key.update(part.encode() + b"\0")
         key.update(agent)
+        roots = read_host_roots()
+        key.update(hashlib.sha256(roots).digest())
         place = self._directory / f"{release}-{key.hexdigest()[:16]}"
         if not (place / "initramfs").exists():
-            self._make(place, image, release, agent)
+            self._make(place, image, release, agent, roots)
         return BootFiles(vmlinux=place / "vmlinux", initramfs=place / "initramfs", release=release)
 
-    def _make(self, place: Path, image: Path, release: str, agent: bytes) -> None:
+    def _make(self, place: Path, image: Path, release: str, agent: bytes, roots: bytes) -> None:
         vmlinux = extract_vmlinux(_read(image), name=str(image))
         modules = order_modules(_MODULES, _ModuleFolder(_module_folder(image, release)).load)
-        initramfs = build_initramfs(agent=agent, modules=modules)
+        initramfs = build_initramfs(agent=agent, modules=modules, roots=roots)
         temporary = self._directory / f"{durable.TEMPORARY_PREFIX}{secrets.token_hex(8)}"
         temporary.mkdir(mode=0o755, parents=True)
         try:

@@ -20,13 +20,23 @@ class _Entry:
     device: tuple[int, int] = (0, 0)
 
 
-def build_initramfs(*, agent: bytes, modules: Iterable[tuple[str, bytes]]) -> bytes:
-    """Returns an initramfs with the agent as `/init` and modules in the order of their loading."""
+def build_initramfs(
+    *, agent: bytes, modules: Iterable[tuple[str, bytes]], roots: bytes = b""
+) -> bytes:
+    """Returns an initramfs with the agent as `/init` and modules in the order of their loading.
+
+    Args:
+        agent: the guest agent.
+        modules: names and contents of kernel modules.
+        roots: PEM of the certificates that programs of an image without a bundle are to trust.
+    """
     entries = [
         _Entry(name=name, mode=_DIRECTORY) for name in ("dev", "modules", "new", "proc", "sys")
     ]
     entries.append(_Entry(name="dev/console", mode=_CHARACTER_DEVICE, device=(5, 1)))
     entries.append(_Entry(name="init", mode=_EXECUTABLE, data=agent))
+    if roots:
+        entries.append(_Entry(name="roots.pem", mode=_FILE, data=roots))
     entries += [
         _Entry(name=f"modules/{number:03}-{name}.ko", mode=_FILE, data=module)
         for number, (name, module) in enumerate(modules)
