@@ -13,6 +13,7 @@ from cli.options import WorkloadCommand, life_options, plan_options
 from cli.render.phases import Phases
 from cli.render.progress import open_reporter
 from cli.run.launch import launch
+from cli.run.local_files import place
 from cli.session import Peer, open_session
 
 
@@ -34,6 +35,7 @@ async def create(context: Context, reference: str | None, quiet: bool, **flags: 
     order = make_order(context, load_config(context), reference, start=False, **flags)
     context.doing = f"create a run of {order.subject}"
     async with open_session(context, *Peer) as session:
+        await place(order.resolve, session)
         with (
             open_reporter(context, sys.stderr, quiet=quiet) as reporter,
             terminal.cancelled_by_signals(),  # what was created is taken back then

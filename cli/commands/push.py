@@ -14,6 +14,7 @@ from cli.run.launch import last_result
 from cli.session import Peer, Session, open_session
 from cli.upload import upload_content
 from services.core.errors import ImageUnknown, RequestInvalid
+from services.core.reference import DEFAULT_REGISTRY, has_host
 
 _SOURCE_KINDS = ("oci:", "oci-archive:", "docker-archive:", "docker-daemon:")
 
@@ -49,6 +50,11 @@ async def push(
     oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME] or docker-daemon:NAME.
     """
     is_image = source.startswith(_SOURCE_KINDS)
+    if not quiet and not has_host(reference):
+        context.note(
+            f"lns: {reference} names no registry, so it goes to the gateway's default, which is"
+            f" {DEFAULT_REGISTRY} unless a setting names another"
+        )
     wants_document = bool(family or content or annotation)
     if is_image and wants_document:
         raise RequestInvalid(

@@ -13,6 +13,7 @@ from cli.options import WorkloadCommand, existing_file, plan_options, platform_o
 from cli.render.output import columns, write_rows
 from cli.render.plan import write_plans
 from cli.render.text import short_id
+from cli.run.local_files import place
 from cli.run.request import PlanFlags, parse_platform, resolve_request
 from cli.session import Peer, open_session
 from services.core.errors import RequestInvalid
@@ -38,7 +39,8 @@ async def resolve(
         context=context,
         config=load_config(context),
     )
-    async with open_session(context, Peer.RESOLVER) as session:
+    async with open_session(context, Peer.RESOLVER, Peer.REGISTRY_GATEWAY) as session:
+        await place(request, session)
         response = await session.resolver.Resolve(request)
     write_plans(response.plans, form=form, write=context.write)
 

@@ -25,6 +25,7 @@ from cli.run.attachment import Attachment
 from cli.run.console import STDIN, open_console, open_lines, process_terminal_size
 from cli.run.group import GroupRun, group_code
 from cli.run.launch import Order, Services, launch
+from cli.run.local_files import place
 from cli.run.request import PULL_MODES, PlanFlags, resolve_request, run_options
 from cli.run.signals import SignalSender
 from cli.run.watching import Watch
@@ -61,6 +62,9 @@ async def run(
 ) -> int:
     """Run REF, an agent, a bundle or an image, in a microVM of its own.
 
+    A path such as ./agent.yaml runs an agent or bundle from its file, without any registry: the
+    components that it names are files beside it, their content is in folders of the same names.
+
     A bundle of several agents becomes a group: a microVM each, which reach each other by the names
     of their agents.
 
@@ -81,11 +85,13 @@ async def run(
         raise RequestInvalid("-t -i needs a terminal as standard input", hint="leave -t out")
     context.doing = f"run {order.subject}"
     if dry_run:
-        async with open_session(context, Peer.RESOLVER) as session:
+        async with open_session(context, Peer.RESOLVER, Peer.REGISTRY_GATEWAY) as session:
+            await place(order.resolve, session)
             plans = (await session.resolver.Resolve(order.resolve)).plans
         write_plans(plans, form=form, write=context.write)
         return 0
     async with open_session(context, *Peer) as session:
+        await place(order.resolve, session)
         return await _run(context, session, order, detach=detach, keys=keys, quiet=quiet)
 
 

@@ -13,6 +13,7 @@ from lns.vm.v1 import run_pb2
 
 from cli.context import Context
 from cli.labels import parse_labels
+from cli.run.local_files import is_local, refuse_file
 from services.core.errors import RequestInvalid
 
 PULL_MODES: Mapping[str, registry_pb.PullMode.ValueType] = {
@@ -82,6 +83,8 @@ def resolve_request(
             )
         request.lock = flags.locked.read_bytes()
     elif reference is not None:
+        if not is_local(reference):
+            refuse_file(reference)
         request.reference = reference
     elif argv:
         request.imageless.SetInParent()

@@ -15,6 +15,9 @@ from services.core.errors import DigestInvalid, ReferenceInvalid
 
 DEFAULT_REGISTRY = "docker.io"
 DEFAULT_TAG = "latest"
+STORE_HOST = "store.lns.internal"
+"""The host of references that name what only this node's store has; no registry is asked."""
+
 MAX_REFERENCE_CHARACTERS = 1024
 _MAX_REPOSITORY_CHARACTERS = 255
 _MAX_HOST_CHARACTERS = 255

@@ -8,7 +8,7 @@ from services.core.artifacts.bounded_validator import SchemaValidator
 from services.core.artifacts.documents import Artifact, parse_artifact
 from services.core.artifacts.families import FAMILIES, Family, family_by_slug
 from services.core.artifacts.schemas import schema_json
-from services.core.reference import Reference
+from services.core.reference import STORE_HOST, Reference
 from services.registry_gateway.ports import TypeAuthority
 from services.registry_gateway.progress import Stop
 
@@ -82,5 +82,7 @@ class ArtifactTypes:
     async def _validator(
         self, host: str, family: Family, *, offline: bool = False
     ) -> SchemaValidator | None:
+        if host == STORE_HOST:
+            return None
         schemas = await self._authority.schemas(host, offline=offline)
         return schemas.validators.get(family.slug) if schemas else None

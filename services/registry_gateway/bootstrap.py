@@ -41,6 +41,7 @@ from services.registry_gateway.fetch import BlobFetcher
 from services.registry_gateway.login_ports import DeviceIssuer, Keyring, LoginCheck, LoginStore
 from services.registry_gateway.logins import Logins
 from services.registry_gateway.manifests import Manifests
+from services.registry_gateway.own_namespace import OwnNamespace
 from services.registry_gateway.pins import Pins
 from services.registry_gateway.ports import (
     BlobStore,
@@ -112,7 +113,8 @@ class Parts:
 def assemble(parts: Parts, settings: GatewaySettings) -> RegistryServicer:
     """Puts the use cases together."""
     own = own_platform(settings.platform)
-    registry, store, index, pins = parts.registry, parts.store, parts.index, Pins()
+    store, index, pins = parts.store, parts.index, Pins()
+    registry = OwnNamespace(parts.registry, store, index)
     fetcher = BlobFetcher(registry, store)
     manifests = Manifests(registry=registry, store=store, index=index, fetcher=fetcher, machine=own)
     types = ArtifactTypes(parts.authority, parts.calls)

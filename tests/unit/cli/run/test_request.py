@@ -5,6 +5,7 @@ from lns.resolver.v1 import resolver_service_pb2 as pb
 from lns.vm.v1 import run_pb2
 
 from cli.context import Context
+from cli.run.local_files import is_local, refuse_file
 from cli.run.request import (
     PlanFlags,
     parse_environment,
@@ -216,3 +217,23 @@ def test_options_of_the_run_are_passed_on() -> None:
 def test_removing_and_restarting_contradict_each_other() -> None:
     with pytest.raises(RequestInvalid):
         options(remove=True, restart="always")
+
+
+@pytest.mark.parametrize("reference", ["agent.yaml", "agents/hello.yml", "bundle.JSON"])
+def test_a_file_where_a_reference_belongs_is_told_how_to_run(reference: str) -> None:
+    with pytest.raises(RequestInvalid, match="is a file") as caught:
+        refuse_file(reference)
+
+    assert f"`lns run ./{reference}` runs it" in caught.value.hint
+
+
+@pytest.mark.parametrize("reference", ["debian:12", "localhost:5000/agents/hello:1", "hello"])
+def test_a_reference_is_no_file(reference: str) -> None:
+    refuse_file(reference)
+
+    assert not is_local(reference)
+
+
+@pytest.mark.parametrize("path", ["./a.yaml", "../a", "/x/a.json", "~/a.yaml"])
+def test_a_path_is_a_file(path: str) -> None:
+    assert is_local(path)
