@@ -90,6 +90,9 @@ SECTIONS = (
         title="What runs may reach",
         entries=(
             _entry("policy", "policy", "Edit and test what runs may reach"),
+            _entry("approvals", "approvals", "Answer what runs ask for"),
+            _entry("egress", "egress", "Show what a run reached and what was refused"),
+            _entry("audit", "egress", "Verify the audit log of a run"),
             _entry("connect", "integration", "Store the key of a service"),
             _entry("integration", "integration", "Manage services that agents use by their keys"),
             _entry("credentials", "integration", "List and forget stored keys"),

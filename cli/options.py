@@ -79,7 +79,10 @@ plan_options = combined(
         click.option("--disk", metavar="SIZE", help="Size of the writable layer: 10g."),
         click.option("--name", metavar="NAME", help="Name of the run."),
         click.option(
-            "--policy", type=existing_file(), metavar="FILE", help="Policy instead of the bundle's."
+            "--policy",
+            type=existing_file(),
+            metavar="FILE",
+            help="Policy file instead of the bundle's, or of lns-policy.yaml here.",
         ),
         click.option(
             "--mount", multiple=True, metavar="REF[:PATH]", help="Mount an artifact; repeatable."
@@ -141,6 +144,12 @@ life_options = combined(
             default="no",
             metavar="POLICY",
             help="no, on-failure[:N] or always. [default: no]",
+        ),
+        click.option(
+            "--approve-timeout",
+            type=click.FloatRange(min=0, min_open=True),
+            metavar="SECONDS",
+            help="Time for an answer where the policy asks. [default: 60]",
         ),
         click.option("--stop-signal", metavar="NAME", help="Signal that asks the workload to end."),
         click.option(

@@ -31,6 +31,7 @@ from services.core.version import VERSION
 
 if TYPE_CHECKING:
     from lns.egress.v1.credential_service_pb2_grpc import CredentialServiceStub
+    from lns.egress.v1.egress_service_pb2_grpc import EgressServiceStub
     from lns.materializer.v1.materializer_service_pb2_grpc import MaterializerServiceStub
     from lns.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
     from lns.resolver.v1.resolver_service_pb2_grpc import ResolverServiceStub
@@ -79,6 +80,13 @@ class Session:
         from lns.vm.v1 import vm_service_pb2_grpc as rpc  # noqa: PLC0415 - see above
 
         return rpc.VmServiceStub(self._channels[Peer.VM_RUNNER])
+
+    @property
+    def egress(self) -> "EgressServiceStub":
+        """What runs reach, which the VM runner decides."""
+        from lns.egress.v1 import egress_service_pb2_grpc as rpc  # noqa: PLC0415 - see above
+
+        return rpc.EgressServiceStub(self._channels[Peer.VM_RUNNER])
 
     @property
     def credentials(self) -> "CredentialServiceStub":

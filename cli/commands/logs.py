@@ -12,6 +12,7 @@ from lns.vm.v1 import vm_service_pb2 as pb
 
 from cli.context import Context, command
 from cli.run.console import STDERR, STDOUT, open_lines
+from cli.run.egress_reading import read_records, record_line
 from cli.run.group import members_of
 from cli.run.log_reading import read_log
 from cli.session import Peer, Session, open_session, reach_suite
@@ -30,6 +31,7 @@ from services.core.errors import RequestInvalid, RunUnknown
     "-n", "--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines."
 )
 @click.option("-t", "--timestamps", is_flag=True, help="Begin each line with its time.")
+@click.option("--egress", is_flag=True, help="Show what it reached instead; see `lns egress`.")
 async def logs(
     context: Context,
     run: str,
@@ -38,11 +40,17 @@ async def logs(
     until: str | None,
     tail: int | None,
     timestamps: bool,
+    egress: bool,
 ) -> None:
     """Show what a run wrote to standard output and standard error, each where it belongs.
 
     Of a group, the lines of all its runs, each behind the name of its agent.
     """
+    if egress:
+        async with open_session(context, Peer.VM_RUNNER) as session:
+            async for record in read_records(session.egress, run, follow=follow):
+                context.write(record_line(record))
+        return
     request = pb.ReadLogsRequest(
         run=run,
         follow=follow,

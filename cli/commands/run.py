@@ -5,6 +5,7 @@ import sys
 import time
 import uuid
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -31,6 +32,7 @@ from cli.run.signals import SignalSender
 from cli.run.watching import Watch
 from cli.session import Peer, Session, open_session, reach_suite
 from services.core.errors import RequestInvalid
+from services.core.policy_edit import POLICY_FILE_NAME
 
 
 @command(
@@ -128,6 +130,8 @@ def make_order(
         pull=PULL_MODES[pull],
         request_id=uuid.uuid4().hex,
         start=start,
+        policy_file=plan.policy.absolute() if plan.policy else None,
+        project_policy=Path.cwd() / POLICY_FILE_NAME,
         subject=str(plan.locked or "a machine without an image")
         if reference is None
         else reference or "''",

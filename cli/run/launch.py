@@ -5,8 +5,10 @@ fails: the next attempt is the faster for it.
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lns.materializer.v1 import materializer_service_pb2 as materializer_pb
@@ -20,8 +22,11 @@ from cli.render.phases import Phases
 from cli.render.progress import Reporter
 from cli.run.group import members_of, remove_all, start_all
 from cli.run.ports import Gateway, Materializer, Resolver, Runner
+from services.chassis.policy_files import edit_policy_file
 from services.chassis.tasks import settle, together
 from services.core.errors import RequestInvalid, ServiceUnavailable, Unimplemented
+from services.core.policy_edit import NEW_POLICY
+from services.core.policy_file import parse_policy_file
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +40,8 @@ class Order:
         request_id: 32 hexadecimal digits; makes the creation idempotent, and is the id of a group.
         subject: how the reference is called in messages.
         start: whether the runs are started, not only recorded.
+        policy_file: that a person named for these runs; None where nobody did.
+        project_policy: of the project, for runs that no bundle brings a policy for.
     """
 
     resolve: resolver_pb.ResolveRequest
@@ -43,6 +50,8 @@ class Order:
     request_id: str
     subject: str
     start: bool = True
+    policy_file: Path | None = None
+    project_policy: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,6 +133,24 @@ async def resolve_all(order: Order, resolver: Resolver) -> Sequence[run_plan_pb2
     return plans
 
 
+def made_policy(path: Path) -> Path | None:
+    """Returns the project's policy file, made if there is none; None where it cannot be made.
+
+    Raises:
+        ArtifactInvalid: it is there and no policy.
+        LimitExceeded: it is larger than 1 MiB.
+    """
+
+    def change(text: bytes) -> bytes:
+        parse_policy_file(text, name=path.name)
+        return text or NEW_POLICY.encode()
+
+    with contextlib.suppress(OSError):
+        edit_policy_file(path, change)
+        return path
+    return path if path.exists() else None
+
+
 def _create_requests(
     order: Order, plans: Sequence[run_plan_pb2.RunPlan], images: Sequence[str]
 ) -> list[vm_pb.CreateRunRequest]:
@@ -134,7 +161,7 @@ def _create_requests(
                 request_id=order.request_id,
                 plan=plans[0],
                 image_digest=images[0],
-                options=order.options,
+                options=_options(order, plans[0]),
                 do_not_start=not order.start,
             )
         ]
@@ -143,20 +170,33 @@ def _create_requests(
         name=order.options.name,
         members=[plan.member for plan in plans],
     )
-    options = run_pb2.RunOptions()
-    options.CopyFrom(order.options)
-    options.ClearField("name")
     return [
         vm_pb.CreateRunRequest(
             request_id=f"{order.request_id}-{number}",
             plan=plan,
             image_digest=image,
-            options=options,
+            options=_options(order, plan, is_member=True),
             do_not_start=True,
             group=group,
         )
         for number, (plan, image) in enumerate(zip(plans, images, strict=True))
     ]
+
+
+def _options(
+    order: Order, plan: run_plan_pb2.RunPlan, *, is_member: bool = False
+) -> run_pb2.RunOptions:
+    """Returns the options of one run; its policy file is the one named, or the project's."""
+    options = run_pb2.RunOptions()
+    options.CopyFrom(order.options)
+    if is_member:
+        options.ClearField("name")
+    policy = order.policy_file
+    if policy is None and order.project_policy is not None and not plan.HasField("policy"):
+        policy = made_policy(order.project_policy)
+    if policy is not None:
+        options.policy_file = str(policy)
+    return options
 
 
 async def pull_all(

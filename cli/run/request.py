@@ -108,6 +108,7 @@ def run_options(
     stop_signal: str | None,
     stop_timeout: float | None,
     pids_limit: int | None,
+    approve_timeout: float | None = None,
 ) -> run_pb2.RunOptions:
     """Returns how the run is run.
 
@@ -130,6 +131,8 @@ def run_options(
         stop_signal=(stop_signal or "").upper().removeprefix("SIG"),
         pids_limit=pids_limit or 0,
     )
+    if approve_timeout is not None:
+        options.approve_timeout.CopyFrom(to_duration(approve_timeout))
     if stop_timeout is not None:
         options.stop_timeout.CopyFrom(to_duration(stop_timeout))
     return options

@@ -5,15 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-from cli.catalogue import ENTRIES
-
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text()
-
-LATER = ("approvals", "egress", "audit")
-"""Commands of the contract that are not offered yet, rather than as stubs."""
 
 
 def test_the_help_texts_are_current() -> None:
@@ -26,13 +19,6 @@ def test_the_help_texts_are_current() -> None:
     )
 
     assert result.returncode == 0, f"{result.stdout}run `python docs/generate_cli.py`"
-
-
-@pytest.mark.parametrize("name", LATER)
-def test_a_command_that_is_not_there_yet_stands_in_the_table(name: str) -> None:
-    assert name not in ENTRIES
-    table = README.partition("## What works")[2].partition("\n## ")[0]
-    assert re.search(rf"`(lns )?{name}`", table)
 
 
 def test_links_lead_to_files() -> None:
