@@ -6,18 +6,23 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
+from cli.desk.launcher import start_behind, through_desk
 from services.core.version import VERSION
 
 _BROKEN_PIPE = 141
 
 
 def main() -> NoReturn:
-    """Runs the command of this process's arguments and ends the process with its exit code.
+    """Runs the command of this process's arguments, at the desk if it can be, and ends like it.
 
     The process is ended without tearing the interpreter down, which takes longer than a whole `lns
     ps`: by now every file and channel has been closed by the block that opened it.
     """
-    code = run(sys.argv[1:], os.environ)
+    arguments = sys.argv[1:]
+    code = through_desk(arguments, os.environ)
+    if code is None:
+        code = run(arguments, os.environ)
+        start_behind(arguments, os.environ)
     try:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -82,6 +82,7 @@ WRITERS = {
     "cli/render/writer.py": "the writer itself",
     "cli/render/progress.py": "bars, whose text is made printable there",
     "cli/main.py": "the version, before anything is imported",
+    "cli/desk/order.py": "makes the streams that the writer then writes to",
     "cli/terminal.py": "a workload's own output and archives, as bytes",
 }
 BYTE_WRITERS = {

@@ -47,8 +47,15 @@ class Client:
 
     def vmm_processes(self) -> Sequence[int]:
         """Returns the ids of the VMMs of this state directory, oldest first."""
+        return self._processes("runs/*")
+
+    def other_vmm_processes(self) -> Sequence[int]:
+        """Returns the ids of the VMMs that wait for a run, or become a snapshot."""
+        return [*self._processes("snapshots/ahead/*"), *self._processes("snapshots/.tmp-*")]
+
+    def _processes(self, place: str) -> Sequence[int]:
         found = []
-        for record in self.home.glob("runs/*/qemu.pid"):
+        for record in self.home.glob(f"{place}/qemu.pid"):
             with contextlib.suppress(OSError, ValueError):
                 pid = int(record.read_text())
                 if (Path("/proc") / str(pid) / "stat").exists():
@@ -73,6 +80,6 @@ def run_suite() -> Iterator[Client]:
             yield client
         finally:
             client.run("service", "stop")
-            for pid in client.vmm_processes():
+            for pid in (*client.vmm_processes(), *client.other_vmm_processes()):
                 for one in iter_tree(pid):
                     os.kill(one, 9)

@@ -42,6 +42,7 @@ class Lns:
             "HOME": str(self.user),
             "PYTHONPATH": f"{ROOT}:{ROOT}/protos/gen",
             "LNS_HOME": str(self.home),
+            "LNS_DESK": "off",  # tests of the desk turn it on
             # Guest kernels are large and shared by every user of a machine's tests.
             "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache")),
             **self.variables,
@@ -104,10 +105,15 @@ def lns_user(directory: Path, variables: Mapping[str, str] | None = None) -> Ite
 
 
 def _kill_machines(home: Path) -> None:
-    """Kills the VMMs of a state directory's runs: a failed test may leave some."""
-    for record in home.glob("runs/*/qemu.pid"):
+    """Kills the VMMs of a state directory: of runs, that wait for one, or become a snapshot."""
+    records = [
+        record
+        for place in ("runs/*", "snapshots/ahead/*", "snapshots/.tmp-*")
+        for record in home.glob(f"{place}/qemu.pid")
+    ]
+    for record in records:
         with contextlib.suppress(OSError, ValueError):
             pid = int(record.read_text())
             command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-            if b"guest=lns-" + os.fsencode(record.parent.name) in command:
+            if any(argument.startswith(b"guest=lns-") for argument in command):
                 os.kill(pid, signal.SIGKILL)

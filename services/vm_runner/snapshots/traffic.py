@@ -42,7 +42,7 @@ class Traffic:
             yield
         finally:
             holding.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
+            with contextlib.suppress(asyncio.CancelledError, GuestUnreachable):
                 await holding
 
     async def _hold(self, machine: Machine) -> None:
@@ -53,4 +53,4 @@ class Traffic:
                 try:
                     await self._quiet.wait()
                 finally:
-                    await asyncio.shield(machine.resume())
+                    await machine.resume()

@@ -1,0 +1,37 @@
+"""Starts a desk beside the suite of a state directory."""
+
+import contextlib
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from cli.desk.launcher import desk_socket
+
+
+def start(home: str, environment: Mapping[str, str]) -> None:
+    """Starts a desk unless somebody listens at its socket, or no suite ran; never raises."""
+    path = desk_socket(home)
+    if not Path(home, "run", "suite.version").exists() or _answers(path):
+        return
+    with contextlib.suppress(OSError):
+        subprocess.Popen(
+            [sys.executable, "-P", "-m", "cli.desk", home],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            env={**environment, "LNS_HOME": home},
+            start_new_session=True,
+        )
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(1)
+        try:
+            connection.connect(path)
+        except OSError:
+            return False
+    return True
