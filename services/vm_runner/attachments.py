@@ -6,6 +6,7 @@ one client at the client's pace, and waits in the guest meanwhile.
 """
 
 import asyncio
+import itertools
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Protocol
@@ -101,9 +102,9 @@ class WorkloadAttachment:
     async def output(self) -> AsyncGenerator[Output, None]:
         """Yields what the workload writes, until the run has ended."""
         async for chunks in self._life.log.follow(self._place, held=True):
-            for chunk in chunks:
-                if chunk.data and chunk.boot >= self._boot:
-                    yield Output(stream=chunk.stream, data=chunk.data)
+            wanted = (chunk for chunk in chunks if chunk.data and chunk.boot >= self._boot)
+            for stream, pieces in itertools.groupby(wanted, key=lambda chunk: chunk.stream):
+                yield Output(stream=stream, data=b"".join(piece.data for piece in pieces))
 
     async def exit_status(self) -> ExitStatus:
         """Returns how the workload ended."""

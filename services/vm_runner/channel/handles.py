@@ -61,6 +61,16 @@ class GuestStream:
         self._changed = asyncio.Event()
         self._writable = asyncio.Event()
 
+    @property
+    def held_bytes(self) -> int:
+        """How much has come that was not received."""
+        return len(self._arrived)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more comes."""
+        return self._ended or self._reset
+
     async def receive(self) -> tuple[bytes, bool]:
         """Waits for bytes; returns all that came, and whether the stream's end is behind them.
 

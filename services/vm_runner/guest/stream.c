@@ -9,7 +9,7 @@
 
 #include "channel.h"
 
-enum { DATA_PER_TURN = 16384 }; /* one stream's share before the next one's turn */
+enum { DATA_PER_TURN = 32000 }; /* one stream's share before the next one's turn */
 
 static struct stream *streams;
 static unsigned stream_count;
