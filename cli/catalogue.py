@@ -101,7 +101,7 @@ SECTIONS = (
     Section(
         title="This machine",
         entries=(
-            _entry("service", "service", "Manage the background process with the services"),
+            _entry("service", "service", "Manage the background processes with the services"),
             _entry("doctor", "doctor", "Say what this machine can do and how to fix the rest"),
             _entry("config", "config", "Get and set defaults"),
             _entry("version", "version", "Print the version"),

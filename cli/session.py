@@ -110,7 +110,12 @@ async def open_session(context: Context, *peers: Peer) -> AsyncIterator[Session]
     targets = {peer: config.get(peer, "") for peer in peers}
     if not all(targets.values()):
         suite = await reach_suite(context)
-        targets = {peer: target or f"unix:{suite.socket}" for peer, target in targets.items()}
+        sockets = {
+            peer: suite.socket if peer is Peer.VM_RUNNER else suite.content_socket for peer in peers
+        }
+        targets = {peer: target or f"unix:{sockets[peer]}" for peer, target in targets.items()}
+        if suite.content_pid is None and f"unix:{suite.content_socket}" in targets.values():
+            await asyncio.to_thread(suite_process.wait_for_content, suite_files(context))
     tls = _tls(config)
     async with contextlib.AsyncExitStack() as stack:
         channels: dict[str, grpc.aio.Channel] = {}

@@ -1,7 +1,12 @@
-"""The suite as a process: whether it lives, starting it in the background, ending it.
+"""The suite as two processes: whether it lives, starting it in the background, ending it.
 
 Whether it lives is asked of the kernel, not of a file: a connection to its socket succeeds, and the
-socket knows the process behind it. So a pid file that a crash left behind misleads nobody.
+socket knows the process behind it. So a pid file that a crash left behind misleads nobody. The
+first process, which owns the runs, is the suite: it starts the second, which reads the bytes of
+registries and archives, starts it again after a crash, and ends it.
+
+    $LNS_HOME/run/lns.sock       the first process: runs
+    $LNS_HOME/run/content.sock   the second: registries, plans, images
 
     $LNS_HOME/run/start.lock     held by the client that starts it; others wait and find it running
     $LNS_HOME/run/suite.version  process id and version, written by the suite when it serves
@@ -23,7 +28,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.chassis.sockets import check_private_directory, make_private_directory, suite_socket
+from services.chassis.sockets import (
+    check_private_directory,
+    content_socket,
+    make_private_directory,
+    suite_socket,
+)
 from services.core.errors import CallerDenied, ServiceUnavailable
 from services.core.version import VERSION
 
@@ -31,6 +41,7 @@ START_SECONDS = 60.0
 """How long a client waits for a suite that somebody starts; a slow disk takes its time."""
 
 _POLL_SECONDS = 0.02
+_CONTENT_SECONDS = 30.0
 _PEER = struct.Struct("3i")
 _LOG_LINES = 3
 _WORDS_CHARACTERS = 300
@@ -43,12 +54,16 @@ class Suite:
     Attributes:
         pid: its process id.
         version: its version; empty while it has not written it.
-        socket: where it listens.
+        socket: where it listens for all that concerns runs.
+        content_socket: where its second process listens.
+        content_pid: that process; None while it is being started again.
     """
 
     pid: int
     version: str
     socket: Path
+    content_socket: Path
+    content_pid: int | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +76,11 @@ class SuiteFiles:
     def socket(self) -> Path:
         """Where it listens."""
         return suite_socket(self.home)
+
+    @property
+    def content_socket(self) -> Path:
+        """Where its second process listens."""
+        return content_socket(self.home)
 
     @property
     def run(self) -> Path:
@@ -80,7 +100,36 @@ def find_suite(files: SuiteFiles) -> Suite | None:
         CallerDenied: another user's process listens there.
         SettingsInvalid: the socket's directory is not the user's own.
     """
-    path = files.socket
+    pid = _listener(files, files.socket)
+    if pid is None:
+        return None
+    return Suite(
+        pid=pid,
+        version=_version_of(files, pid),
+        socket=files.socket,
+        content_socket=files.content_socket,
+        content_pid=_listener(files, files.content_socket),
+    )
+
+
+def wait_for_content(files: SuiteFiles) -> None:
+    """Returns when the second process listens: after a crash it is started again within seconds.
+
+    Raises:
+        ServiceUnavailable: it does not come back.
+    """
+    deadline = time.monotonic() + _CONTENT_SECONDS
+    while _listener(files, files.content_socket) is None:
+        if time.monotonic() > deadline:
+            raise ServiceUnavailable(
+                "the process that talks to registries has ended and does not come back",
+                hint="`lns service logs` shows what it said; then `lns service restart`",
+            )
+        time.sleep(_POLL_SECONDS)
+
+
+def _listener(files: SuiteFiles, path: Path) -> int | None:
+    """Returns the process that listens at a socket of the suite, or None."""
     if path.parent != files.run:
         with contextlib.suppress(FileNotFoundError):
             check_private_directory(path.parent)
@@ -101,7 +150,7 @@ def find_suite(files: SuiteFiles) -> Suite | None:
             hint="set another state directory with LNS_HOME",
             metadata={"socket": str(path)},
         )
-    return Suite(pid=pid, version=_version_of(files, pid), socket=path)
+    return int(pid)
 
 
 def ensure_suite(

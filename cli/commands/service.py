@@ -1,4 +1,4 @@
-"""`lns service`: the background process with the services."""
+"""`lns service`: the background processes with the services."""
 
 import asyncio
 import time
@@ -16,7 +16,7 @@ from services.chassis.settings import state_directory
 from services.core.errors import RequestInvalid, ServiceUnavailable
 from services.core.version import VERSION
 
-_STOP_SECONDS = 30.0
+_STOP_SECONDS = 60.0
 _FOLLOW_SECONDS = 0.3
 
 _CONFIG = click.option(
@@ -27,11 +27,12 @@ _CONFIG = click.option(
 )
 
 
-@click.group("service", short_help="Manage the background process with the services")
+@click.group("service", short_help="Manage the background processes with the services")
 def service() -> None:
-    """Manage the background process that serves lns on a socket of your own.
+    """Manage the two background processes that serve lns on sockets of your own.
 
-    It starts by itself with the first command that needs it. Runs go on without it.
+    They start by themselves with the first command that needs them, and are one thing to these
+    commands. Runs go on without them.
     """
 
 
@@ -137,11 +138,14 @@ def _status(files: SuiteFiles, suite: Suite | None) -> dict[str, Any]:
 
     return {
         "running": suite is not None,
-        "serving": suite is not None and is_serving(suite.socket, timeout=5.0),
+        "serving": suite is not None
+        and all(is_serving(one, timeout=5.0) for one in (suite.socket, suite.content_socket)),
         "pid": suite.pid if suite else None,
+        "content_pid": suite.content_pid if suite else None,
         "version": suite.version if suite else None,
         "client_version": VERSION,
         "socket": str(files.socket),
+        "content_socket": str(files.content_socket),
         "state_directory": str(files.home),
         "log": str(files.log),
     }

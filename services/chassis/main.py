@@ -40,6 +40,9 @@ def run(
     *,
     socket: str,
     arguments: Sequence[str] | None = None,
+    adapted: Callable[[Settings], Settings] = lambda settings: settings,
+    ready: Callable[[Sequence[str]], None] | None = None,
+    failed: Callable[[LnsError], None] | None = None,
 ) -> int:
     """Runs a service process from its arguments to its end; returns the exit code.
 
@@ -48,6 +51,9 @@ def run(
         open_services: the composition root: opens what the services need while its block runs.
         socket: the name of the default socket, in `run` of the state directory.
         arguments: those of the command line, by default the process's.
+        adapted: makes this process's settings of those that were read, where several share a file.
+        ready: called with the bound addresses once calls are answered.
+        failed: called with the error for which the process cannot serve, after it was logged.
     """
     parser = argparse.ArgumentParser(description=f"Serves lns at {socket} unless configured.")
     parser.add_argument("--config", type=Path, metavar="FILE", help="settings, YAML")
@@ -56,7 +62,7 @@ def run(
     )
     options = parser.parse_args(arguments)
     try:
-        settings = load_settings(settings_type, options.config, socket=socket)
+        settings = load_settings(settings_type, options.config, socket=socket, adapted=adapted)
     except SettingsInvalid as error:
         lines = [f"{v.subject}: {v.description}" for v in error.violations] or [error.message]
         print("\n".join(lines), file=sys.stderr)  # noqa: T201  # there is no log yet
@@ -66,7 +72,7 @@ def run(
         return 0
     logs.configure(settings.log)
     try:
-        asyncio.run(_serve(settings, open_services))
+        asyncio.run(_serve(settings, open_services, ready))
     except LnsError as error:
         log.error(  # noqa: TRY400  # what it says is all that a person needs
             "not_served",
@@ -75,6 +81,8 @@ def run(
             hint=error.hint,
             metadata=error.metadata,
         )
+        if failed is not None:
+            failed(error)
         return MISUSED if isinstance(error, SettingsInvalid) else FAILED
     except Exception:
         log.exception("failed")
@@ -82,14 +90,21 @@ def run(
     return 0
 
 
-def load_settings(settings_type: type[Settings], file: Path | None, *, socket: str) -> Settings:
+def load_settings(
+    settings_type: type[Settings],
+    file: Path | None,
+    *,
+    socket: str,
+    adapted: Callable[[Settings], Settings] = lambda settings: settings,
+) -> Settings:
     """Returns the settings of this process, listening at its default socket if nowhere else.
 
     Raises:
         SettingsInvalid: with one violation for each problem.
     """
     sections = {field.name for field in dataclasses.fields(settings_type)}
-    settings = load(settings_type, file=file, environment=os.environ, foreign=SECTIONS - sections)
+    read = load(settings_type, file=file, environment=os.environ, foreign=SECTIONS - sections)
+    settings = adapted(read)
     if settings.server.listen:
         return settings
     path = socket_path(settings.home, socket)
@@ -99,7 +114,11 @@ def load_settings(settings_type: type[Settings], file: Path | None, *, socket: s
     return dataclasses.replace(settings, server=server)
 
 
-async def _serve(settings: Settings, open_services: Open[Settings]) -> None:
+async def _serve(
+    settings: Settings,
+    open_services: Open[Settings],
+    ready: Callable[[Sequence[str]], None] | None,
+) -> None:
     with metrics.exposed(settings.metrics):
         async with open_services(settings) as services:
-            await serve(settings.server, services)
+            await serve(settings.server, services, ready=ready)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from services.chassis.settings_tree import setting
 from services.chassis.settings_values import Seconds
-from services.chassis.sockets import MAX_SOCKET_PATH_BYTES, suite_socket
+from services.chassis.sockets import MAX_SOCKET_PATH_BYTES, content_socket
 from services.core.errors import SettingsInvalid
 
 MAX_PORT = 65535
@@ -175,9 +175,9 @@ class ProcessSettings:
     """Where its metrics are."""
 
 
-def suite_target(home: Path) -> str:
-    """Returns the address of the suite's socket in the state directory `home`."""
-    return f"unix:{suite_socket(home)}"
+def content_target(home: Path) -> str:
+    """Returns where gateway, resolver and materializer are in the suite of `home`."""
+    return f"unix:{content_socket(home)}"
 
 
 def check_unix_address(address: str) -> Path:

@@ -1,6 +1,7 @@
 """Where lns processes listen on their own machine: unix sockets that only their owner can reach.
 
-    $LNS_HOME/run/<name>                 the rule; the suite's is lns.sock
+    $LNS_HOME/run/<name>                 the rule; the suite's are lns.sock (runs)
+                                         and content.sock (registries, plans, images)
     /tmp/lns-<uid>/<16 hex>-<name>       when that is longer than a socket's address can be; the
                                          digits are from the SHA-256 of the state directory's path
 
@@ -18,6 +19,7 @@ MAX_SOCKET_PATH_BYTES = 107
 """`sun_path` of Linux has 108 bytes, one of them for the end."""
 
 SUITE_SOCKET = "lns.sock"
+CONTENT_SOCKET = "content.sock"
 
 _PRIVATE = 0o700
 
@@ -35,8 +37,13 @@ def socket_path(home: Path, name: str) -> Path:
 
 
 def suite_socket(home: Path) -> Path:
-    """Returns the path of the suite's socket for the state directory `home`."""
+    """Returns where the suite's process that owns the runs of `home` listens."""
     return socket_path(home, SUITE_SOCKET)
+
+
+def content_socket(home: Path) -> Path:
+    """Returns where the suite's process that reads foreign bytes listens: all services but one."""
+    return socket_path(home, CONTENT_SOCKET)
 
 
 def make_private_directory(path: Path) -> None:

@@ -13,7 +13,7 @@ from services.chassis.blocking import Blocking
 from services.chassis.channel import open_channel
 from services.chassis.locks import owner_lock
 from services.chassis.server import Service
-from services.chassis.settings import suite_target
+from services.chassis.settings import content_target
 from services.materializer.adapters.catalogue import Catalogue
 from services.materializer.adapters.disk_images import DiskImages
 from services.materializer.adapters.disk_layers import DiskLayers
@@ -68,7 +68,7 @@ async def open_materializer(home: Path, own: MaterializerSettings) -> AsyncItera
             open_channel(
                 own.registry_gateway,
                 registry_service_pb2.DESCRIPTOR,
-                default_target=suite_target(home),
+                default_target=content_target(home),
             )
         )
         shared = own.blobs is BlobAccess.SHARED

@@ -12,7 +12,7 @@ from lns.resolver.v1 import resolver_service_pb2_grpc as rpc
 from services.chassis.channel import open_channel
 from services.chassis.machine import own_platform
 from services.chassis.server import Service
-from services.chassis.settings import suite_target
+from services.chassis.settings import content_target
 from services.core.platforms import Platform
 from services.core.version import VERSION
 from services.resolver.adapters.gateway_manifests import GatewayManifests
@@ -49,7 +49,7 @@ async def open_resolver(home: Path, settings: ResolverSettings) -> AsyncIterator
     async with open_channel(
         settings.registry_gateway,
         registry_service_pb2.DESCRIPTOR,
-        default_target=suite_target(home),
+        default_target=content_target(home),
     ) as channel:
         yield service_with(GatewayManifests(channel), settings)
 

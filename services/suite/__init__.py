@@ -1,1 +1,1 @@
-"""The embedded default: all four services in one process, on one socket of the user's own."""
+"""The embedded default: all four services in two processes, on sockets of the user's own."""

@@ -1,5 +1,6 @@
-"""The suite's process: `python -m services.suite [--config FILE]`."""
+"""The suite's first process: `python -m services.suite [--config FILE]`."""
 
+import functools
 import sys
 
 from services.chassis.main import run
@@ -8,4 +9,5 @@ from services.suite.bootstrap import open_services
 from services.suite.settings import SuiteProcess
 
 if __name__ == "__main__":
-    sys.exit(run(SuiteProcess, open_services, socket=SUITE_SOCKET))
+    opening = functools.partial(open_services, arguments=sys.argv[1:])
+    sys.exit(run(SuiteProcess, opening, socket=SUITE_SOCKET))

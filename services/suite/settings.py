@@ -1,6 +1,6 @@
 """What can be set of the suite: each service's section, and its own."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from services.chassis.settings import ProcessSettings
 from services.chassis.settings_tree import setting
@@ -19,6 +19,13 @@ class SuiteSettings:
     patience: Seconds = 30.0
     """How long a starting suite waits for one that drains."""
 
+    content_listen: tuple[str, ...] = ()
+    """Where the process of gateway, resolver and materializer listens, as `server.listen`, which is
+    the VM runner's in the suite. Empty: `content.sock` in the state directory's `run`."""
+
+    content_metrics: str = ""
+    """Where that process has its metrics, as `metrics.listen`. Empty: nowhere."""
+
     log_size: ByteCount = 10 << 20
     """Size from which a new log file is begun."""
 
@@ -32,8 +39,8 @@ class SuiteSettings:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SuiteProcess(ProcessSettings):
-    """Every setting of the suite."""
+class ContentProcess(ProcessSettings):
+    """The settings of the process that reads foreign bytes."""
 
     registry_gateway: GatewaySettings = field(
         metadata=setting(default_from=GatewaySettings.of_environment)
@@ -46,8 +53,23 @@ class SuiteProcess(ProcessSettings):
     materializer: MaterializerSettings = field(default_factory=MaterializerSettings)
     """The materializer's part."""
 
+    suite: SuiteSettings = field(default_factory=SuiteSettings)
+    """The suite's own part."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuiteProcess(ContentProcess):
+    """Every setting of the suite."""
+
     vm_runner: VmSettings
     """The VM runner's part."""
 
-    suite: SuiteSettings = field(default_factory=SuiteSettings)
-    """The suite's own part."""
+
+def of_content(settings: ContentProcess) -> ContentProcess:
+    """Returns the settings with the addresses of the process that reads foreign bytes."""
+    own = settings.suite
+    return replace(
+        settings,
+        server=replace(settings.server, listen=own.content_listen),
+        metrics=replace(settings.metrics, listen=own.content_metrics),
+    )

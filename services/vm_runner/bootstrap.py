@@ -20,7 +20,7 @@ from services.chassis.channel import open_channel
 from services.chassis.keyrings import open_keyring
 from services.chassis.locks import owner_lock
 from services.chassis.server import Service
-from services.chassis.settings import suite_target
+from services.chassis.settings import content_target
 from services.core.errors import HostUnready
 from services.vm_runner.adapters.boot_files.cache import GuestFileCache, default_agent
 from services.vm_runner.adapters.confinement.cgroups import Cgroups, find_place
@@ -98,7 +98,9 @@ async def open_vm_runner(home: Path, own: VmSettings) -> AsyncIterator[Sequence[
         stack.enter_context(owner_lock(home / "runs" / ".lock", what=f"the runs below {home}"))
         blocking = stack.enter_context(Blocking(_THREADS, name="vm_runner"))
         channel = await stack.enter_async_context(
-            open_channel(own.materializer, images_pb.DESCRIPTOR, default_target=suite_target(home))
+            open_channel(
+                own.materializer, images_pb.DESCRIPTOR, default_target=content_target(home)
+            )
         )
         files = _guest_files(home, own, blocking)
         choice = AcceleratorChoice(

@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import stat
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,11 +13,13 @@ from pathlib import Path
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from cli.suite_process import find_suite
+from cli.suite_process import Suite, find_suite
 from services.chassis.channel import open_channel
+from services.chassis.locks import owner_lock
 from services.chassis.settings import PeerSettings
 from services.chassis.sockets import suite_socket
 from services.core.version import VERSION
+from services.suite.content_process import OTHER_VERSION
 from tests.support.eventually import eventually
 from tests.support.lns_command import Lns, lns_user
 
@@ -50,7 +53,7 @@ def test_two_commands_at_once_start_one_suite(lns: Lns) -> None:
 
     assert [command.returncode for command in commands] == [0, 0, 0, 0], results
     served = [line for line in lns.files.log.read_text().splitlines() if '"serving"' in line]
-    assert len(served) == 1
+    assert len(served) == 2, "one line for each of its processes"
 
 
 def test_a_second_suite_gives_up_at_once(lns: Lns) -> None:
@@ -83,6 +86,7 @@ def test_nobody_else_can_reach_the_suite_or_read_what_it_keeps(lns: Lns) -> None
             lns.home / "run",
             lns.home / "logs",
             lns.files.socket,
+            lns.files.content_socket,
             lns.files.log,
             lns.home / "run" / "suite.version",
             lns.home / "run" / "suite.lock",
@@ -91,7 +95,7 @@ def test_nobody_else_can_reach_the_suite_or_read_what_it_keeps(lns: Lns) -> None
     }
 
     assert {path: mode for path, mode in modes.items() if mode & 0o077} == {}
-    assert modes[lns.files.socket] == 0o600
+    assert modes[lns.files.socket] == modes[lns.files.content_socket] == 0o600
 
 
 def test_a_killed_suite_is_replaced_by_the_next_command(lns: Lns) -> None:
@@ -103,6 +107,89 @@ def test_a_killed_suite_is_replaced_by_the_next_command(lns: Lns) -> None:
     assert lns.run("service", "status").returncode == 1
     lns.ok("ps")
     assert pid_of(lns) != killed
+
+
+def suite_of(lns: Lns) -> Suite:
+    suite = find_suite(lns.files)
+    assert suite is not None
+    return suite
+
+
+def loaded_by(pid: int) -> str:
+    """Returns the files that a process has mapped: libraries of what it does."""
+    return Path(f"/proc/{pid}/maps").read_text()
+
+
+def test_foreign_bytes_are_read_in_another_process_than_the_one_that_owns_vms(lns: Lns) -> None:
+    lns.ok("service", "start")
+    suite = suite_of(lns)
+
+    assert suite.content_pid is not None
+    assert suite.content_pid != suite.pid
+    assert "isal" in loaded_by(suite.content_pid)
+    assert not [name for name in ("isal", "re2", "jsonschema") if name in loaded_by(suite.pid)]
+
+
+def test_a_crash_of_the_process_that_reads_foreign_bytes_is_no_crash_of_the_suite(
+    lns: Lns,
+) -> None:
+    lns.ok("service", "start")
+    before = suite_of(lns)
+    assert before.content_pid is not None
+    os.kill(before.content_pid, signal.SIGKILL)
+
+    assert lns.ok("ps", "-q") == ""
+    assert "agent" in lns.ok("types")
+    after = suite_of(lns)
+    assert after.pid == before.pid
+    assert after.content_pid not in (None, before.content_pid)
+    assert lns.run("service", "status").returncode == 0
+    assert "content_process_restarted" in lns.ok("service", "logs")
+
+
+def test_both_processes_end_together(lns: Lns) -> None:
+    lns.ok("service", "start")
+    crashed = suite_of(lns)
+    lns.kill_suite()
+    # The other one dies with it, and who starts the next suite waits for its stores.
+    lns.ok("types")
+    stopped = suite_of(lns)
+    lns.ok("service", "stop")
+
+    for suite in (crashed, stopped):
+        assert suite.content_pid is not None
+        assert not Path(f"/proc/{suite.content_pid}").exists()
+    assert not lns.files.content_socket.exists()
+
+
+def test_the_second_process_serves_no_suite_of_another_version(lns: Lns) -> None:
+    reading, writing = os.pipe()
+    ended = subprocess.run(
+        [sys.executable, "-m", "services.suite.content", str(os.getpid()), str(writing), "0.0.1"],
+        env=lns.environment,
+        pass_fds=(writing,),
+        timeout=60,
+        check=False,
+    )
+    os.close(writing)
+    os.close(reading)
+
+    assert ended.returncode == OTHER_VERSION
+
+
+def test_why_the_second_process_does_not_serve_is_said_by_the_command(lns: Lns) -> None:
+    (lns.home / "materializer").mkdir(parents=True, mode=0o700)
+    lns.home.chmod(0o700)
+    settings = lns.user / "services.yaml"
+    settings.write_text("suite: {patience: 100ms}\n")
+
+    with owner_lock(lns.home / "materializer" / "lock", what="the store"):
+        result = lns.run("service", "start", "--config", str(settings))
+
+    assert result.returncode == 1
+    assert "the image store below" in result.stderr
+    assert str(os.getpid()) in result.stderr
+    assert find_suite(lns.files) is None
 
 
 def test_stale_files_mislead_nobody(lns: Lns) -> None:
@@ -143,7 +230,7 @@ async def test_a_command_waits_for_a_suite_that_drains_and_starts_the_next(lns: 
         watch.cancel()
 
     assert pid_of(lns) != first
-    assert lns.files.log.read_text().count('"drained"') == 1
+    assert lns.files.log.read_text().count('"drained"') == 2
 
 
 def test_the_services_are_stopped_restarted_and_looked_at(lns: Lns) -> None:

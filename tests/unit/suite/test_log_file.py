@@ -57,6 +57,28 @@ def test_only_so_many_older_files_are_kept(tmp_path: Path, descriptors: tuple[in
     }
 
 
+def test_another_process_follows_a_file_that_was_set_aside(
+    tmp_path: Path, descriptors: tuple[int, int]
+) -> None:
+    other = os.open(tmp_path / "log", os.O_WRONLY | os.O_APPEND)
+    try:
+        log = LogFile(tmp_path / "log", limit=4, kept=2, descriptors=descriptors)
+        follower = LogFile(tmp_path / "log", limit=4, kept=2, descriptors=(other,), rotates=False)
+        assert not follower.follow()
+        write(other, "first")
+        log.rotate()
+        write(other, " late")
+
+        assert follower.follow()
+        write(other, "new")
+
+        assert (tmp_path / "log.1").read_text() == "first late"
+        assert (tmp_path / "log").read_text() == "new"
+        assert not follower.follow()
+    finally:
+        os.close(other)
+
+
 def test_a_terminal_is_never_rotated(tmp_path: Path) -> None:
     readable, writable = os.pipe()
     (tmp_path / "log").write_text("someone else's")
