@@ -164,8 +164,6 @@ class Connection:
                 )
                 await guest.write(encode_answer(denied, closes=True))
                 await guest.finish()
-                while await guest.read():
-                    pass
         except (SideLost, TimeoutError):
             return
 

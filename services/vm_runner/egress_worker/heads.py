@@ -19,6 +19,13 @@ _BARE = re.compile(rb"(?<!\r)\n|\r(?!\n)|\x00")
 _FOLD = re.compile(rb"\n[ \t]")
 _DIGITS = re.compile(rb"[0-9]{1,18}\Z")
 
+_ANY_REQUEST: Final = h11.Request(
+    method=b"GET",
+    target=b"/",
+    headers=[(b"host", b"x"), (b"connection", b"upgrade"), (b"upgrade", b"x")],
+)
+"""What a reply is read behind; it permits 101, which is judged by the real request."""
+
 Header = tuple[bytes, bytes]
 
 
@@ -159,7 +166,7 @@ def parse_reply(head: bytes, *, method: bytes, most: int) -> ReplyHead:
     """
     first, headers = _lines(head)
     reader = h11.Connection(h11.CLIENT, max_incomplete_event_size=most)
-    reader.send(h11.Request(method=b"GET", target=b"/", headers=[(b"host", b"x")]))
+    reader.send(_ANY_REQUEST)
     event = _event(reader, head)
     if not isinstance(event, h11.Response | h11.InformationalResponse):
         raise HeadInvalid("no reply")

@@ -9,6 +9,8 @@ import asyncio
 import contextlib
 from typing import Any, Final
 
+from services.core.egress.hosts import parse_authority
+from services.core.errors import RequestInvalid
 from services.vm_runner.egress_worker.bodies import BodyReader
 from services.vm_runner.egress_worker.heads import (
     Framing,
@@ -210,7 +212,8 @@ class Http1:
                 if watching is not None and watching.done():
                     watching.result()  # the guest's program is gone
                 elif watching is None and sending.done():
-                    if sending.exception() is None and (denied := sending.result()) is not None:
+                    denied = sending.result()
+                    if denied is not None:
                         await self._stop_reply(replying, denied)
                     watching = asyncio.ensure_future(self._from_guest.lost())
             reply = replying.result()
@@ -232,13 +235,23 @@ class Http1:
         self, body: BodyReader, asked: Asked, permitted: Permitted
     ) -> Denied | None:
         """Passes the body of a request on; returns the refusal where it holds a placeholder."""
+        takes = True
         while not body.done:
-            piece = await self._from_guest.piece(body)
+            try:
+                piece = await self._from_guest.piece(body)
+            except SideLost as error:
+                raise Ended(Reason.GUEST_LOST, str(error)) from error
+            except HeadInvalid as error:
+                raise Ended(Reason.MALFORMED, str(error)) from error
             credential = permitted.scanner.feed(piece)
             if credential is not None:
                 return await self._judge.found_in_body(asked, credential)
             self._meter.count_sent(len(piece))
-            await self._host.write(piece)
+            try:
+                if takes:
+                    await self._host.write(piece)
+            except SideLost:
+                takes = False  # its reply may be on the way: that it takes no more
         return None
 
     async def _stop_reply(self, replying: "asyncio.Future[ReplyHead]", denied: Denied) -> None:
@@ -332,7 +345,7 @@ def asked_of(request: RequestHead, *, in_clear: bool) -> Asked:
         named, slash, path = rest.partition(b"/")
         target = slash + path or b"/"
         fits = separator and scheme.lower() == (b"http" if in_clear else b"https")
-        agrees = not hosts or named.lower() == authority.lower()
+        agrees = not hosts or _same_host(named, authority, in_clear=in_clear)
         authority = named if fits and agrees else _NO_HOST
     return Asked(
         method=request.method,
@@ -342,6 +355,17 @@ def asked_of(request: RequestHead, *, in_clear: bool) -> Asked:
         is_tunnel=is_tunnel,
         in_clear=in_clear,
     )
+
+
+def _same_host(one: bytes, other: bytes, *, in_clear: bool) -> bool:
+    default = 80 if in_clear else 443
+    try:
+        first, second = (
+            parse_authority(text.decode("latin-1"), default_port=default) for text in (one, other)
+        )
+    except RequestInvalid:
+        return False
+    return first == second
 
 
 def encode_answer(denied: Denied, *, closes: bool) -> bytes:
