@@ -8,7 +8,10 @@ from services.core.egress.hosts import parse_host
 from services.core.errors import RequestInvalid
 from services.vm_runner.egress_worker import beginnings
 from services.vm_runner.egress_worker.beginnings import Beginning
-from services.vm_runner.egress_worker.http1 import Ended, Http1, encode_answer
+from services.vm_runner.egress_worker.endings import Ended
+from services.vm_runner.egress_worker.frames import is_greeting
+from services.vm_runner.egress_worker.http1 import Http1
+from services.vm_runner.egress_worker.http1_requests import encode_answer
 from services.vm_runner.egress_worker.http2 import serve_http2
 from services.vm_runner.egress_worker.judge import Judge
 from services.vm_runner.egress_worker.judge import Office as JudgeOffice
@@ -16,7 +19,15 @@ from services.vm_runner.egress_worker.meters import Meter
 from services.vm_runner.egress_worker.orders import Grant, Inspection, Mode
 from services.vm_runner.egress_worker.reports import Reason, ToRunner
 from services.vm_runner.egress_worker.run_state import RunState
-from services.vm_runner.egress_worker.sides import Primed, Side, SideLost, SocketSide, relay
+from services.vm_runner.egress_worker.sides import (
+    Primed,
+    Side,
+    SideLost,
+    SocketSide,
+    both,
+    pass_on,
+    relay,
+)
 from services.vm_runner.egress_worker.tls import (
     H2,
     HTTP_1,
@@ -83,8 +94,11 @@ class Connection:
         """
         near, far = Primed(guest), Primed(self.host)
         if self.grant.mode is Mode.PASS and await _speaks_first(near, far):
-            await relay(near, far)
-            return
+            greeting = await far.read()
+            far.put_back(greeting)
+            if not is_greeting(greeting):
+                await self._answer_greeting(near, far)
+                return
         beginning = await self._begin(near)
         self._check_name(beginning)
         match beginning.kind:
@@ -102,6 +116,20 @@ class Connection:
                 )
             case _:
                 await relay(near, far)
+
+    async def _answer_greeting(self, near: Primed, far: Primed) -> None:
+        """Passes bytes where the host speaks first: then no HTTP follows."""
+
+        async def guests() -> None:
+            first = await near.read()
+            near.put_back(first)
+            beginning = beginnings.look(first) or Beginning(beginnings.Kind.OTHER)
+            self._check_name(beginning)
+            if beginning.kind in (beginnings.Kind.HTTP_1, beginnings.Kind.HTTP_2):
+                raise Ended(Reason.MALFORMED, "a request behind a greeting of the host's")
+            await pass_on(near, far)
+
+        await both(guests(), pass_on(far, near))
 
     async def _begin(self, near: Primed) -> Beginning:
         if self.grant.mode is Mode.PASS:

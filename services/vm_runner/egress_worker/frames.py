@@ -185,6 +185,11 @@ def encode_settings(settings: dict[int, int]) -> bytes:
     )
 
 
+def is_greeting(data: bytes) -> bool:
+    """Says whether bytes begin like a server of HTTP/2: with its settings."""
+    return data[3:9] == bytes((Kind.SETTINGS, 0, 0, 0, 0, 0))
+
+
 def read_window_update(frame: FrameHead) -> int:
     """Returns by how much a window grows.
 
@@ -193,7 +198,10 @@ def read_window_update(frame: FrameHead) -> int:
     """
     if len(frame.payload) != 4:  # noqa: PLR2004 - a number of 32 bits
         raise FrameInvalid("a window update that is none")
-    return int.from_bytes(frame.payload, "big") & _WINDOW_MOST
+    size = int.from_bytes(frame.payload, "big") & _WINDOW_MOST
+    if not size:
+        raise FrameInvalid("a window update that is none")
+    return size
 
 
 def encode_window_update(stream: int, size: int) -> bytes:

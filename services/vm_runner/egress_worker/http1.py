@@ -9,9 +9,8 @@ import asyncio
 import contextlib
 from typing import Any, Final
 
-from services.core.egress.hosts import parse_authority
-from services.core.errors import RequestInvalid
 from services.vm_runner.egress_worker.bodies import BodyReader
+from services.vm_runner.egress_worker.endings import Ended
 from services.vm_runner.egress_worker.heads import (
     Framing,
     HeadInvalid,
@@ -19,111 +18,17 @@ from services.vm_runner.egress_worker.heads import (
     RequestHead,
     parse_reply,
     parse_request,
-    split_head,
 )
+from services.vm_runner.egress_worker.http1_input import Input
+from services.vm_runner.egress_worker.http1_requests import asked_of, encode_answer, passed_on
 from services.vm_runner.egress_worker.judge import Asked, Denied, Judge, Permitted
 from services.vm_runner.egress_worker.meters import Meter
 from services.vm_runner.egress_worker.reports import Reason
 from services.vm_runner.egress_worker.run_state import RunState
-from services.vm_runner.egress_worker.sides import Primed, Side, SideLost, relay
-
-_PHRASES: Final = {
-    400: "Bad Request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    429: "Too Many Requests",
-    431: "Request Header Fields Too Large",
-    502: "Bad Gateway",
-}
-_NO_HOST: Final = b"\xff"
-"""An authority that agrees with none."""
+from services.vm_runner.egress_worker.sides import Side, SideLost, relay
 
 _SWITCHING: Final = 101
 _FINAL: Final = 200
-_NOT_PASSED: Final = (b"http2-settings", b"upgrade")
-_H2C: Final = {b"h2c", b"h2", b"tls/1.0", b"tls/1.2"}
-
-
-class Ended(Exception):
-    """The connection is over by a decision of the worker's.
-
-    Attributes:
-        reason: why.
-        text: more of it, for people.
-    """
-
-    def __init__(self, reason: Reason, text: str = "") -> None:
-        super().__init__(text)
-        self.reason = reason
-        self.text = text
-
-
-class Input:
-    """Bytes of a side, of which a head or a body is taken at a time."""
-
-    def __init__(self, side: Side) -> None:
-        self._side = Primed(side)
-        self._buffer = bytearray()
-
-    async def head(self, most: int) -> bytes | None:
-        """Waits for a whole head; None if the side ends before one begins.
-
-        Raises:
-            HeadInvalid: it is longer than `most`, or cut off.
-            SideLost: the side broke off.
-        """
-        while True:
-            while self._buffer[:2] == b"\r\n":  # RFC 9112, 2.2: empty lines before a request
-                del self._buffer[:2]
-            size = None if self._buffer == b"\r" else split_head(self._buffer, most)
-            if size is not None:
-                head = bytes(self._buffer[:size])
-                del self._buffer[:size]
-                return head
-            data = await self._side.read()
-            if not data:
-                if self._buffer.strip():
-                    raise HeadInvalid("a head that ends too early")
-                return None
-            self._buffer += data
-
-    async def piece(self, body: BodyReader) -> bytes:
-        """Waits for more of a body; empty when it ends with the connection.
-
-        Raises:
-            HeadInvalid: it is none, or ends too early.
-            SideLost: the side broke off.
-        """
-        data = bytes(self._buffer) or await self._side.read()
-        self._buffer.clear()
-        if not data:
-            body.end()
-            return b""
-        taken = body.feed(data)
-        self._buffer += data[taken:]
-        return data[:taken]
-
-    async def lost(self) -> None:
-        """Waits until the side breaks off; what comes instead of that is kept for later.
-
-        Raises:
-            SideLost: it did.
-        """
-        if not self._buffer:
-            await asyncio.wait([self._side.read_ahead()])
-            await asyncio.shield(self._side.read_ahead())
-        await asyncio.get_running_loop().create_future()
-
-    def rest(self) -> bytes:
-        """Returns what was read and not taken."""
-        rest = bytes(self._buffer)
-        self._buffer.clear()
-        return rest
-
-    @property
-    def side(self) -> Side:
-        """The side, with what is being read of it."""
-        return self._side
 
 
 class Http1:
@@ -200,7 +105,7 @@ class Http1:
 
     async def _carry(self, request: RequestHead, asked: Asked, permitted: Permitted) -> bool:
         """Passes a request and its reply on; returns whether another may follow."""
-        await self._host.write(_passed_on(request, permitted).encode())
+        await self._host.write(passed_on(request, permitted).encode())
         body = BodyReader(request)
         sending = asyncio.ensure_future(self._send_body(body, asked, permitted))
         replying = asyncio.ensure_future(self._reply(request))
@@ -332,70 +237,6 @@ class Http1:
 
 _SWALLOW_SECONDS: Final = 5.0
 _SWALLOW_PIECES: Final = 4096
-
-
-def asked_of(request: RequestHead, *, in_clear: bool) -> Asked:
-    """Returns a request as it is judged. An absolute target names its host before `Host` does."""
-    hosts = request.values(b"host")
-    authority = hosts[0] if hosts else b""
-    target = request.target
-    is_tunnel = request.method.upper() == b"CONNECT"
-    if not is_tunnel and not target.startswith(b"/") and target != b"*":
-        scheme, separator, rest = target.partition(b"://")
-        named, slash, path = rest.partition(b"/")
-        target = slash + path or b"/"
-        fits = separator and scheme.lower() == (b"http" if in_clear else b"https")
-        agrees = not hosts or _same_host(named, authority, in_clear=in_clear)
-        authority = named if fits and agrees else _NO_HOST
-    return Asked(
-        method=request.method,
-        target=target,
-        authority=authority,
-        headers=request.headers,
-        is_tunnel=is_tunnel,
-        in_clear=in_clear,
-    )
-
-
-def _same_host(one: bytes, other: bytes, *, in_clear: bool) -> bool:
-    default = 80 if in_clear else 443
-    try:
-        first, second = (
-            parse_authority(text.decode("latin-1"), default_port=default) for text in (one, other)
-        )
-    except RequestInvalid:
-        return False
-    return first == second
-
-
-def encode_answer(denied: Denied, *, closes: bool) -> bytes:
-    """Returns the reply by which a request is refused."""
-    lines = [
-        f"HTTP/1.1 {denied.status} {_PHRASES.get(denied.status, 'Refused')}",
-        "content-type: application/json",
-        f"content-length: {len(denied.body)}",
-        "cache-control: no-store",
-        f"x-lns-reason: {denied.reason}",
-    ]
-    if closes:
-        lines.append("connection: close")
-    return "\r\n".join(lines).encode() + b"\r\n\r\n" + denied.body
-
-
-def _passed_on(request: RequestHead, permitted: Permitted) -> RequestHead:
-    """Returns the head that goes on: the same unless something has to change in it."""
-    first = request.first
-    if request.target.startswith(b"/") and permitted.target != request.target:
-        first = b" ".join((request.method, permitted.target, b"HTTP/" + request.version))
-    head = request.changed(permitted.headers, first=first)
-    if not request.tokens(b"upgrade") & _H2C:
-        return head
-    # Not agreed to: what comes behind it would be another protocol without any rules.
-    left = request.tokens(b"connection") - {b"upgrade", b"http2-settings"}
-    head = head.without((*_NOT_PASSED, b"connection"))
-    if left:
-        head = head.changed((*head.headers, (b"Connection", b", ".join(sorted(left)))))
-    return head
 
 
 async def _cancelled(*tasks: "asyncio.Future[Any]") -> None:

@@ -8,14 +8,14 @@ towards the host in another order than the guest's, under numbers of their own.
 
 import asyncio
 
-from services.vm_runner.egress_worker.http1 import Ended
+from services.vm_runner.egress_worker.endings import Ended
 from services.vm_runner.egress_worker.http2_guest import FromGuest
 from services.vm_runner.egress_worker.http2_host import FromHost
 from services.vm_runner.egress_worker.http2_wire import Wire
 from services.vm_runner.egress_worker.judge import Judge
 from services.vm_runner.egress_worker.meters import Meter
 from services.vm_runner.egress_worker.run_state import RunState
-from services.vm_runner.egress_worker.sides import Side, SideLost
+from services.vm_runner.egress_worker.sides import Side, SideLost, first_of
 
 
 class _Over(Exception):
@@ -49,7 +49,7 @@ async def serve_http2(
     except* _Over:
         await guest.finish()
     except* (Ended, SideLost) as errors:
-        raise _first(errors) from None
+        raise first_of(errors) from None
 
 
 async def _until_finished(requests: FromGuest, host: Side) -> None:
@@ -60,10 +60,3 @@ async def _until_finished(requests: FromGuest, host: Side) -> None:
 async def _until_over(replies: FromHost) -> None:
     await replies.read()
     raise _Over
-
-
-def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error

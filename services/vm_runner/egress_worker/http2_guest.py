@@ -7,6 +7,7 @@ from hpack import HeaderTuple
 from hpack.exceptions import HPACKError
 
 from services.vm_runner.egress_worker import frames
+from services.vm_runner.egress_worker.endings import Ended
 from services.vm_runner.egress_worker.frames import (
     ErrorCode,
     Flag,
@@ -17,7 +18,6 @@ from services.vm_runner.egress_worker.frames import (
     Setting,
 )
 from services.vm_runner.egress_worker.heads import HeadInvalid
-from services.vm_runner.egress_worker.http1 import Ended
 from services.vm_runner.egress_worker.http2_requests import (
     Block,
     asked_of,
@@ -32,7 +32,7 @@ from services.vm_runner.egress_worker.reports import Reason
 from services.vm_runner.egress_worker.sides import Side
 from services.vm_runner.egress_worker.traces import find_in_head
 
-_WAITING_MOST: Final = 1 << 20
+_HELD_MOST: Final = 1 << 20
 
 
 class FromGuest:
@@ -64,7 +64,6 @@ class FromGuest:
         self._tasks = tasks
         self._in_clear = in_clear
         self._blocks = HeaderBlocks(wire.run.limits.header_bytes)
-        self._waiting_bytes = 0
 
     async def read(self) -> None:
         """Reads until the guest ends.
@@ -224,15 +223,9 @@ class FromGuest:
         if stream.judging is None:
             await act()
             return
-        self._waiting_bytes += size
-        if self._waiting_bytes > _WAITING_MOST:
+        if self._wire.streams.held + size > _HELD_MOST:
             raise FrameInvalid("more than may wait for requests to be judged")
-
-        async def later() -> None:
-            self._waiting_bytes -= size
-            await act()
-
-        stream.waiting.append(later)
+        self._wire.streams.hold(stream, act, size)
 
     async def _guest_credit(self, frame: FrameHead) -> None:
         size = frames.read_window_update(frame)
@@ -244,7 +237,7 @@ class FromGuest:
                 await self._wire.to_host(frames.encode_window_update(0, size - kept))
             return
         stream = self._wire.streams.by_guest(frame.stream)
-        if stream is None or not size:
+        if stream is None:
             return
 
         async def pass_on() -> None:
@@ -261,6 +254,7 @@ class FromGuest:
             await self._wire.to_host(
                 frames.encode(Kind.RST_STREAM, 0, stream.host_number, frame.payload[:4])
             )
+        await self._wire.credit_guest(0)
 
     def _guest_settings(self, frame: FrameHead) -> bytes:
         settings = frames.read_settings(frame)

@@ -6,6 +6,7 @@ from hpack import HeaderTuple
 from hpack.exceptions import HPACKError
 
 from services.vm_runner.egress_worker import frames
+from services.vm_runner.egress_worker.endings import Ended
 from services.vm_runner.egress_worker.frames import (
     ErrorCode,
     Flag,
@@ -16,7 +17,6 @@ from services.vm_runner.egress_worker.frames import (
     Setting,
 )
 from services.vm_runner.egress_worker.heads import Header, HeadInvalid
-from services.vm_runner.egress_worker.http1 import Ended
 from services.vm_runner.egress_worker.http2_streams import HeaderBlocks, Stream
 from services.vm_runner.egress_worker.http2_wire import DATA_FLAGS, Wire, cap, limit_tables
 from services.vm_runner.egress_worker.meters import Meter
@@ -120,7 +120,7 @@ class FromHost:
         size = frames.read_window_update(frame)
         if not frame.stream:
             await self._wire.to_guest(frame.raw)
-        elif size and (stream := self._wire.streams.by_host(frame.stream)) is not None:
+        elif (stream := self._wire.streams.by_host(frame.stream)) is not None:
             await self._wire.to_guest(frames.encode_window_update(stream.number, size))
 
     async def _host_reset(self, frame: FrameHead) -> None:

@@ -33,6 +33,7 @@ class Stream:
         is_over: whether it is given up.
         judging: the task that judges its request, while it does.
         waiting: what is to be done for it then, in order.
+        held: bytes of DATA in `waiting`.
         asked: its request, once it was let through.
         scanner: of its body.
         reply: reads the reply, once it began.
@@ -46,19 +47,28 @@ class Stream:
     is_over: bool = False
     judging: "asyncio.Task[None] | None" = None
     waiting: deque[Action] = field(default_factory=deque)
+    held: int = 0
     asked: Asked | None = None
     scanner: BodyScanner | None = None
     reply: Reply | None = None
 
 
 class Streams:
-    """The streams that are open."""
+    """The streams that are open.
+
+    Attributes:
+        highest: the guest's highest number so far.
+        held: bytes of DATA that wait for their requests to be judged.
+        uncredited: bytes of such DATA of streams that are over: the guest is to get credit back.
+    """
 
     def __init__(self) -> None:
         self._by_guest: dict[int, Stream] = {}
         self._by_host: dict[int, Stream] = {}
         self._next_host = 1
         self.highest = 0
+        self.held = 0
+        self.uncredited = 0
 
     def __len__(self) -> int:
         return len(self._by_guest)
@@ -84,8 +94,25 @@ class Streams:
         """Returns an open stream by its number towards the host."""
         return self._by_host.get(number)
 
+    def hold(self, stream: Stream, act: Action, size: int) -> None:
+        """Has something wait until the request of a stream is judged."""
+        stream.waiting.append(self._held(stream, act, size))
+        stream.held += size
+        self.held += size
+
+    def _held(self, stream: Stream, act: Action, size: int) -> Action:
+        async def later() -> None:
+            stream.held -= size
+            self.held -= size
+            await act()
+
+        return later
+
     def drop(self, stream: Stream) -> None:
         """Gives a stream up; what waits for it is forgotten."""
+        self.held -= stream.held
+        self.uncredited += stream.held
+        stream.held = 0
         stream.is_over = True
         stream.waiting.clear()
         self._by_guest.pop(stream.number, None)

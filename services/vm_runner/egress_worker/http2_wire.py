@@ -81,14 +81,19 @@ class Wire:
 
     async def credit_guest(self, size: int) -> None:
         """Gives the guest back what swallowed DATA took from the connection's window."""
-        if size:
+        self.streams.uncredited += size
+        if self.streams.uncredited:
             await self.host_is_there.wait()
-            await self.to_guest(frames.encode_window_update(0, size))
+            await self.to_guest(b"")
 
     async def to_guest(self, data: "bytes | Callable[[], bytes]") -> None:
         """Writes frames, or those that are made when it is their turn (tables have an order)."""
         async with self._guest_lock:
-            await self._guest.write(data if isinstance(data, bytes) else data())
+            written = data if isinstance(data, bytes) else data()
+            if self.host_is_there.is_set() and self.streams.uncredited:
+                written += frames.encode_window_update(0, self.streams.uncredited)
+                self.streams.uncredited = 0
+            await self._guest.write(written)
 
     async def to_host(self, data: "bytes | Callable[[], bytes]") -> None:
         """Writes frames likewise."""

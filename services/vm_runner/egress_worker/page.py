@@ -4,8 +4,9 @@ from typing import Final, Protocol
 
 from services.core.egress.hosts import PAGE_HOST
 from services.vm_runner.egress_worker.bodies import BodyReader
+from services.vm_runner.egress_worker.endings import Ended
 from services.vm_runner.egress_worker.heads import HeadInvalid, RequestHead, parse_request
-from services.vm_runner.egress_worker.http1 import Ended, Input
+from services.vm_runner.egress_worker.http1_input import Input
 from services.vm_runner.egress_worker.orders import PageAnswer
 from services.vm_runner.egress_worker.reports import PageWanted, Reason
 from services.vm_runner.egress_worker.run_state import RunState

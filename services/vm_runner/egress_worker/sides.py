@@ -8,7 +8,8 @@ import asyncio
 import contextlib
 import socket
 import struct
-from typing import Final, Protocol
+from collections.abc import Coroutine
+from typing import Any, Final, Protocol
 
 from services.core.errors import GuestUnreachable
 from services.vm_runner.channel.handles import GuestStream
@@ -206,16 +207,38 @@ async def relay(one: Side, other: Side) -> None:
     Raises:
         SideLost: one of them broke off.
     """
+    await both(pass_on(one, other), pass_on(other, one))
+
+
+async def both(one: Coroutine[Any, Any, None], other: Coroutine[Any, Any, None]) -> None:
+    """Runs both ways of a connection; the first that fails ends the other.
+
+    Raises:
+        SideLost: a side broke off.
+        Ended: whatever else one of them raised first.
+    """
     try:
         async with asyncio.TaskGroup() as ways:
-            ways.create_task(_pass_on(one, other))
-            ways.create_task(_pass_on(other, one))
-    except* SideLost as errors:
-        lost = errors.exceptions[0]
-        raise SideLost(str(lost)) from lost
+            ways.create_task(one)
+            ways.create_task(other)
+    except BaseExceptionGroup as errors:
+        raise first_of(errors) from None
 
 
-async def _pass_on(source: Side, sink: Side) -> None:
+async def pass_on(source: Side, sink: Side) -> None:
+    """Passes bytes on, one way, and their end.
+
+    Raises:
+        SideLost: one of them broke off.
+    """
     while data := await source.read():
         await sink.write(data)
     await sink.finish()
+
+
+def first_of(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Returns the first error of a group."""
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

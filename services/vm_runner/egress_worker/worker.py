@@ -14,7 +14,7 @@ from services.vm_runner.channel.session import GuestSession
 from services.vm_runner.egress_worker import control
 from services.vm_runner.egress_worker.connection import Connection
 from services.vm_runner.egress_worker.control_socket import ControlSocket
-from services.vm_runner.egress_worker.http1 import Ended
+from services.vm_runner.egress_worker.endings import Ended
 from services.vm_runner.egress_worker.orders import (
     Budget,
     Configure,

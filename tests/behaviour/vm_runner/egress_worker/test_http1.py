@@ -109,8 +109,8 @@ def injection(kind: InjectionKind = InjectionKind.BEARER, **more: str) -> Inject
 
 
 @pytest.fixture
-async def origin() -> AsyncIterator[Origin]:
-    yield Origin()
+def origin() -> Origin:
+    return Origin()
 
 
 @contextlib.asynccontextmanager
