@@ -82,6 +82,7 @@ SECTIONS = (
             _entry("volume", "volume", "Manage named volumes"),
             _entry("snapshot", "snapshot", "Manage snapshots of images"),
             _entry("warm", "warm", "Make a reference start fast: fetch it and snapshot it"),
+            _entry("registry", "registry", "Start and stop a registry of your own"),
             _entry("login", "login", "Store verified credentials for a registry"),
             _entry("logout", "login", "Forget the credentials for a registry"),
         ),

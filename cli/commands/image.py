@@ -3,7 +3,7 @@
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -13,8 +13,8 @@ from lns.registry.v1 import registry_service_pb2 as registry_pb
 
 from cli.commands.inspect import describe_reference
 from cli.context import FAILURE, Context, subcommand
+from cli.image_history import history_rows, own_platform
 from cli.options import format_option, platform_option, quiet_ids
-from cli.paging import PAGE_SIZE, every
 from cli.render.messages import age, iso_time, to_document
 from cli.render.output import columns, write_document, write_rows
 from cli.render.progress import open_reporter
@@ -23,12 +23,16 @@ from cli.run.console import STDOUT
 from cli.run.launch import last_result
 from cli.run.request import parse_platform
 from cli.session import Peer, Session, open_session
+from cli.stored_names import stored_images, stored_name, stored_names
 from cli.terminal import terminal_size, write_all
 from services.chassis.durable import replace_file
 from services.core.errors import ArtifactTypeUnsupported, RequestInvalid
 
 _COLUMNS = columns(
     reference="REFERENCE", family="FAMILY", digest="DIGEST", created="CREATED", size="SIZE"
+)
+_HISTORY_COLUMNS = columns(
+    created="CREATED", created_by="CREATED BY", size="SIZE", comment="COMMENT"
 )
 _DAMAGE_COLUMNS = columns(path="PATH", description="DAMAGE", repaired="REPAIRED")
 
@@ -39,18 +43,30 @@ def image() -> None:
 
 
 @subcommand(image, "ls", doing="list images")
-@click.option("-a", "--all", "everything", is_flag=True, help="Also artifacts.")
+@click.option("-a", "--all", "everything", is_flag=True, help="Also artifacts and digests.")
+@click.option("--no-trunc", is_flag=True, help="Do not cut digests.")
 @format_option
 @quiet_ids
-async def image_ls(context: Context, everything: bool, form: str | None, quiet: bool) -> None:
-    """List what the store has, by reference."""
+async def image_ls(
+    context: Context, everything: bool, no_trunc: bool, form: str | None, quiet: bool
+) -> None:
+    """List what the store has, by reference.
+
+    An image that has a name is listed by it alone; what is shown, `lns image rm`, `inspect`, `tag`
+    and `lns push` take back.
+    """
     now = time.time()
+    whole = no_trunc or form not in (None, "", "table")
     async with open_session(context, Peer.REGISTRY_GATEWAY) as session:
-        rows = [
-            _row(one, now=now, whole=form not in (None, "table"))
-            async for one in _stored(session)
-            if everything or not one.family
-        ]
+        stored = [one async for one in stored_images(session) if everything or not one.family]
+    named = {digest for one in stored if "@" not in one.reference for digest in _digests_of(one)}
+    rows = [
+        _row(one, now=now, whole=whole)
+        for one in stored
+        if everything or "@" not in one.reference or named.isdisjoint(_digests_of(one))
+    ]
+    if quiet:
+        rows = list({row["digest"]: row for row in rows}.values())
     write_rows(
         rows, _COLUMNS, form=form, write=context.write, quiet_field="digest" if quiet else None
     )
@@ -61,12 +77,46 @@ async def image_ls(context: Context, everything: bool, form: str | None, quiet: 
 async def image_rm(context: Context, references: tuple[str, ...]) -> None:
     """Remove references from the store; their content goes with the next prune."""
     async with open_session(context, Peer.REGISTRY_GATEWAY) as session:
-        for reference in references:
+        for reference in await stored_names(session, references):
             response = await session.registry.RemoveStoredImage(
                 registry_pb.RemoveStoredImageRequest(reference=reference)
             )
             for removed in response.references:
                 context.write(removed)
+
+
+@subcommand(image, "tag", doing="tag {source}", short_help="Give an image one more name.")
+@click.argument("source", metavar="REF")
+@click.argument("target", metavar="NAME:TAG")
+async def image_tag(context: Context, source: str, target: str) -> None:
+    """Give an image in the store one more name there; `lns tag` gives one in a registry."""
+    async with open_session(context, Peer.REGISTRY_GATEWAY) as session:
+        response = await session.registry.TagStoredImage(
+            registry_pb.TagStoredImageRequest(
+                source=await stored_name(session, source), target=target
+            )
+        )
+    context.write(response.reference)
+
+
+@subcommand(image, "history", doing="show how {reference} was made", short_help="Show its layers.")
+@click.argument("reference", metavar="REF")
+@click.option("--no-trunc", is_flag=True, help="Do not cut what made a layer.")
+@format_option
+async def image_history(context: Context, reference: str, no_trunc: bool, form: str | None) -> None:
+    """Show the layers of an image in the store, the latest first, with what made each."""
+    async with open_session(context, Peer.REGISTRY_GATEWAY) as session:
+        answer = await session.registry.GetManifest(
+            registry_pb.GetManifestRequest(
+                reference=await stored_name(session, reference),
+                include_config=True,
+                offline=True,
+                platform=own_platform(),
+            )
+        )
+    whole = no_trunc or form not in (None, "", "table")
+    rows = history_rows(answer.manifest, answer.config, whole=whole)
+    write_rows(rows, _HISTORY_COLUMNS, form=form, write=context.write)
 
 
 @subcommand(image, "prune", doing="prune images")
@@ -103,6 +153,7 @@ async def image_inspect(
     An image that is not in the store is pulled.
     """
     async with open_session(context, Peer.MATERIALIZER, Peer.REGISTRY_GATEWAY) as session:
+        reference = await stored_name(session, reference)
         made = await _materialized(context, session, reference, platform)
         document = await describe_reference(session, reference, platform)
     document.update(to_document(made))
@@ -207,9 +258,8 @@ async def _write(
         await asyncio.to_thread(file.write, piece.data)
 
 
-def _stored(session: Session) -> AsyncIterator[registry_pb.StoredImage]:
-    request = registry_pb.ListStoredImagesRequest(page_size=PAGE_SIZE)
-    return every(session.registry.ListStoredImages, request, lambda page: page.images)
+def _digests_of(one: registry_pb.StoredImage) -> set[str]:
+    return {one.descriptor.digest, one.platform_manifest.digest} - {""}
 
 
 def _row(one: registry_pb.StoredImage, *, now: float, whole: bool) -> dict[str, Any]:

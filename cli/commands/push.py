@@ -12,6 +12,7 @@ from cli.render.progress import open_reporter
 from cli.render.text import format_size
 from cli.run.launch import last_result
 from cli.session import Peer, Session, open_session
+from cli.stored_names import stored_name
 from cli.upload import upload_content
 from services.core.errors import ImageUnknown, RequestInvalid
 from services.core.reference import DEFAULT_REGISTRY, has_host
@@ -46,15 +47,10 @@ async def push(
 ) -> None:
     """Push SOURCE to REF.
 
-    SOURCE is an artifact's file, YAML or JSON. Or an image: a reference in the store,
+    SOURCE is an artifact's file, YAML or JSON. Or an image: a reference or id in the store,
     oci:DIR[:TAG], oci-archive:FILE[:TAG], docker-archive:FILE[:NAME] or docker-daemon:NAME.
     """
     is_image = source.startswith(_SOURCE_KINDS)
-    if not quiet and not has_host(reference):
-        context.note(
-            f"lns: {reference} names no registry, so it goes to the gateway's default, which is"
-            f" {DEFAULT_REGISTRY} unless a setting names another"
-        )
     wants_document = bool(family or content or annotation)
     if is_image and wants_document:
         raise RequestInvalid(
@@ -75,6 +71,8 @@ async def push(
         source=_absolute_source(source), reference=reference, all_platforms=all_platforms
     )
     async with open_session(context, Peer.REGISTRY_GATEWAY) as session:
+        if not is_image:
+            image.source = await stored_name(session, image.source)
         try:
             await _push_image(context, session, image, quiet=quiet)
         except ImageUnknown as error:
@@ -89,6 +87,7 @@ async def _push_artifact(
     *,
     quiet: bool,
 ) -> None:
+    _say_where(context, request.reference, quiet=quiet)
     with open_reporter(context, sys.stderr, quiet=quiet) as reporter:
         if content is not None:
             reporter.doing(f"packing {content}")
@@ -103,6 +102,7 @@ async def _push_artifact(
 async def _push_image(
     context: Context, session: Session, request: pb.PushImageRequest, *, quiet: bool
 ) -> None:
+    _say_where(context, request.reference, quiet=quiet)
     with open_reporter(context, sys.stderr, quiet=quiet) as reporter:
         reporter.doing(f"pushing {request.reference}")
         answers = session.registry.PushImage(request)
@@ -111,6 +111,15 @@ async def _push_image(
     if not quiet:
         context.note(
             f"pushed {result.reference}, {format_size(result.transferred_bytes)} transferred"
+        )
+
+
+def _say_where(context: Context, reference: str, *, quiet: bool) -> None:
+    """Says where a reference without a host leads before anything goes there."""
+    if not quiet and not has_host(reference):
+        context.note(
+            f"lns: {reference} names no registry, so it goes to the gateway's default, which is"
+            f" {DEFAULT_REGISTRY} unless a setting names another"
         )
 
 

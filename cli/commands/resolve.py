@@ -7,6 +7,7 @@ from typing import Any
 import click
 from lns.resolver.v1 import resolver_service_pb2 as pb
 
+from cli import lock_pins
 from cli.config import load_config
 from cli.context import FAILURE, Context, command
 from cli.options import WorkloadCommand, existing_file, plan_options, platform_option
@@ -45,8 +46,8 @@ async def resolve(
     write_plans(response.plans, form=form, write=context.write)
 
 
-@command("lock", doing="lock {reference}")
-@click.argument("reference", metavar="[REF]", required=False)
+@command("lock", doing="lock {words}")
+@click.argument("words", metavar="REF | ls | rm ID...", nargs=-1)
 @click.option(
     "-o",
     "--output",
@@ -60,26 +61,42 @@ async def resolve(
     metavar="LOCK",
     help="Compare a lock with what its reference is now.",
 )
+@click.option("--no-pin", is_flag=True, help="Do not keep in the store what the lock names.")
 @platform_option
+@click.option("--format", "form", metavar="FORMAT", help="Of ls: table, json, yaml or a template.")
 async def lock(
     context: Context,
-    reference: str | None,
+    words: tuple[str, ...],
     output: Path | None,
     check: Path | None,
+    no_pin: bool,
     platform: str | None,
+    form: str | None,
 ) -> int:
     """Pin everything that a run of REF stands on by digest, for `lns run --locked`.
 
+    What a lock names is pulled into the store and kept there, whatever is pruned, so that a run of
+    it needs no registry. `lns lock ls` lists what is kept for locks, `lns lock rm ID` gives it up.
+
     With --check, exit code 1 says that the lock is out of date.
     """
-    if (reference is None) == (check is None):
-        raise RequestInvalid("lock wants a reference, or a lock to check", hint="see --help")
-    if check is not None:
+    if check is not None and not words:
         context.doing = f"check {check}"
         return await _check(context, check)
-    request = pb.LockRequest(reference=reference or "", platform=parse_platform(platform))
-    async with open_session(context, Peer.RESOLVER) as session:
+    if words == ("ls",):
+        await lock_pins.show(context, form)
+        return 0
+    if words[:1] == ("rm",) and len(words) > 1:
+        await lock_pins.remove(context, words[1:])
+        return 0
+    if len(words) != 1 or check is not None:
+        raise RequestInvalid("lock wants a reference, or a lock to check", hint="see --help")
+    context.doing = f"lock {words[0]}"
+    request = pb.LockRequest(reference=words[0], platform=parse_platform(platform))
+    async with open_session(context, Peer.RESOLVER, Peer.REGISTRY_GATEWAY) as session:
         response = await session.resolver.Lock(request)
+        if not no_pin:
+            await lock_pins.keep(context, session, words[0], response)
     if output is None or output == Path("-"):
         context.write(response.lock.decode("utf-8").rstrip("\n"))
     else:

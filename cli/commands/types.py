@@ -1,5 +1,6 @@
 """`lns types`, `lns validate`, `lns init`: the artifact families, and files that fit them."""
 
+import shlex
 from pathlib import Path
 
 import click
@@ -11,7 +12,13 @@ from cli.options import format_option
 from cli.render.messages import to_document
 from cli.render.output import columns, write_rows
 from cli.session import Peer, open_session
-from services.core.artifacts.families import family_by_slug
+from services.core.artifacts.families import (
+    AGENT,
+    BUNDLE,
+    Family,
+    family_by_slug,
+    family_of_word,
+)
 from services.core.artifacts.starters import starter
 from services.core.errors import RequestInvalid
 
@@ -77,9 +84,13 @@ async def validate(context: Context, file: str, family: str, registry: str) -> N
 )
 @click.option("-f", "--force", is_flag=True, help="Replace a file that is there.")
 def init(context: Context, family: str, output: Path | None, force: bool) -> None:
-    """Write a commented starter file of a family."""
-    text = starter(family_by_slug(family))
-    path = output or Path(f"{family}.yaml")
+    """Write a commented starter file of a family, and say what to do with it.
+
+    FAMILY may also be the document's kind or the path segment: Agent, agents.
+    """
+    chosen = family_of_word(family)
+    text = starter(chosen)
+    path = output or Path(f"{chosen.slug}.yaml")
     if str(path) == "-":
         context.write(text.rstrip("\n"))
         return
@@ -91,3 +102,26 @@ def init(context: Context, family: str, output: Path | None, force: bool) -> Non
             f"{path} is there already", hint="name another file with -o, or give --force"
         ) from None
     context.write(str(path))
+    if chosen.has_content:
+        content = path.with_suffix("")
+        content.mkdir(exist_ok=True)
+        context.note(f"its content goes into {content}/")
+    for line in _next_steps(chosen, path):
+        context.note(line)
+
+
+def _next_steps(family: Family, path: Path) -> list[str]:
+    """What works when it is pasted: here and now where it can be run, with a registry else."""
+    shown = path if path.is_absolute() else Path(path)
+    here = shlex.quote(str(shown) if path.is_absolute() else f"./{shown}")
+    name = f"localhost:5000/{family.path_segment}/{path.stem.lower()}:1"
+    content = f" --content {shlex.quote(str(path.with_suffix('')))}" if family.has_content else ""
+    steps = [f"lns validate {here}"]
+    if family in (AGENT, BUNDLE):
+        steps.append(f"lns run {here}")
+    return [
+        "next:",
+        *(f"  {step}" for step in steps),
+        "  lns registry start        # a registry of your own at localhost:5000, in Docker",
+        f"  lns push {here} {name}{content}",
+    ]

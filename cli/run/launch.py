@@ -103,6 +103,7 @@ async def prepare(
         with phases.measure("pulled"):
             references = [reference for plan in plans for reference in _needed(plan)]
             await pull_all(references, order.pull, services.gateway, reporter)
+            await name_images(plans, services.gateway)
         reporter.doing(f"materializing {', '.join(plan.name for plan in plans)}")
         with phases.measure("materialized"):
             images = [await _image(plan, services.materializer, reporter) for plan in plans]
@@ -213,6 +214,23 @@ async def pull_all(
     await together(
         [_pull(reference, mode, gateway, reporter) for reference in dict.fromkeys(references)]
     )
+
+
+async def name_images(plans: Sequence[run_plan_pb2.RunPlan], gateway: Gateway) -> None:
+    """Gives the images of plans in the store the names that they were asked for by.
+
+    Raises:
+        LnsError: as the gateway gave it.
+    """
+    names = {
+        plan.image.requested: plan.image.reference
+        for plan in plans
+        if plan.image.requested and "@" not in plan.image.requested
+    }
+    for name, reference in names.items():
+        await gateway.TagStoredImage(
+            registry_pb.TagStoredImageRequest(source=reference, target=name)
+        )
 
 
 async def materialize(

@@ -29,6 +29,12 @@ class Gateway(Protocol):
         """Pulls a reference: progress, then the result."""
         ...
 
+    def TagStoredImage(
+        self, request: registry_pb.TagStoredImageRequest, /
+    ) -> Awaitable[registry_pb.TagStoredImageResponse]:
+        """Names an image in the store."""
+        ...
+
 
 class Materializer(Protocol):
     """The materializer, as far as a run needs it."""

@@ -275,6 +275,24 @@ class RegistryServicer(rpc.RegistryServiceServicer):
         removed = await self._use.images.remove(self._reference(request.reference))
         return pb.RemoveStoredImageResponse(references=removed)
 
+    async def TagStoredImage(
+        self, request: pb.TagStoredImageRequest, context: Any
+    ) -> pb.TagStoredImageResponse:
+        """See the proto."""
+        tag = await self._use.images.tag(
+            self._reference(request.source), self._reference(request.target)
+        )
+        return pb.TagStoredImageResponse(
+            reference=tag.reference, descriptor=format_descriptor(tag.root)
+        )
+
+    async def ListLeases(
+        self, request: pb.ListLeasesRequest, context: Any
+    ) -> pb.ListLeasesResponse:
+        """See the proto."""
+        leases = await self._use.images.list_leases(request.prefix)
+        return pb.ListLeasesResponse(leases=[messages.format_lease(lease) for lease in leases])
+
     async def PruneBlobs(
         self, request: pb.PruneBlobsRequest, context: Any
     ) -> pb.PruneBlobsResponse:

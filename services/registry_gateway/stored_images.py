@@ -6,7 +6,7 @@ a crash leaves blobs that the next prune finds, and never a tag without what it 
 
 import asyncio
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
@@ -21,6 +21,7 @@ from services.registry_gateway.pull import blobs_of
 
 MAX_LEASE_DIGESTS: Final = 4096
 MAX_LEASE_ID: Final = 200
+MAX_LEASES: Final = 1000
 WRITTEN_LIFE: Final = timedelta(hours=1)
 _BATCH: Final = 64
 
@@ -92,6 +93,42 @@ class StoredImages:
         references = [tag.reference for tag in gone]
         await self._index.remove_tags(references)
         return references
+
+    async def tag(self, source: Reference, target: Reference) -> StoredTag:
+        """Gives what one reference of the store names another name there.
+
+        Raises:
+            ImageUnknown: the store has no such reference.
+            RequestInvalid: the target has no tag.
+        """
+        if target.tag is None or target.digest is not None:
+            raise RequestInvalid(f"{target} is no name with a tag", hint="write name:tag")
+        named = await self._find(source)
+        before = await self._index.get_tag(store_key(target))
+        if before is not None and named.root.digest in _digests_of(before):
+            return before
+        tag = replace(named, reference=store_key(target), created=self._now())
+        await self._index.put_tag(tag)
+        return tag
+
+    async def _find(self, reference: Reference) -> StoredTag:
+        found = await self._index.get_tag(store_key(reference))
+        if found is None and reference.digest is not None:
+            tags = await self._index.list_tags()
+            found = next((tag for tag in tags if reference.digest in _digests_of(tag)), None)
+        if found is None:
+            raise ImageUnknown(
+                f"the store has no image {reference}",
+                hint="`lns image ls` lists what it has",
+                metadata={"image": str(reference)},
+            )
+        return found
+
+    async def list_leases(self, prefix: str) -> Sequence[StoredLease]:
+        """Returns the leases that hold, by id; those whose id begins with `prefix`."""
+        leases = await self._index.list_leases(self._now())
+        kept = sorted((one for one in leases if one.lease_id.startswith(prefix)), key=_lease_id)
+        return kept[:MAX_LEASES]
 
     async def acquire(
         self, lease_id: str, *, holder: str, digests: Sequence[Digest], life: timedelta | None
@@ -210,6 +247,10 @@ class StoredImages:
             return parse_manifest(await self._store.read(digest, limit=MAX_MANIFEST_BYTES))
         except LnsError:  # what is no manifest names nothing
             return None
+
+
+def _lease_id(lease: StoredLease) -> str:
+    return lease.lease_id
 
 
 def _digests_of(tag: StoredTag) -> list[Digest]:

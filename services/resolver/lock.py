@@ -137,6 +137,26 @@ def compare(locked: Lock, current: Lock) -> tuple[LockDifference, ...]:
     )
 
 
+def check_exact(locked: Lock, resolved: Lock) -> None:
+    """Holds a lock against what its reference resolves to by it.
+
+    Raises:
+        RequestInvalid: they differ in anything; each entry that does is named.
+    """
+    given = [_whole(entry) for entry in locked.manifests]
+    right = [_whole(entry) for entry in resolved.manifests]
+    if given == right:
+        return
+    differing = set(given) ^ set(right)
+    wrong = sorted({f"{role} {requested}" for role, requested, *_ in differing})
+    named = ", ".join(wrong[:5]) or "the order of its entries"
+    raise RequestInvalid(
+        f"the lock is not what its reference resolves to by it: {named}"
+        f"{' and more' if len(wrong) > 5 else ''}",  # noqa: PLR2004 - a line's worth
+        hint="a lock file is not edited; `lns lock REF -o FILE` writes it anew",
+    )
+
+
 class LockedManifests:
     """Implements `ManifestSource` for a lock: every tag is what the lock pins it to.
 
@@ -185,6 +205,11 @@ def _own_pin(reference: str) -> str | None:
 
 def _pin(entry: PinnedManifest) -> str:
     return f"{entry.repository}@{entry.manifest.digest}"
+
+
+def _whole(entry: PinnedManifest) -> tuple[str, str, str, str, str, int]:
+    manifest = entry.manifest
+    return (*_name(entry), manifest.digest, manifest.media_type, manifest.size)
 
 
 def _name(entry: PinnedManifest) -> tuple[str, str, str]:

@@ -9,6 +9,7 @@ from services.resolver.lock import (
     Lock,
     LockDifference,
     LockedManifests,
+    check_exact,
     compare,
     lock_plans,
     parse_lock,
@@ -58,10 +59,13 @@ class Locking:
         defaults: Defaults,
         platform: Platform | None,
     ) -> tuple[RunPlan, ...]:
-        """Resolves the reference of a lock to just what is pinned in it.
+        """Resolves the reference of a lock to exactly what is pinned in it.
+
+        What the reference resolves to by the lock, without any flag, must be the lock, member by
+        member: nothing is left over, nothing missing, no size or role another.
 
         Raises:
-            RequestInvalid: the text is no lock, or the lock is for another platform.
+            RequestInvalid: the text is no lock, the lock is for another platform, or was changed.
             LnsError: as `Resolver.resolve`.
         """
         locked = await asyncio.to_thread(parse_lock, text)
@@ -70,10 +74,15 @@ class Locking:
                 f"the lock is for {locked.platform}, not for {platform}",
                 hint="lock again with --platform",
             )
+        pinned = LockedManifests(locked, self._manifests)
+        plans = await self._resolver.resolve(
+            locked.reference, platform=locked.platform, manifests=pinned
+        )
+        check_exact(locked, lock_plans(locked.reference, locked.platform, plans))
         return await self._resolver.resolve(
             locked.reference,
             overrides=overrides,
             defaults=defaults,
             platform=locked.platform,
-            manifests=LockedManifests(locked, self._manifests),
+            manifests=pinned,
         )

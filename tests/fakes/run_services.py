@@ -39,8 +39,15 @@ class FakeGateway:
     def __init__(self, failures: dict[str, LnsError] | None = None) -> None:
         self.failures = failures or {}
         self.pulled: list[registry_pb.PullRequest] = []
+        self.named: dict[str, str] = {}
         self.side_by_side = 0
         self._now = 0
+
+    async def TagStoredImage(
+        self, request: registry_pb.TagStoredImageRequest, /
+    ) -> registry_pb.TagStoredImageResponse:
+        self.named[request.target] = request.source
+        return registry_pb.TagStoredImageResponse(reference=request.target)
 
     async def Pull(
         self, request: registry_pb.PullRequest, /

@@ -139,6 +139,18 @@ _BY_MEDIA_TYPE = {
 }
 
 
+def family_of_word(word: str) -> Family:
+    """Returns the family that a person means by its slug, kind or path segment, in any case.
+
+    Raises:
+        RequestInvalid: it is none; the message lists the slugs.
+    """
+    for family in FAMILIES:
+        if word.lower() in (family.slug, family.kind.lower(), family.path_segment):
+            return family
+    return family_by_slug(word)
+
+
 def family_by_slug(slug: str) -> Family:
     """Returns the family with a slug.
 

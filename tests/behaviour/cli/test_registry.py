@@ -292,6 +292,163 @@ def test_images_are_listed_without_artifacts(services: ScriptedServices, lns: Cl
     assert [(row["reference"], row["digest"]) for row in rows] == [(f"r/i@{DIGEST}", DIGEST)]
 
 
+OTHER = "sha256:" + "2e" * 32
+
+
+def stored(services: ScriptedServices) -> None:
+    """Scripts a store with an image of two names, one of it a digest, and another image."""
+    other = descriptor_pb2.Descriptor(digest=OTHER, media_type="m", size_bytes=2)
+    index = descriptor_pb2.Descriptor(digest="sha256:" + "3d" * 32, media_type="m", size_bytes=3)
+    services["ListStoredImages"] = pb.ListStoredImagesResponse(
+        images=[
+            pb.StoredImage(reference="r.example/i:1", descriptor=index, platform_manifest=MANIFEST),
+            pb.StoredImage(reference=f"r.example/i@{DIGEST}", descriptor=MANIFEST),
+            pb.StoredImage(reference=f"r.example/j@{OTHER}", descriptor=other),
+        ]
+    )
+
+
+def test_an_image_that_has_a_name_is_listed_by_it_alone(
+    services: ScriptedServices, lns: Client
+) -> None:
+    stored(services)
+
+    assert "r.example/i@" not in lns("image", "ls").out
+    assert "r.example/i:1" in lns("image", "ls").out
+    assert "r.example/i@" in lns("image", "ls", "-a").out
+    assert f"r.example/j@{OTHER}" in lns("image", "ls", "--no-trunc").out
+    assert lns("image", "ls", "-q").out.splitlines() == ["3d" * 6, "2e" * 6]
+    assert lns("image", "ls", "-q", "--no-trunc").out.splitlines()[1] == OTHER
+
+
+@pytest.mark.parametrize(
+    ("given", "sent"),
+    [
+        ("r.example/i:1", "r.example/i:1"),
+        ("1f1f1f1f1f1f", f"r.example/i@{DIGEST}"),
+        ("1f1f", f"r.example/i@{DIGEST}"),
+        (DIGEST, f"r.example/i@{DIGEST}"),
+        ("sha256:2e2e2e2e2e2e", f"r.example/j@{OTHER}"),
+        ("r.example/j@sha256:2e2e2e2e2e2e…", f"r.example/j@{OTHER}"),
+        (f"r.example/j@{OTHER}", f"r.example/j@{OTHER}"),
+        ("3d3d3d", "r.example/i@sha256:" + "3d" * 32),
+        ("beef", "beef"),
+        ("debian:12", "debian:12"),
+    ],
+)
+def test_what_is_listed_is_taken_back(
+    services: ScriptedServices, lns: Client, given: str, sent: str
+) -> None:
+    stored(services)
+    services["RemoveStoredImage"] = pb.RemoveStoredImageResponse(references=["x"])
+    services["TagStoredImage"] = pb.TagStoredImageResponse(reference="new:1")
+    services["PushImage"] = [
+        pb.PushImageResponse(result=pb.PushImageResult(reference="r/i:1", descriptor=MANIFEST))
+    ]
+
+    assert lns("image", "rm", given).code == 0
+    assert lns("image", "tag", given, "new:1").out == "new:1\n"
+    assert lns("push", given, "r.example/i:1").code == 0
+
+    assert services.asked("RemoveStoredImage")[0].reference == sent
+    assert services.asked("TagStoredImage")[0].source == sent
+    assert services.asked("PushImage")[0].source == sent
+
+
+def test_an_id_that_several_images_have_is_refused(services: ScriptedServices, lns: Client) -> None:
+    services["ListStoredImages"] = pb.ListStoredImagesResponse(
+        images=[
+            pb.StoredImage(
+                reference=f"r.example/{last}:1",
+                descriptor=descriptor_pb2.Descriptor(digest="sha256:" + "1f" * 31 + last),
+            )
+            for last in ("aa", "bb")
+        ]
+    )
+
+    assert "could be 2 images" in lns("image", "rm", "1f1f1f").err
+
+
+def test_the_history_of_an_image_is_its_steps_the_latest_first(
+    services: ScriptedServices, lns: Client
+) -> None:
+    history = [
+        {"created_by": "ADD rootfs", "created": "2026-01-01T00:00:00Z"},
+        {"created_by": "CMD  sh", "empty_layer": True, "comment": "c"},
+        {"created_by": None},
+    ]
+    services["GetManifest"] = pb.GetManifestResponse(
+        manifest=json.dumps({"layers": [{"size": 1000}, {"size": 20}]}).encode(),
+        config=json.dumps({"history": history}).encode(),
+    )
+
+    result = lns("image", "history", "r.example/i:1", "--format", "json")
+
+    rows = [json.loads(line) for line in result.out.splitlines()]
+    assert [(row["created_by"], row["size_bytes"]) for row in rows] == [
+        ("", 20), ("CMD  sh", 0), ("ADD rootfs", 1000),
+    ]  # fmt: skip
+    assert services.asked("GetManifest")[0].offline
+
+
+def lockable(services: ScriptedServices) -> None:
+    pulled(services)
+    closure = [
+        {"role": role, "requested": "r/x:1", "repository": "r.example/x", "manifest": manifest}
+        for role, manifest in (
+            ("index", descriptor_pb2.Descriptor(digest=OTHER)),
+            ("image", MANIFEST),
+        )
+    ]
+    services["Lock"] = resolver_pb.LockResponse(lock=b"version: 1\n", closure=closure)
+    services["AcquireLease"] = pb.AcquireLeaseResponse()
+
+
+def test_what_a_lock_names_is_pulled_and_kept(services: ScriptedServices, lns: Client) -> None:
+    lockable(services)
+
+    assert lns("lock", "r/x:1").out == "version: 1\n"
+
+    assert [one.reference for one in services.asked("Pull")] == [f"r.example/x@{DIGEST}"]
+    (lease,) = services.asked("AcquireLease")
+    assert sorted(lease.digests) == [DIGEST, OTHER]
+    assert lease.holder == "lock of r/x:1"
+    assert lease.lease_id == "lock " + hashlib.sha256(b"version: 1\n").hexdigest()[:12]
+
+
+def test_what_is_kept_for_locks_is_listed_and_given_up(
+    services: ScriptedServices, lns: Client
+) -> None:
+    services["ListLeases"] = pb.ListLeasesResponse(
+        leases=[usage_pb2.Lease(lease_id="lock abc123", holder="lock of r/x:1", digests=[DIGEST])]
+    )
+    services["ReleaseLease"] = pb.ReleaseLeaseResponse()
+
+    assert "abc123   r/x:1       1" in lns("lock", "ls").out
+    assert lns("lock", "rm", "abc1").out == "abc123\n"
+    assert lns("lock", "rm", "r/x:1").out == "abc123\n"
+    assert "lns lock ls" in lns("lock", "rm", "zzz").err
+    assert [one.lease_id for one in services.asked("ReleaseLease")] == ["lock abc123"] * 2
+
+
+@pytest.mark.parametrize("word", ["agent", "Agent", "agents", "AGENTS"])
+def test_a_starter_is_asked_for_by_any_name_of_its_family(
+    lns: Client, tmp_path: Path, word: str
+) -> None:
+    result = lns("init", word)
+
+    assert result.out == "agent.yaml\n"
+    assert "lns run ./agent.yaml" in result.err
+    assert parse_artifact((tmp_path / "agent.yaml").read_bytes()).family.slug == "agent"
+
+
+def test_a_starter_with_content_brings_its_folder(lns: Client, tmp_path: Path) -> None:
+    result = lns("init", "fileset", "-o", "notes.yaml")
+
+    assert (tmp_path / "notes").is_dir()
+    assert "lns push ./notes.yaml localhost:5000/filesets/notes:1 --content notes" in result.err
+
+
 def made(services: ScriptedServices) -> None:
     """Scripts an image that is pulled and materialized."""
     pulled(services)
@@ -456,6 +613,7 @@ def test_a_lock_goes_to_standard_output(
     services: ScriptedServices, lns: Client, output: list[str]
 ) -> None:
     services["Lock"] = resolver_pb.LockResponse(lock=b"version: 1\n")
+    services["AcquireLease"] = pb.AcquireLeaseResponse()
 
     assert lns("lock", "r/x:1", *output).out == "version: 1\n"
 

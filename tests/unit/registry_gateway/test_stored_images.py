@@ -1,6 +1,7 @@
 """Pruning keeps what tags, leases and pins reach, and nothing else."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 
 from services.core.descriptor import OCI_MANIFEST, Descriptor
 from services.core.digest import Digest
-from services.core.errors import BlobUnknown
+from services.core.errors import BlobUnknown, ImageUnknown, RequestInvalid
 from services.core.reference import Reference
 from services.registry_gateway.pins import Pins
 from services.registry_gateway.ports import StoredTag
@@ -173,3 +174,57 @@ async def test_a_prune_keeps_exactly_what_is_reached(
         left = await world.prune()
 
     assert left == everything(*(IMAGES[number] for number in tagged | leased | pinned))
+
+
+async def test_an_image_gets_one_more_name_without_any_registry() -> None:
+    world = World()
+    world.put(IMAGE)
+    await world.tag(f"r.example/i@{IMAGE.digest}", IMAGE)
+
+    tag = await world.images.tag(
+        Reference.parse(f"r.example/i@{IMAGE.digest}"), Reference.parse("mine:2")
+    )
+
+    assert (tag.reference, tag.root.digest) == ("docker.io/library/mine:2", IMAGE.digest)
+    assert await world.prune() == everything(IMAGE)
+    await world.images.remove(Reference.parse("mine:2"))
+    assert [one.reference for one in await world.index.list_tags()] == [
+        f"r.example/i@{IMAGE.digest}"
+    ]
+
+
+async def test_a_name_that_leads_to_an_image_by_its_index_stays() -> None:
+    """What `lns pull` recorded knows the other platforms too; a run must not take that away."""
+    world = World()
+    world.put(INDEX)
+    await world.tag("r.example/i:1", INDEX)
+    (index_tag,) = await world.index.list_tags()
+    manifest = Descriptor(media_type=OCI_MANIFEST, digest=IMAGE.digest, size=len(IMAGE.raw))
+    await world.index.put_tag(replace(index_tag, manifest=manifest))
+
+    tag = await world.images.tag(
+        Reference.parse(f"r.example/i@{IMAGE.digest}"), Reference.parse("r.example/i:1")
+    )
+
+    assert tag.root.digest == INDEX.digest
+
+
+async def test_what_the_store_lacks_gets_no_name_and_a_digest_is_none() -> None:
+    world = World()
+    await world.tag("r.example/i:1", IMAGE)
+
+    with pytest.raises(ImageUnknown):
+        await world.images.tag(Reference.parse("r.example/j:1"), Reference.parse("a:1"))
+    with pytest.raises(RequestInvalid):
+        await world.images.tag(
+            Reference.parse("r.example/i:1"), Reference.parse(f"a@{IMAGE.digest}")
+        )
+
+
+async def test_leases_are_listed_by_the_beginning_of_their_id() -> None:
+    world = World()
+    world.put(IMAGE)
+    for lease_id in ("lock b", "run 1", "lock a"):
+        await world.images.acquire(lease_id, holder="", digests=[IMAGE.digest], life=None)
+
+    assert [one.lease_id for one in await world.images.list_leases("lock ")] == ["lock a", "lock b"]

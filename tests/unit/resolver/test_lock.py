@@ -155,6 +155,36 @@ async def test_a_component_that_is_not_in_the_lock_is_a_problem(shelf: Shelf) ->
     assert [one.subject for one in caught.value.violations] == ["filesets[0] filesets/fs:1"]
 
 
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("size: ", "size: 1"),
+        ('role: "sandbox"', 'role: "policy"'),
+        ('mediaType: "application/vnd.oci.image.manifest', 'mediaType: "application/x.manifest'),
+        ('requested: "filesets/fs:1"', 'requested: "filesets/fs"'),
+    ],
+)
+async def test_a_lock_that_was_changed_is_refused(shelf: Shelf, before: str, after: str) -> None:
+    text = (await text_of(shelf, full(shelf))).decode()
+    changed = text.replace(before, after)
+    assert changed != text
+
+    with pytest.raises((RequestInvalid, PlanInvalid)):
+        await by_lock(shelf, changed.encode())
+
+
+async def test_an_entry_too_many_in_a_lock_is_refused_by_name(shelf: Shelf) -> None:
+    text = await text_of(shelf, full(shelf))
+    more = text.replace(b"manifests:\n", b"manifests:\n", 1) + (
+        b'  - role: "tool"\n    requested: "tools/evil:1"\n'
+        b'    repository: "registry.test/tools/evil"\n'
+        b"    digest: sha256:" + b"0" * 64 + b'\n    mediaType: "application/x"\n    size: 1\n'
+    )
+
+    with pytest.raises(RequestInvalid, match="tool tools/evil:1"):
+        await by_lock(shelf, more)
+
+
 async def test_a_lock_without_its_registry_fails_as_unavailable(shelf: Shelf) -> None:
     text = await text_of(shelf, IMAGE)
     shelf.manifests.failures[f"{HOST}/images/base"] = RegistryUnavailable("down")

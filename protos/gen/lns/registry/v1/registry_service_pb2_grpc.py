@@ -145,6 +145,11 @@ class RegistryServiceStub:
                 request_serializer=lns_dot_registry_dot_v1_dot_registry__service__pb2.RemoveStoredImageRequest.SerializeToString,
                 response_deserializer=lns_dot_registry_dot_v1_dot_registry__service__pb2.RemoveStoredImageResponse.FromString,
                 _registered_method=True)
+        self.TagStoredImage = channel.unary_unary(
+                '/lns.registry.v1.RegistryService/TagStoredImage',
+                request_serializer=lns_dot_registry_dot_v1_dot_registry__service__pb2.TagStoredImageRequest.SerializeToString,
+                response_deserializer=lns_dot_registry_dot_v1_dot_registry__service__pb2.TagStoredImageResponse.FromString,
+                _registered_method=True)
         self.PruneBlobs = channel.unary_unary(
                 '/lns.registry.v1.RegistryService/PruneBlobs',
                 request_serializer=lns_dot_registry_dot_v1_dot_registry__service__pb2.PruneBlobsRequest.SerializeToString,
@@ -154,6 +159,11 @@ class RegistryServiceStub:
                 '/lns.registry.v1.RegistryService/AcquireLease',
                 request_serializer=lns_dot_registry_dot_v1_dot_registry__service__pb2.AcquireLeaseRequest.SerializeToString,
                 response_deserializer=lns_dot_registry_dot_v1_dot_registry__service__pb2.AcquireLeaseResponse.FromString,
+                _registered_method=True)
+        self.ListLeases = channel.unary_unary(
+                '/lns.registry.v1.RegistryService/ListLeases',
+                request_serializer=lns_dot_registry_dot_v1_dot_registry__service__pb2.ListLeasesRequest.SerializeToString,
+                response_deserializer=lns_dot_registry_dot_v1_dot_registry__service__pb2.ListLeasesResponse.FromString,
                 _registered_method=True)
         self.ReleaseLease = channel.unary_unary(
                 '/lns.registry.v1.RegistryService/ReleaseLease',
@@ -365,6 +375,17 @@ class RegistryServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TagStoredImage(self, request, context):
+        """Gives an image or artifact of the store one more name there; no registry is asked.
+
+        A name that leads to it already, by way of an index too, stays as it is.
+
+        Errors: IMAGE_UNKNOWN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def PruneBlobs(self, request, context):
         """Removes from the store what no tag, lease or transfer needs.
 
@@ -378,6 +399,15 @@ class RegistryServiceServicer:
         """Keeps manifests, with everything they name, from being pruned.
 
         Errors: BLOB_UNKNOWN (a digest is not in the store).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLeases(self, request, context):
+        """Lists the leases that hold.
+
+        Errors: none of its own.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -500,6 +530,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     request_deserializer=lns_dot_registry_dot_v1_dot_registry__service__pb2.RemoveStoredImageRequest.FromString,
                     response_serializer=lns_dot_registry_dot_v1_dot_registry__service__pb2.RemoveStoredImageResponse.SerializeToString,
             ),
+            'TagStoredImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.TagStoredImage,
+                    request_deserializer=lns_dot_registry_dot_v1_dot_registry__service__pb2.TagStoredImageRequest.FromString,
+                    response_serializer=lns_dot_registry_dot_v1_dot_registry__service__pb2.TagStoredImageResponse.SerializeToString,
+            ),
             'PruneBlobs': grpc.unary_unary_rpc_method_handler(
                     servicer.PruneBlobs,
                     request_deserializer=lns_dot_registry_dot_v1_dot_registry__service__pb2.PruneBlobsRequest.FromString,
@@ -509,6 +544,11 @@ def add_RegistryServiceServicer_to_server(servicer, server):
                     servicer.AcquireLease,
                     request_deserializer=lns_dot_registry_dot_v1_dot_registry__service__pb2.AcquireLeaseRequest.FromString,
                     response_serializer=lns_dot_registry_dot_v1_dot_registry__service__pb2.AcquireLeaseResponse.SerializeToString,
+            ),
+            'ListLeases': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListLeases,
+                    request_deserializer=lns_dot_registry_dot_v1_dot_registry__service__pb2.ListLeasesRequest.FromString,
+                    response_serializer=lns_dot_registry_dot_v1_dot_registry__service__pb2.ListLeasesResponse.SerializeToString,
             ),
             'ReleaseLease': grpc.unary_unary_rpc_method_handler(
                     servicer.ReleaseLease,
@@ -1100,6 +1140,33 @@ class RegistryService:
             _registered_method=True)
 
     @staticmethod
+    def TagStoredImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lns.registry.v1.RegistryService/TagStoredImage',
+            lns_dot_registry_dot_v1_dot_registry__service__pb2.TagStoredImageRequest.SerializeToString,
+            lns_dot_registry_dot_v1_dot_registry__service__pb2.TagStoredImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def PruneBlobs(request,
             target,
             options=(),
@@ -1143,6 +1210,33 @@ class RegistryService:
             '/lns.registry.v1.RegistryService/AcquireLease',
             lns_dot_registry_dot_v1_dot_registry__service__pb2.AcquireLeaseRequest.SerializeToString,
             lns_dot_registry_dot_v1_dot_registry__service__pb2.AcquireLeaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLeases(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lns.registry.v1.RegistryService/ListLeases',
+            lns_dot_registry_dot_v1_dot_registry__service__pb2.ListLeasesRequest.SerializeToString,
+            lns_dot_registry_dot_v1_dot_registry__service__pb2.ListLeasesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -132,6 +132,13 @@ class RegistryServiceStub:
 
     Errors: IMAGE_UNKNOWN, IN_USE (a lease needs it).
     """
+    TagStoredImage: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.TagStoredImageRequest, _registry_service_pb2.TagStoredImageResponse]
+    """Gives an image or artifact of the store one more name there; no registry is asked.
+
+    A name that leads to it already, by way of an index too, stays as it is.
+
+    Errors: IMAGE_UNKNOWN.
+    """
     PruneBlobs: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.PruneBlobsRequest, _registry_service_pb2.PruneBlobsResponse]
     """Removes from the store what no tag, lease or transfer needs.
 
@@ -141,6 +148,11 @@ class RegistryServiceStub:
     """Keeps manifests, with everything they name, from being pruned.
 
     Errors: BLOB_UNKNOWN (a digest is not in the store).
+    """
+    ListLeases: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ListLeasesRequest, _registry_service_pb2.ListLeasesResponse]
+    """Lists the leases that hold.
+
+    Errors: none of its own.
     """
     ReleaseLease: _aio.UnaryUnaryMultiCallable[_registry_service_pb2.ReleaseLeaseRequest, _registry_service_pb2.ReleaseLeaseResponse]
     """Gives a lease up.
@@ -394,6 +406,19 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def TagStoredImage(
+        self,
+        request: _registry_service_pb2.TagStoredImageRequest,
+        context: _aio.ServicerContext[_registry_service_pb2.TagStoredImageRequest, _abc.Awaitable[_registry_service_pb2.TagStoredImageResponse]],
+    ) -> _abc.Awaitable[_registry_service_pb2.TagStoredImageResponse]:
+        """Gives an image or artifact of the store one more name there; no registry is asked.
+
+        A name that leads to it already, by way of an index too, stays as it is.
+
+        Errors: IMAGE_UNKNOWN.
+        """
+
+    @_abc_1.abstractmethod
     def PruneBlobs(
         self,
         request: _registry_service_pb2.PruneBlobsRequest,
@@ -413,6 +438,17 @@ class RegistryServiceServicer(metaclass=_abc_1.ABCMeta):
         """Keeps manifests, with everything they name, from being pruned.
 
         Errors: BLOB_UNKNOWN (a digest is not in the store).
+        """
+
+    @_abc_1.abstractmethod
+    def ListLeases(
+        self,
+        request: _registry_service_pb2.ListLeasesRequest,
+        context: _aio.ServicerContext[_registry_service_pb2.ListLeasesRequest, _abc.Awaitable[_registry_service_pb2.ListLeasesResponse]],
+    ) -> _abc.Awaitable[_registry_service_pb2.ListLeasesResponse]:
+        """Lists the leases that hold.
+
+        Errors: none of its own.
         """
 
     @_abc_1.abstractmethod
