@@ -175,7 +175,7 @@ def what_is_kept(world: VmWorld, run: Run) -> int:
     """Returns the bytes that the host holds of, and for, a guest."""
     session = world.runner.register.find(run.run_id).guest()
     streams = sum(len(stream._arrived) for stream in session._streams.values())
-    buffered = len(session._connection._reader._buffer)  # type: ignore[attr-defined]  # of asyncio
+    buffered = session._connection._protocol._filled  # type: ignore[attr-defined]  # of the socket
     notices = sum(map(len, session.notices))
     return session.channel.backlog + streams + notices + buffered
 
