@@ -43,6 +43,17 @@ def free_bytes(directory: Path) -> int:
     return disk.f_bavail * disk.f_frsize
 
 
+def room(directory: Path) -> int:
+    """Returns the bytes that can be written so that `KEPT_BYTES` stay free; may be negative.
+
+    Raises:
+        OSError: the directory does not exist.
+    """
+    disk = os.statvfs(directory)
+    kept = min(KEPT_BYTES, disk.f_blocks * disk.f_frsize // _SMALL)
+    return disk.f_bavail * disk.f_frsize - kept
+
+
 def require(directory: Path, needed: int, *, what: str) -> None:
     """Checks that `needed` bytes can be written and `KEPT_BYTES` stay free.
 
@@ -55,9 +66,7 @@ def require(directory: Path, needed: int, *, what: str) -> None:
         CapacityExhausted: there is too little room.
         OSError: the directory does not exist.
     """
-    disk = os.statvfs(directory)
-    kept = min(KEPT_BYTES, disk.f_blocks * disk.f_frsize // _SMALL)
-    if needed > disk.f_bavail * disk.f_frsize - kept:
+    if needed > room(directory):
         raise exhausted(directory, what=what, needed=needed)
 
 

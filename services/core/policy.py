@@ -11,7 +11,7 @@ down as one flat policy, so that who enforces it knows nothing of merging.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import reduce
+from functools import lru_cache, reduce
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
@@ -75,6 +75,10 @@ def integration_id(reference: str) -> str:
     return name
 
 
+_route_match = lru_cache(maxsize=2 * MAX_ROUTES)(RouteMatch.parse)
+"""Routes as they are matched: each is parsed once, not at each connection."""
+
+
 def decide(policy: Policy, host: str, port: int) -> tuple[Verdict, PolicyRoute | None]:
     """Returns the verdict on a connection and the route that gave it, None for the default.
 
@@ -84,7 +88,7 @@ def decide(policy: Policy, host: str, port: int) -> tuple[Verdict, PolicyRoute |
     """
     for route in policy.routes:
         try:
-            match = RouteMatch.parse(route.match)
+            match = _route_match(route.match)
         except RequestInvalid:
             return Verdict.DENY, route
         if match.matches(host, port):

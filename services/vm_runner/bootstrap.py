@@ -19,9 +19,11 @@ from services.chassis.blocking import Blocking
 from services.chassis.channel import open_channel
 from services.chassis.keyrings import open_keyring
 from services.chassis.locks import owner_lock
+from services.chassis.reserve import Reserve
 from services.chassis.server import Service
 from services.chassis.settings import content_target
 from services.core.errors import HostUnready
+from services.vm_runner.adapters.answer_files import AnswerFile
 from services.vm_runner.adapters.boot_files.cache import GuestFileCache, default_agent
 from services.vm_runner.adapters.confinement.cgroups import Cgroups, find_place
 from services.vm_runner.adapters.confinement.confinement import Confinement, default_launcher
@@ -56,6 +58,7 @@ from services.vm_runner.egress_servicer import EgressServicer
 from services.vm_runner.host import AcceleratorReport, ConfinementReport, Host
 from services.vm_runner.life.boot_queue import BootQueue
 from services.vm_runner.life.surroundings import Surroundings
+from services.vm_runner.records.answered import AnsweredRequests
 from services.vm_runner.runner import Runner
 from services.vm_runner.servicer import VmServicer
 from services.vm_runner.settings import CredentialStore, VmProcess, VmSettings
@@ -116,9 +119,8 @@ async def open_vm_runner(home: Path, own: VmSettings) -> AsyncIterator[Sequence[
             architecture=architecture,
         )
         disks = Ext4Images()
-        volumes = Volumes(
-            VolumeFiles(home / "volumes", blocking=blocking), disks, default_bytes=own.disk
-        )
+        kept = await _reserve(home, blocking)
+        answered, volumes = _kept(home, own, blocking, kept, disks)
         limits = own.limits()
         images = MaterializerImages(images_rpc.MaterializerServiceStub(channel), root=home)
         traffic = Traffic()
@@ -128,7 +130,7 @@ async def open_vm_runner(home: Path, own: VmSettings) -> AsyncIterator[Sequence[
         surroundings = Surroundings(
             hypervisor=hypervisor,
             images=images,
-            store=RunFiles(home / "runs", blocking=blocking),
+            store=RunFiles(home / "runs", blocking=blocking, kept=kept),
             logs=_logs(home, own, blocking),
             disks=disks,
             listeners=TcpListeners(),
@@ -138,6 +140,7 @@ async def open_vm_runner(home: Path, own: VmSettings) -> AsyncIterator[Sequence[
             boots=BootQueue(limits.boots_at_once, traffic),
             starts=starts,
             boundary=_boundary(stack, own, cgroups, blocking),
+            answered=answered,
         )
         runner = Runner(surroundings)
         stack.push_async_callback(runner.close)
@@ -205,6 +208,22 @@ def _logs(home: Path, own: VmSettings, blocking: Blocking) -> LogFiles:
         default_limit=own.log,
         stall_seconds=own.stall_time,
     )
+
+
+async def _reserve(home: Path, blocking: Blocking) -> Reserve:
+    """Returns the room that is kept for records; a disk that is full already has none."""
+    kept = Reserve(home / "runs" / ".reserve")
+    await blocking.run(kept.fill)
+    return kept
+
+
+def _kept(
+    home: Path, own: VmSettings, blocking: Blocking, kept: Reserve, disks: Ext4Images
+) -> tuple[AnsweredRequests, Volumes]:
+    answers = AnswerFile(home / "runs" / "answered.json", blocking=blocking, kept=kept)
+    answered = AnsweredRequests(answers)
+    store = VolumeFiles(home / "volumes", blocking=blocking, kept=kept)
+    return answered, Volumes(store, disks, default_bytes=own.disk, answered=answered)
 
 
 def _guest_files(home: Path, own: VmSettings, blocking: Blocking) -> GuestFileCache:

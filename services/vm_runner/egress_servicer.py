@@ -11,6 +11,7 @@ from services.core.errors import LimitExceeded, RequestInvalid
 from services.core.run_plan import Verdict
 from services.vm_runner import egress_messages as messages
 from services.vm_runner.boundary.approvals import Approvals
+from services.vm_runner.records import lifecycle
 from services.vm_runner.runner import Runner
 
 _POLICY_MOST = 1 << 20
@@ -86,7 +87,7 @@ class EgressServicer(rpc.EgressServiceServicer):
         """Reads what was decided for a run, and follows it where asked for."""
         life = self._runner.register.find(request.run)
         records = life.boundary.audit.records(
-            request.after_sequence, follow=request.follow and not life.is_over
+            request.after_sequence, follow=request.follow and not lifecycle.is_over(life.run)
         )
         async with contextlib.aclosing(records):
             async for record in records:

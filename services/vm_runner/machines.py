@@ -169,8 +169,24 @@ class Machine(Protocol):
         """Returns what is known of it, after a moment for an end to come; never raises."""
         ...
 
-    def usage(self) -> MachineUsage:
+    async def usage(self) -> MachineUsage:
         """Returns what the VMM uses; zeros once it has ended."""
+        ...
+
+    async def wait_out_of_room(self) -> None:
+        """Returns when the guest is stopped at a write for which the host's disk has no room.
+
+        Raises:
+            GuestUnreachable: the VMM does not answer.
+        """
+        ...
+
+    async def leave(self) -> None:
+        """Lets go of the VMM, which goes on."""
+        ...
+
+    def open_files(self) -> tuple[Path, ...]:
+        """Returns the files that the VMM has open, where that may be seen; none else."""
         ...
 
 

@@ -39,6 +39,7 @@ _STATES: Mapping[RunState, pb.Run.State.ValueType] = {
     RunState.EXITED: pb.Run.STATE_EXITED,
     RunState.FAILED: pb.Run.STATE_FAILED,
     RunState.LOST: pb.Run.STATE_LOST,
+    RunState.UNKNOWN: pb.Run.STATE_UNKNOWN,
 }
 _STATE_NAMES = {number: state for state, number in _STATES.items()}
 _MODES: Mapping[RestartMode, pb.RestartPolicy.Mode.ValueType] = {
@@ -278,6 +279,7 @@ def format_volume(volume: Volume) -> pb.Volume:
         create_time=format_time(volume.create_time),
         run_ids=volume.run_ids,
         labels=volume.labels,
+        problem=volume.problem,
     )
 
 

@@ -137,6 +137,10 @@ class RunStore(Protocol):
         """Returns the bytes that a run takes on the disk."""
         ...
 
+    async def room(self) -> int:
+        """Returns what may be written on their disk; 0 or less where only records still may."""
+        ...
+
     def directory(self, run_id: str) -> Path:
         """Returns a run's directory."""
         ...

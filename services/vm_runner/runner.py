@@ -10,79 +10,80 @@ from datetime import UTC, datetime
 
 import structlog
 
+from services.chassis import context
 from services.core.errors import (
+    InUse,
     LnsError,
     RequestInvalid,
     RunStateConflict,
     RunUnknown,
     Unimplemented,
-    VmFailed,
+    VolumeUnknown,
 )
 from services.core.run_plan import RunPlan, VolumeKind
 from services.vm_runner.life.exit_status import signal_number
 from services.vm_runner.life.guest_plan import guest_root, machine_spec
+from services.vm_runner.life.recovery import take_up
 from services.vm_runner.life.run_life import RunLife
 from services.vm_runner.life.surroundings import Surroundings
-from services.vm_runner.machines import Machine
+from services.vm_runner.life.usage import usage_of
+from services.vm_runner.ports import Image
 from services.vm_runner.records import groups, lifecycle, names, naming
 from services.vm_runner.records.groups import Group
 from services.vm_runner.records.register import Register
-from services.vm_runner.records.runs import Failure, Run, RunOptions, RunState, RunUsage
+from services.vm_runner.records.runs import Run, RunOptions, RunUsage
+from services.vm_runner.records.unread import unread_with
 from services.vm_runner.snapshots.snapshot import Snapshot
 from services.vm_runner.storage.volumes import named_mounts
 
 log = structlog.get_logger()
 
-_KILL_SECONDS = 5.0
-_KILL = 9
-
 
 class Runner:
-    """Every recorded run of this node; one object owns them."""
+    """Every recorded run of this node.
+
+    What happens to one run is its `RunLife`'s; here is what is decided between runs: names, groups,
+    and which request made which run.
+    """
 
     def __init__(self, surroundings: Surroundings) -> None:
         self._around = surroundings
         self.register: Register[RunLife] = Register()
-        self._naming = asyncio.Lock()
-        self._closing = False
+        self._coming: dict[str, Run] = {}
+        self._claimed: set[str] = set()
+        self._creating: dict[str, asyncio.Task[Run]] = {}
 
     # ---- beginning and end of the service ----
 
     async def recover(self) -> None:
-        """Takes up every recorded run: adopts live microVMs, records dead ones as lost."""
+        """Takes up every recorded run: adopts live microVMs, records dead ones as lost.
+
+        Runs do not wait for each other: what one binds may be on a disk that does not answer.
+        """
+        await self._around.answered.load()
         await self._around.volumes.load()
-        for run in await self._around.store.load():
-            life = self._add(run)
-            machine = await self._around.hypervisor.adopt(
-                run.run_id, self._around.store.directory(run.run_id)
-            )
-            await self._recover_one(life, machine)
+        runs = await self._around.store.load()
+        outcomes = await asyncio.gather(*map(self._take_up, runs), return_exceptions=True)
+        for run, outcome in zip(runs, outcomes, strict=True):
+            if isinstance(outcome, BaseException):
+                log.error("run_not_recovered", run_id=run.run_id, exc_info=outcome)
         log.info("runs_recovered", runs=len(self.register.lives()))
 
-    async def _recover_one(self, life: RunLife, machine: Machine | None) -> None:
-        if life.run.state not in lifecycle.LIVE:
-            if machine is not None:  # its end was recorded, then the service ended
-                life.finish(machine)
-            return
-        if machine is not None or lifecycle.waits_to_boot(life.run):
-            pid = machine.pid if machine else 0
-            log.info("run_adopted", run_id=life.run.run_id, pid=pid)
-            await life.adopt(machine)
-            return
-        failure = Failure.of(
-            VmFailed(
-                f"the microVM of run {life.run.name} ended while no service watched it",
-                hint="start it again; its writable layer is kept",
-            )
-        )
-        await life.update(lifecycle.lost(life.run, failure, now=_now()))
-        log.warning("run_lost", run_id=life.run.run_id)
-        if lifecycle.wants_restart(life.run):
-            await life.start_by_policy()
+    async def _take_up(self, run: Run) -> None:
+        life = None if lifecycle.is_unread(run) else self._add(run)  # it is known at once
+        directory = self._around.store.directory(run.run_id)
+        machine = await self._around.hypervisor.adopt(run.run_id, directory)
+        if life is None:  # with all that it can be seen to have
+            if machine is not None:
+                names = self._around.volumes.named_by(machine.open_files())
+                run = unread_with(run, pid=machine.pid, volumes=names)
+            life = self._add(run)
+        await take_up(life, machine)
 
     async def close(self) -> None:
         """Lets go of every run; live ones go on."""
-        self._closing = True
+        creating = list(self._creating.values())
+        await asyncio.gather(*creating, return_exceptions=True)
         await asyncio.gather(*(life.close() for life in self.register.lives()))
 
     # ---- runs ----
@@ -108,16 +109,15 @@ class Runner:
         _check(plan, options, image_digest)
         if group is not None:
             groups.check(group, plan.member)
-        async with self._naming:
-            if known := self.register.of_request(request_id):
-                return known.run
-            runs = self.register.runs()
-            group = naming.join(runs, group, plan)
-            suggestion = f"{group.name}-{plan.member}" if group is not None else plan.name
-            run = Run(
+        if request_id and request_id in self._creating:
+            return await asyncio.shield(self._creating[request_id])
+        if known := self.register.of_request(request_id):
+            return known.run
+        run = self._name(
+            Run(
                 run_id=secrets.token_hex(16),
                 request_id=request_id,
-                name=naming.choose_name(runs, options.name, suggestion),
+                name=options.name,
                 group=group,
                 plan=plan,
                 image_digest=image_digest,
@@ -125,54 +125,49 @@ class Runner:
                 create_time=_now(),
                 sequence=1,
             )
-            if image_digest:
-                await self._around.images.lease(run.run_id, image_digest)
+        )
+        # The client may leave; whether there is a run is decided all the same.
+        task = asyncio.get_running_loop().create_task(
+            self._create(run, start=start), context=context.detached()
+        )
+        key = request_id or run.run_id
+        self._creating[key] = task
+        task.add_done_callback(lambda _: self._creating.pop(key, None))
+        return await asyncio.shield(task)
+
+    def _name(self, run: Run) -> Run:
+        """Returns a new run with its name and group, which nobody else can take from here on."""
+        runs = [*self.register.runs(), *self._coming.values()]
+        group = naming.join(runs, run.group, run.plan, claimed=self._claimed)
+        suggestion = f"{group.name}-{run.plan.member}" if group is not None else run.plan.name
+        name = naming.choose_name(runs, run.options.name, suggestion, claimed=self._claimed)
+        run = self._coming[run.run_id] = replace(run, name=name, group=group)
+        return run
+
+    async def _create(self, run: Run, *, start: bool) -> Run:
+        try:
+            image = None
+            if run.image_digest:
+                image = await self._around.images.lease(run.run_id, run.image_digest)
             try:
                 await self._around.store.save(run)
             except BaseException:
                 await self._release(run)
                 raise
-            life = self._add(run)
+            life = self._add(run, image)
+        finally:
+            del self._coming[run.run_id]
         if start:
             try:
                 await life.start()
-            except LnsError:  # a port that is taken: what was not accepted is not recorded
-                await self._forget(life)
+            except BaseException:  # a port that is taken: what was not accepted is not recorded
+                await life.remove()
                 raise
         return life.run
 
-    async def start(self, text: str) -> Run:
-        """Starts a run that was created or ended."""
-        life = self.register.find(text)
-        lifecycle.require(
-            life.run,
-            RunState.CREATED, RunState.EXITED, RunState.FAILED, RunState.LOST,
-            to="start",
-        )  # fmt: skip
-        await life.start()
-        return life.run
-
-    async def stop(self, text: str, *, seconds: float | None = None) -> Run:
-        """Asks the workload to end, ends it by force after a time, returns when it has ended."""
-        life = self.register.find(text)
-        run = life.run
-        if run.state not in lifecycle.LIVE:
-            await life.give_up_restart()
-            return life.run
-        if run.state is RunState.PAUSED and life.machine is not None:
-            await life.machine.resume()
-        was_starting = run.state is RunState.STARTING
-        await life.update(lifecycle.stopping(life.run))
-        if not was_starting:
-            life.signal(signal_number(run.options.stop_signal))
-            wait = run.options.stop_timeout if seconds is None else seconds
-            if await life.ends_within(wait):
-                return life.run
-            life.signal(_KILL)
-            if await life.ends_within(_KILL_SECONDS):
-                return life.run
-        await life.cut_off()
-        return await life.wait_ended()
+    async def start(self, text: str, *, request_id: str = "") -> Run:
+        """Starts a run that was created or ended; the same request starts it once."""
+        return await self.register.find(text).start(request_id=request_id)
 
     async def kill(self, text: str, *, signal: str = "KILL") -> Run:
         """Sends a signal to the workload."""
@@ -180,28 +175,6 @@ class Runner:
         number = signal_number(signal or "KILL")
         life.guest()
         life.signal(number)
-        return life.run
-
-    async def pause(self, text: str) -> Run:
-        """Holds a run's CPUs; a paused one stays so."""
-        life = self.register.find(text)
-        if life.run.state is RunState.PAUSED:
-            return life.run
-        lifecycle.require(life.run, RunState.RUNNING, to="pause")
-        if life.machine is not None:
-            await life.machine.pause()
-        await life.update(lifecycle.paused(life.run))
-        return life.run
-
-    async def resume(self, text: str) -> Run:
-        """Lets a paused run go on; a running one does."""
-        life = self.register.find(text)
-        if life.run.state is RunState.RUNNING:
-            return life.run
-        lifecycle.require(life.run, RunState.PAUSED, to="resume")
-        if life.machine is not None:
-            await life.machine.resume()
-        await life.update(lifecycle.resumed(life.run))
         return life.run
 
     async def rename(self, text: str, name: str) -> Run:
@@ -212,32 +185,32 @@ class Runner:
             RequestInvalid: it cannot be a name.
         """
         life = self.register.find(text)
-        async with self._naming:
-            names.check(name)
-            if name != life.run.name:
-                naming.choose_name(self.register.runs(), name, "")
-            await life.update(replace(life.run, name=name))
-        return life.run
+        names.check(name)
+        if name == life.run.name:
+            return life.run
+        runs = [*self.register.runs(), *self._coming.values()]
+        naming.choose_name(runs, name, "", claimed=self._claimed)
+        self._claimed.add(name)
+        try:
+            return await life.rename(name)
+        finally:
+            self._claimed.discard(name)
 
-    async def remove(self, text: str, *, force: bool = False) -> str:
+    async def remove(self, text: str, *, force: bool = False, request_id: str = "") -> str:
         """Removes a run with its writable layer and log; returns its id.
+
+        The same request removes it once, and has the same answer then.
 
         Raises:
             RunStateConflict: it is alive, and force is not asked for.
         """
-        life = self.register.find(text)
-        if life.run.state in lifecycle.LIVE:
-            if not force:
-                raise RunStateConflict(
-                    f"run {life.run.name} is {life.run.state}",
-                    hint="stop it first, or `lns rm -f` it",
-                    metadata={"run_id": life.run.run_id},
-                )
-            await life.update(lifecycle.stopping(life.run))
-            await life.cut_off()
-            await life.wait_ended()
-        await life.settle()
-        await self._forget(life)
+        try:
+            life = self.register.find(text)
+        except RunUnknown:
+            if run_id := self._around.answered.answer(request_id):
+                return run_id
+            raise
+        await life.remove(force=force, request_id=request_id)
         return life.run.run_id
 
     async def prune_volumes(self, *, dry_run: bool = False) -> tuple[list[str], int]:
@@ -246,27 +219,33 @@ class Runner:
         needed = frozenset(
             mount.source for run in self.register.runs() for mount in named_mounts(run)
         )
-        unused = volumes.unused(needed)
-        freed = 0
-        for name in unused:
-            freed += (await volumes.get(name)).used_bytes if dry_run else await volumes.remove(name)
+        unused, freed = [], 0
+        for name in volumes.unused(needed):
+            with contextlib.suppress(VolumeUnknown, InUse):  # somebody was faster
+                used = (await volumes.get(name)).used_bytes
+                freed += used if dry_run else await volumes.remove(name)
+                unused.append(name)
         return unused, freed
 
     async def prune(self, *, dry_run: bool = False) -> tuple[list[str], int]:
         """Removes every ended run; returns their ids and the bytes that became free."""
         ended = [life for life in self.register.lives() if life.run.state in lifecycle.ENDED]
-        freed = 0
+        gone, freed = [], 0
         for life in ended:
-            freed += await self._around.store.size(life.run.run_id)
+            size = await self._around.store.size(life.run.run_id)
             if not dry_run:
-                with contextlib.suppress(RunUnknown, RunStateConflict):
-                    await self.remove(life.run.run_id)
-        return [life.run.run_id for life in ended], freed
+                try:
+                    await life.remove()
+                except (RunUnknown, RunStateConflict):  # somebody was faster
+                    continue
+            gone.append(life.run.run_id)
+            freed += size
+        return gone, freed
 
     async def usage(self, wanted: Iterable[str]) -> list[RunUsage]:
         """Returns what runs use, sorted by name; of all that are alive if none is named."""
         lives = [self.register.find(text) for text in wanted] or self.register.live()
-        usages = await asyncio.gather(*(life.usage() for life in lives))
+        usages = await asyncio.gather(*(usage_of(life, self._around.store) for life in lives))
         return sorted(usages, key=lambda usage: usage.run.name)
 
     async def warm(self, plan: RunPlan, image_digest: str) -> Snapshot:
@@ -305,22 +284,18 @@ class Runner:
 
     # ---- inside ----
 
-    def _add(self, run: Run) -> RunLife:
-        life = RunLife(run, self._around, peers=self.register.member, on_ended=self._on_ended)
+    def _add(self, run: Run, image: Image | None = None) -> RunLife:
+        life = RunLife(
+            run, self._around, peers=self.register.member, forget=self._forget, image=image
+        )
         self.register.add(life)
         return life
 
-    async def _on_ended(self, life: RunLife) -> None:
-        if life.run.options.remove and not self._closing:
-            await self._forget(life)
-
-    async def _forget(self, life: RunLife) -> None:
-        run = life.run
-        if not self.register.drop(run):
-            return
+    async def _forget(self, run: Run) -> None:
+        """Removes all that is kept of a run."""
         await self._around.store.remove(run.run_id)
         await self._release(run)
-        life.removed()
+        self.register.drop(run)
 
     async def _release(self, run: Run) -> None:
         if not run.image_digest:

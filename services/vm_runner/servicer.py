@@ -17,8 +17,9 @@ from services.vm_runner import messages
 from services.vm_runner.attachments import Attachment, attach_exec, attach_workload
 from services.vm_runner.copying import copy_in, copy_out
 from services.vm_runner.host import Host
-from services.vm_runner.records import log_query
+from services.vm_runner.records import lifecycle, log_query
 from services.vm_runner.records.pages import page
+from services.vm_runner.records.register import place
 from services.vm_runner.records.run_log import LogStream
 from services.vm_runner.records.runs import ExecRequest
 from services.vm_runner.runner import Runner
@@ -54,7 +55,7 @@ class VmServicer(rpc.VmServiceServicer):
     async def StartRun(self, request: pb.StartRunRequest, context: Any) -> pb.StartRunResponse:
         """Starts a run that was created or ended."""
         await self._host.require()
-        run = await self._runner.start(request.run)
+        run = await self._runner.start(request.run, request_id=request.request_id)
         return pb.StartRunResponse(run=messages.format_run(run))
 
     async def StopRun(self, request: pb.StopRunRequest, context: Any) -> pb.StopRunResponse:
@@ -62,7 +63,7 @@ class VmServicer(rpc.VmServiceServicer):
         seconds = (
             messages.parse_span(request.timeout, "timeout") if request.HasField("timeout") else None
         )
-        run = await self._runner.stop(request.run, seconds=seconds)
+        run = await self._runner.register.find(request.run).stop(seconds=seconds)
         return pb.StopRunResponse(run=messages.format_run(run))
 
     async def KillRun(self, request: pb.KillRunRequest, context: Any) -> pb.KillRunResponse:
@@ -72,12 +73,12 @@ class VmServicer(rpc.VmServiceServicer):
 
     async def PauseRun(self, request: pb.PauseRunRequest, context: Any) -> pb.PauseRunResponse:
         """Holds the microVM's CPUs."""
-        run = await self._runner.pause(request.run)
+        run = await self._runner.register.find(request.run).pause()
         return pb.PauseRunResponse(run=messages.format_run(run))
 
     async def ResumeRun(self, request: pb.ResumeRunRequest, context: Any) -> pb.ResumeRunResponse:
         """Lets a paused microVM go on."""
-        run = await self._runner.resume(request.run)
+        run = await self._runner.register.find(request.run).resume()
         return pb.ResumeRunResponse(run=messages.format_run(run))
 
     async def RenameRun(self, request: pb.RenameRunRequest, context: Any) -> pb.RenameRunResponse:
@@ -87,7 +88,8 @@ class VmServicer(rpc.VmServiceServicer):
 
     async def RemoveRun(self, request: pb.RemoveRunRequest, context: Any) -> pb.RemoveRunResponse:
         """Removes a run with its writable layer and log."""
-        run_id = await self._runner.remove(request.run, force=request.force)
+        run, request_id = request.run, request.request_id
+        run_id = await self._runner.remove(run, force=request.force, request_id=request_id)
         return pb.RemoveRunResponse(run_id=run_id)
 
     async def PruneRuns(self, request: pb.PruneRunsRequest, context: Any) -> pb.PruneRunsResponse:
@@ -111,7 +113,7 @@ class VmServicer(rpc.VmServiceServicer):
             labels=dict(request.labels), ended=request.include_ended, group=request.group
         )
         chosen, token = page(
-            runs, key=lambda run: run.run_id, size=request.page_size, token=request.page_token
+            runs, key=place, size=request.page_size, token=request.page_token, descending=True
         )
         return pb.ListRunsResponse(
             runs=[messages.format_run(run) for run in chosen], next_page_token=token
@@ -122,10 +124,10 @@ class VmServicer(rpc.VmServiceServicer):
     ) -> AsyncIterator[pb.WatchRunResponse]:
         """Replays a run's events after a sequence, then follows."""
         life = self._runner.register.find(request.run)
-        async for event in life.history.follow(request.after_sequence):
+        async for event in life.record.history.follow(request.after_sequence):
             yield pb.WatchRunResponse(event=messages.format_event(event))
             is_last = event.sequence == life.run.sequence
-            if request.until_ended and is_last and life.is_over:
+            if request.until_ended and is_last and lifecycle.is_over(life.run):
                 return
 
     async def Attach(
@@ -280,7 +282,10 @@ class VmServicer(rpc.VmServiceServicer):
         if request.limit_bytes < 0:
             raise invalid("limit_bytes", "must not be negative")
         volume = await self._volumes.create(
-            request.name, limit_bytes=request.limit_bytes, labels=dict(request.labels)
+            request.name,
+            limit_bytes=request.limit_bytes,
+            labels=dict(request.labels),
+            request_id=request.request_id,
         )
         return pb.CreateVolumeResponse(volume=messages.format_volume(volume))
 
@@ -306,7 +311,7 @@ class VmServicer(rpc.VmServiceServicer):
         self, request: pb.RemoveVolumeRequest, context: Any
     ) -> pb.RemoveVolumeResponse:
         """Removes a named volume and what it holds."""
-        await self._volumes.remove(request.name)
+        await self._volumes.remove(request.name, request_id=request.request_id)
         return pb.RemoveVolumeResponse()
 
 

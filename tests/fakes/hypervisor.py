@@ -65,7 +65,12 @@ class FakeHypervisor:
         if self.fail_next is not None:
             error, self.fail_next = self.fail_next, None
             raise error
-        machine = FakeMachine(self.host, spec.run_id, memory_file=spec.memory_file)
+        machine = FakeMachine(
+            self.host,
+            spec.run_id,
+            files=tuple(disk.path for disk in spec.disks),
+            memory_file=spec.memory_file,
+        )
         self.host.machines[spec.run_id] = machine
         if self.mute > 0:
             self.mute -= 1
@@ -94,7 +99,15 @@ class FakeMachine:
 
     accelerator = "tcg"
 
-    def __init__(self, host: FakeHost, run_id: str, *, memory_file: Path | None = None) -> None:
+    def __init__(
+        self,
+        host: FakeHost,
+        run_id: str,
+        *,
+        files: tuple[Path, ...] = (),
+        memory_file: Path | None = None,
+    ) -> None:
+        self.files = files
         self._host = host
         self._memory_file = memory_file
         self._run_id = run_id
@@ -194,7 +207,16 @@ class FakeMachine:
         end = "the agent was killed by SIGKILL" if self._ended.is_set() else ""
         return Diagnosis(end=end, messages="the agent's console")
 
-    def usage(self) -> MachineUsage:
+    async def wait_out_of_room(self) -> None:
+        await asyncio.get_running_loop().create_future()
+
+    def open_files(self) -> tuple[Path, ...]:
+        return self.files
+
+    async def leave(self) -> None:
+        pass
+
+    async def usage(self) -> MachineUsage:
         if self._ended.is_set():
             return MachineUsage(cpu_time=timedelta(), memory_bytes=0)
         return MachineUsage(cpu_time=timedelta(milliseconds=1), memory_bytes=1)

@@ -12,15 +12,18 @@ from lns.vm.v1 import run_pb2, vm_service_pb2, vm_service_pb2_grpc
 from services.chassis import run_plan_messages
 from services.chassis.blocking import Blocking
 from services.chassis.channel import open_channel
+from services.chassis.reserve import Reserve
 from services.chassis.server import Service, running_server
 from services.chassis.settings import PeerSettings, ServerSettings
 from services.core.errors import LnsError
+from services.vm_runner.adapters.answer_files import AnswerFile
 from services.vm_runner.adapters.log_files import LogFiles
 from services.vm_runner.adapters.run_files import RunFiles
 from services.vm_runner.adapters.tcp_listeners import TcpListeners
 from services.vm_runner.adapters.volume_files import VolumeFiles
 from services.vm_runner.life.boot_queue import BootQueue
 from services.vm_runner.life.surroundings import RunnerLimits, Surroundings
+from services.vm_runner.records.answered import AnsweredRequests
 from services.vm_runner.runner import Runner
 from services.vm_runner.servicer import VmServicer
 from services.vm_runner.snapshots.starts import Starts
@@ -73,15 +76,21 @@ async def vm_service(world: VmWorld) -> AsyncIterator["VmClient"]:
     runs = world.home / "runs"
     runs.mkdir(exist_ok=True)
     with Blocking(8) as blocking:
+        kept = Reserve(world.home / ".reserve", size_bytes=1 << 20)
+        kept.fill()
+        answered = AnsweredRequests(
+            AnswerFile(runs / "answered.json", blocking=blocking, kept=kept)
+        )
         volumes = Volumes(
-            VolumeFiles(world.home / "volumes", blocking=blocking),
+            VolumeFiles(world.home / "volumes", blocking=blocking, kept=kept),
             world.disks,
             default_bytes=1 << 30,
+            answered=answered,
         )
         surroundings = Surroundings(
             hypervisor=world.hypervisor,
             images=world.images,
-            store=RunFiles(runs, blocking=blocking),
+            store=RunFiles(runs, blocking=blocking, kept=kept),
             logs=LogFiles(
                 runs,
                 blocking=blocking,
@@ -96,6 +105,7 @@ async def vm_service(world: VmWorld) -> AsyncIterator["VmClient"]:
             boots=BootQueue(world.limits.boots_at_once),
             starts=Starts(hypervisor=world.hypervisor, disks=world.disks),
             boundary=boundary_outside(blocking),
+            answered=answered,
         )
         runner = world.runner = Runner(surroundings)
         await runner.recover()

@@ -5,12 +5,11 @@ ahead, and the guest's kernel does not do so later.
 """
 
 import asyncio
-import errno
 import os
 import shutil
 from pathlib import Path
 
-from services.chassis import durable
+from services.chassis import durable, reserve
 from services.core.errors import CapacityExhausted, HostUnready, VmFailed
 
 _FORMAT = (
@@ -18,6 +17,7 @@ _FORMAT = (
     "-O", "^resize_inode", "-E", "lazy_itable_init=1,lazy_journal_init=1,nodiscard,root_owner=0:0",
 )  # fmt: skip
 _SECONDS = 60.0
+_EMPTY_BYTES = 256 << 10  # what a fresh image takes, about
 _SYSTEM_PATHS = "/usr/sbin:/sbin"
 
 
@@ -35,8 +35,8 @@ class Ext4Images:
             await self._format(program, temporary)
             await asyncio.to_thread(durable.rename, temporary, path)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise CapacityExhausted(f"no room for a disk in {path.parent}") from error
+            if reserve.is_full(error):
+                raise _no_room(path.parent) from error
             raise
         finally:
             await asyncio.to_thread(temporary.unlink, missing_ok=True)
@@ -61,8 +61,12 @@ class Ext4Images:
         if process.returncode:
             text = messages.decode("utf-8", "replace").strip()
             if "No space" in text:
-                raise CapacityExhausted(f"no room for a disk in {path.parent}")
+                raise _no_room(path.parent)
             raise VmFailed(f"a disk could not be formatted: {text[-300:]}")
+
+
+def _no_room(directory: Path) -> CapacityExhausted:
+    return reserve.exhausted(directory, what="an empty disk image", needed=_EMPTY_BYTES)
 
 
 def find_mkfs() -> str:

@@ -4,12 +4,12 @@
 says. A server connects to its port's socket, which QEMU listens at, and ends when QEMU does.
 """
 
-import asyncio
 import contextlib
 import os
 import stat
 from pathlib import Path
 
+from services.chassis.own_threads import OwnThreads
 from services.core.errors import RequestInvalid, VmFailed
 from services.vm_runner.adapters.confinement.cgroups import CgroupLimits, Cgroups
 from services.vm_runner.adapters.helper_processes import Helper, HelperProcesses, helper_command
@@ -17,6 +17,8 @@ from services.vm_runner.storage import secret_names
 from services.vm_runner.storage.bind_host import BindSource, ServedBind
 
 _MODULE = "services.vm_runner.file_server"
+_LOOK_SECONDS = 10.0
+_LOOKS_AT_ONCE = 8
 _SYSTEM = ("/proc", "/sys", "/dev")
 _LIMITS = CgroupLimits(memory_bytes=2 << 30, cpu_millis=1000, pids=64)
 """Of all servers of a run. The memory counts the host's page cache of what they read and write."""
@@ -36,10 +38,14 @@ class FileServers:
         self._cgroups = cgroups
         self._view_required = view_required
         self._helpers = HelperProcesses()
+        self._looks = OwnThreads(_LOOKS_AT_ONCE, seconds=_LOOK_SECONDS, name="bind-look")
 
     async def look(self, source: str) -> BindSource:
         """Looks at what is to be bound."""
-        return await asyncio.to_thread(self._look, source)
+        try:
+            return await self._looks.run(self._look, source)
+        except TimeoutError:
+            raise _unusable(source, f"its disk did not answer within {_LOOK_SECONDS:g} s") from None
 
     def _look(self, source: str) -> BindSource:
         try:

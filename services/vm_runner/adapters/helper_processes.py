@@ -10,12 +10,14 @@ import os
 import select
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
+from services.chassis.own_threads import OwnThreads
 from services.core.errors import VmFailed
 from services.vm_runner.adapters.processes import Process, find_process
 from services.vm_runner.helper_process.entry import READY
@@ -24,6 +26,8 @@ log = structlog.get_logger()
 
 _START_SECONDS = 30.0
 _END_SECONDS = 5.0
+_CALL_SECONDS = _START_SECONDS + 2 * _END_SECONDS
+_STARTS_AT_ONCE = 8
 _ANSWER_BYTES = 4096
 
 
@@ -57,6 +61,8 @@ class HelperProcesses:
 
     def __init__(self) -> None:
         self._processes: dict[Path, Process] = {}
+        # Not where VMMs are launched: what a helper opens may be on a disk that does not answer.
+        self._threads = OwnThreads(_STARTS_AT_ONCE, seconds=_CALL_SECONDS, name="helper-start")
 
     def adopt(self, helper: Helper) -> bool:
         """Takes over one that an earlier service started; returns whether it lives."""
@@ -79,7 +85,10 @@ class HelperProcesses:
         Raises:
             VmFailed: it cannot be started; the message has what it said.
         """
-        pid, descriptor = await asyncio.to_thread(_start, helper, module, arguments, kept)
+        try:
+            pid, descriptor = await self._threads.run(_start, helper, module, arguments, kept)
+        except TimeoutError:
+            raise VmFailed(f"it did not start within {_CALL_SECONDS:g} s") from None
         self._processes[helper.pid_file] = Process(pid, descriptor)
 
     async def lost(self, helper: Helper) -> str:
@@ -147,9 +156,16 @@ def _start(
     if answer != READY.encode():
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        _reap(pid)
         raise VmFailed(answer.decode(errors="replace") or "its process gave no answer")
     return pid, os.pidfd_open(pid)
+
+
+def _reap(pid: int) -> None:
+    """Waits for the end of a killed process; one that hangs in the kernel is left alone."""
+    deadline = time.monotonic() + _END_SECONDS
+    while os.waitpid(pid, os.WNOHANG)[0] == 0 and time.monotonic() < deadline:
+        time.sleep(0.02)
 
 
 async def _see_end(process: Process) -> None:

@@ -11,7 +11,6 @@ A record that a crash cut off is the last one of the last file, and is removed a
 
 import asyncio
 import contextlib
-import errno
 import os
 import struct
 from collections import deque
@@ -19,8 +18,9 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from services.chassis import reserve
 from services.chassis.blocking import Blocking
-from services.core.errors import AttachLagging, CapacityExhausted
+from services.core.errors import AttachLagging
 from services.vm_runner.records.run_log import LogChunk, LogPlace, LogStream, RunLog
 from services.vm_runner.records.runs import Run
 
@@ -77,14 +77,15 @@ class FileRunLog:
         self._oldest = 1
         self._progress: dict[tuple[int, LogStream], tuple[int, bool]] = {}
         self._readers: set[_Reader] = set()
-        self._lock = asyncio.Lock()
+        self._opening = asyncio.Lock()
+        self._appending = asyncio.Lock()  # no reader ever waits for it: an append may wait for one
         self._changed = asyncio.Event()
         self._closed = True
 
     async def append(self, chunks: Sequence[LogChunk]) -> None:
         """Appends pieces; waits for held readers before it gives up what they have not read."""
         pieces = deque(piece for chunk in chunks for piece in self._split(chunk))
-        async with self._lock:
+        async with self._appending:
             while pieces:
                 end = await self._opened()
                 if end.offset >= self._segment_bytes:
@@ -116,8 +117,7 @@ class FileRunLog:
 
     async def progress(self, boot: int) -> dict[LogStream, tuple[int, bool]]:
         """Returns, for each stream of a boot, the bytes recorded and whether it ended."""
-        async with self._lock:
-            await self._opened()
+        await self._opened()
         return {
             stream: self._progress[boot, stream]
             for stream in LogStream
@@ -126,8 +126,7 @@ class FileRunLog:
 
     async def end(self) -> LogPlace:
         """Returns the place behind everything that was appended."""
-        async with self._lock:
-            return await self._opened()
+        return await self._opened()
 
     async def follow(
         self, place: LogPlace, *, held: bool = False, wait: bool = True
@@ -168,9 +167,10 @@ class FileRunLog:
         self._changed = asyncio.Event()
 
     async def _opened(self) -> LogPlace:
-        if self._end is None:
-            self._end = await self._blocking.run(self._open)
-        return self._end
+        async with self._opening:
+            if self._end is None:
+                self._end = await self._blocking.run(self._open)
+            return self._end
 
     async def _wait_for_readers(self, first_kept: int) -> None:
         """Waits until no held reader needs files before `first_kept`; drops those that stall."""
@@ -233,9 +233,11 @@ class FileRunLog:
             while written < len(data):
                 written += os.pwrite(descriptor, data[written:], place.offset + written)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if not reserve.is_full(error):
                 raise
-            raise CapacityExhausted("no room for the run's log on the disk") from error
+            raise reserve.exhausted(
+                self._directory, what="the run's log", needed=len(data)
+            ) from error
         finally:
             os.close(descriptor)
         with contextlib.suppress(FileNotFoundError):

@@ -114,6 +114,16 @@ def process_arguments(pid: int) -> tuple[str, ...]:
     return tuple(os.fsdecode(argument) for argument in data.split(b"\0"))
 
 
+def open_files(pid: int) -> tuple[Path, ...]:
+    """Returns the files that a process has open, where this user may see that; none else."""
+    found = []
+    with contextlib.suppress(OSError):
+        for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                found.append(descriptor.readlink())
+    return tuple(sorted(set(found)))
+
+
 def find_process(pid_file: Path, *, marker: str) -> Process | None:
     """Returns the live process that a pid file names, if `marker` is among its arguments."""
     try:

@@ -3,47 +3,63 @@
     {"version": 1, "run": <lns.vm.v1.Run as JSON>, "request_id": …, "boot": …, …}
 
 What is not in the message of a run stands beside it. The directory also holds the run's disk, log
-and sockets. A directory without a readable record is logged and left alone.
+and sockets. A run whose record cannot be read is in state `unknown`, and the record is left alone.
 """
 
 import asyncio
 import contextlib
-import errno
 import json
 import shutil
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import structlog
 from google.protobuf import json_format
+from lns.types.v1 import run_plan_pb2
 from lns.vm.v1 import run_pb2
 
-from services.chassis import durable
+from services.chassis import durable, reserve
 from services.chassis.blocking import Blocking
-from services.core.errors import CapacityExhausted, LnsError
+from services.chassis.messages import parse_port
+from services.chassis.reserve import Reserve
+from services.core.errors import LnsError
 from services.vm_runner import messages
 from services.vm_runner.records.runs import Run
+from services.vm_runner.records.unread import unread_run
 
 log = structlog.get_logger()
 
 _VERSION = 1
+_BYTES_MOST = 16 << 20
 _RECORD = "run.json"
 _PRIVATE = 0o700
 _BLOCK = 512  # st_blocks counts in these
 
 
 class RunFiles:
-    """Runs below one directory."""
+    """Runs below one directory.
 
-    def __init__(self, root: Path, *, blocking: Blocking) -> None:
+    Args:
+        root: the directory.
+        blocking: where files are read and written.
+        kept: room that gives way to records when the disk is full.
+    """
+
+    def __init__(self, root: Path, *, blocking: Blocking, kept: Reserve) -> None:
         self._root = root
         self._blocking = blocking
+        self._kept = kept
         self._locks: dict[str, asyncio.Lock] = {}
 
     async def load(self) -> tuple[Run, ...]:
         """Returns every recorded run, oldest first."""
         return await self._blocking.run(self._load)
+
+    async def room(self) -> int:
+        """Returns what may be written beside what is kept free."""
+        return await self._blocking.run(reserve.room, self._root)
 
     async def save(self, run: Run) -> None:
         """Records a run, durably."""
@@ -74,24 +90,18 @@ class RunFiles:
             if directory.name.startswith(durable.TEMPORARY_PREFIX):
                 shutil.rmtree(directory, ignore_errors=True)  # a removal that a crash cut short
                 continue
-            try:
-                runs.append(_parse(json.loads((directory / _RECORD).read_bytes())))
-            except FileNotFoundError:
-                continue
-            except (OSError, ValueError, KeyError, TypeError, LnsError) as error:
-                log.warning("run_unreadable", directory=str(directory), error=str(error))
+            run = _load(directory)
+            if run is not None:
+                runs.append(run)
         return tuple(sorted(runs, key=lambda run: run.create_time))
 
     def _save(self, run: Run) -> None:
         directory = self.directory(run.run_id)
-        try:
-            directory.mkdir(mode=_PRIVATE, exist_ok=True)
-            data = json.dumps(_format(run), indent=1).encode()
-            durable.write_bytes(directory / _RECORD, data, mode=0o600)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise CapacityExhausted(f"no room to record run {run.name} on the disk") from error
-            raise
+        data = json.dumps(_format(run), indent=1).encode()
+        with reserve.full_disk_is_typed(
+            self._root, what=f"the record of run {run.name}", needed=len(data)
+        ):
+            self._kept.write(_write, directory, data)
 
     def _remove(self, run_id: str) -> None:
         directory = self.directory(run_id)
@@ -121,17 +131,70 @@ def _format(run: Run) -> dict[str, Any]:
         "boot": run.boot,
         "sequence": run.sequence,
         "stop_requested": run.stop_requested,
+        "start_request_id": run.start_request_id,
     }
 
 
-def _parse(record: dict[str, Any]) -> Run:
+def _write(directory: Path, data: bytes) -> None:
+    directory.mkdir(mode=_PRIVATE, exist_ok=True)
+    durable.write_bytes(directory / _RECORD, data, mode=0o600)
+
+
+def _load(directory: Path) -> Run | None:
+    """Returns the run of a directory; None for one that was never recorded."""
+    record: object = None
+    try:
+        with (directory / _RECORD).open("rb") as file:
+            record = json.loads(file.read(_BYTES_MOST))
+        return _parse(record, directory.name)
+    except FileNotFoundError:
+        names = [path.name for path in directory.iterdir()]
+        if all(name.startswith(durable.TEMPORARY_PREFIX) for name in names):
+            return None  # a crash came before it was recorded
+        problem = "the file is missing"
+    except Exception as error:  # noqa: BLE001 - whatever it is, the run may be alive
+        problem = str(error) or type(error).__name__
+    log.warning("run_unreadable", directory=str(directory), error=problem)
+    return _unread(directory, record, problem)
+
+
+def _parse(record: object, run_id: str) -> Run:
+    if not isinstance(record, dict):
+        raise TypeError("it is not an object of JSON")
     if record["version"] != _VERSION:
-        raise ValueError(f"version {record['version']} is not known")
+        raise ValueError(f"it has version {record['version']}, and this lns knows {_VERSION}")
     run = messages.parse_run(json_format.ParseDict(record["run"], run_pb2.Run()))
+    if run.run_id != run_id:
+        raise ValueError(f"it is of run {run.run_id}")
     return replace(
         run,
         request_id=str(record["request_id"]),
         boot=int(record["boot"]),
         sequence=int(record["sequence"]),
         stop_requested=bool(record["stop_requested"]),
+        start_request_id=str(record.get("start_request_id", "")),
+    )
+
+
+def _unread(directory: Path, record: object, problem: str) -> Run:
+    """Returns a run whose record cannot be read, with what stands in it all the same."""
+    message = run_pb2.Run()
+    if isinstance(record, dict):
+        with contextlib.suppress(Exception):  # whatever a later version wrote there
+            json_format.ParseDict(record["run"], message, ignore_unknown_fields=True)
+    ports = []
+    for port in message.ports:
+        with contextlib.suppress(LnsError):
+            ports.append(parse_port(port))
+    return unread_run(
+        directory.name,
+        problem=problem,
+        create_time=datetime.fromtimestamp(directory.stat().st_mtime, tz=UTC),
+        name=message.name,
+        ports=tuple(ports),
+        volumes=[
+            volume.source
+            for volume in message.plan.volumes
+            if volume.kind == run_plan_pb2.VolumeMount.KIND_NAMED
+        ],
     )

@@ -1,28 +1,28 @@
 """Volumes as files: `volumes/<name>/volume.json` and `disk.img`.
 
 The record is written before the disk is made, and a directory is removed by renaming it first: what
-a crash leaves is a volume with an empty disk to be made, or a name that is swept.
+a crash leaves is a volume with an empty disk to be made, or a name that is swept. A volume whose
+record cannot be read is known with its problem, and the record is left alone.
 """
 
 import contextlib
-import errno
 import json
 import shutil
-from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
 
 import structlog
 
-from services.chassis import durable
+from services.chassis import durable, reserve
 from services.chassis.blocking import Blocking
-from services.core.errors import CapacityExhausted
+from services.chassis.reserve import Reserve
 from services.vm_runner.records.runs import Volume
 
 log = structlog.get_logger()
 
 _VERSION = 1
+_BYTES_MOST = 1 << 20
 _RECORD = "volume.json"
 _DISK = "disk.img"
 _PRIVATE = 0o700
@@ -30,11 +30,18 @@ _BLOCK = 512  # st_blocks counts in these
 
 
 class VolumeFiles:
-    """Volumes below one directory."""
+    """Volumes below one directory.
 
-    def __init__(self, root: Path, *, blocking: Blocking) -> None:
+    Args:
+        root: the directory.
+        blocking: where files are read and written.
+        kept: room that gives way to records when the disk is full.
+    """
+
+    def __init__(self, root: Path, *, blocking: Blocking, kept: Reserve) -> None:
         self._root = root
         self._blocking = blocking
+        self._kept = kept
 
     async def load(self) -> tuple[Volume, ...]:
         """Returns every recorded volume."""
@@ -65,11 +72,8 @@ class VolumeFiles:
             if directory.name.startswith(durable.TEMPORARY_PREFIX):
                 shutil.rmtree(directory, ignore_errors=True)  # a removal that a crash cut short
                 continue
-            try:
-                record = json.loads((directory / _RECORD).read_bytes())
-                volumes.append(_parse(directory.name, record))
-            except (OSError, ValueError, KeyError, TypeError) as error:
-                log.warning("volume_unreadable", directory=str(directory), error=str(error))
+            if directory.is_dir():
+                volumes.append(_load(directory))
         return tuple(volumes)
 
     def _save(self, volume: Volume) -> None:
@@ -79,14 +83,13 @@ class VolumeFiles:
             "limit_bytes": volume.limit_bytes,
             "create_time": volume.create_time.isoformat(),
             "labels": dict(volume.labels),
+            "request_id": volume.request_id,
         }
-        try:
-            directory.mkdir(mode=_PRIVATE, exist_ok=True)
-            durable.write_bytes(directory / _RECORD, json.dumps(record).encode(), mode=0o600)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise CapacityExhausted("no room for a volume on the disk") from error
-            raise
+        data = json.dumps(record).encode()
+        with reserve.full_disk_is_typed(
+            self._root, what=f"the record of volume {volume.name}", needed=len(data)
+        ):
+            self._kept.write(_write, directory, data)
 
     def _remove(self, name: str) -> None:
         gone = self._root / f"{durable.TEMPORARY_PREFIX}{name}"
@@ -101,15 +104,41 @@ class VolumeFiles:
             return 0
 
 
-def _parse(name: str, record: Mapping[str, object]) -> Volume:
+def _write(directory: Path, data: bytes) -> None:
+    directory.mkdir(mode=_PRIVATE, exist_ok=True)
+    durable.write_bytes(directory / _RECORD, data, mode=0o600)
+
+
+def _load(directory: Path) -> Volume:
+    """Returns the volume of a directory, with its problem where its record cannot be read."""
+    try:
+        with (directory / _RECORD).open("rb") as file:
+            return _parse(directory.name, json.loads(file.read(_BYTES_MOST)))
+    except FileNotFoundError:
+        problem = "the file is missing"
+    except Exception as error:  # noqa: BLE001 - whatever it is, the volume is somebody's
+        problem = str(error) or type(error).__name__
+    log.warning("volume_unreadable", directory=str(directory), error=problem)
+    return Volume(
+        name=directory.name,
+        limit_bytes=0,
+        create_time=datetime.fromtimestamp(directory.stat().st_mtime, tz=UTC),
+        problem=problem,
+    )
+
+
+def _parse(name: str, record: object) -> Volume:
+    if not isinstance(record, dict):
+        raise TypeError("it is not an object of JSON")
     if record["version"] != _VERSION:
-        raise ValueError(f"version {record['version']} is not known")
+        raise ValueError(f"it has version {record['version']}, and this lns knows {_VERSION}")
     labels = record["labels"]
     if not isinstance(labels, dict):
-        raise TypeError("labels are no mapping")
+        raise TypeError("its labels are no mapping")
     return Volume(
         name=name,
         limit_bytes=int(str(record["limit_bytes"])),
         create_time=datetime.fromisoformat(str(record["create_time"])),
         labels=MappingProxyType({str(key): str(value) for key, value in labels.items()}),
+        request_id=str(record.get("request_id", "")),
     )

@@ -10,6 +10,7 @@ it is kept only until it acknowledges.
 """
 
 import struct
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 
@@ -82,7 +83,9 @@ class GuestChannel:
     be acknowledged when it is safe (in the log, handed over), which also gives credit for more.
     """
 
-    def __init__(self, *, nonce: bytes, hello: Hello) -> None:
+    def __init__(
+        self, *, nonce: bytes, hello: Hello, now_ns: Callable[[], int] = time.time_ns
+    ) -> None:
         self._decoder = FrameDecoder(nonce)
         self._streams: dict[int, _Stream] = {}
         self._turns: dict[int, None] = {}
@@ -99,6 +102,8 @@ class GuestChannel:
                 ),
             ]
         )
+        self._now_ns = now_ns
+        self._time_due = False
         self._acks: dict[int, None] = {}
         self._tickets = Tickets()
         self.bytes_in = 0
@@ -293,6 +298,10 @@ class GuestChannel:
         """Queues a control message."""
         self._control.append(encode_message(frame_type, message_id=message_id, fields=fields))
 
+    def send_time(self) -> None:
+        """Has the guest told the time, as it is at the moment when that is written."""
+        self._time_due = True
+
     def admit(self, ticket: int, stream_id: int) -> None:
         """Gives the guest's program the connection that it asked for, as an open stream."""
         self._tickets.admit(ticket)
@@ -319,10 +328,9 @@ class GuestChannel:
         return b"".join(pieces)
 
     def _next_piece(self) -> bytes | None:
-        if self._control:
-            return self._control.popleft()
-        if (ticket := self._tickets.next_refusal()) is not None:
-            return encode_message(FrameType.REFUSE, message_id=ticket, fields=b"")
+        message = self._next_message()
+        if message is not None:
+            return message
         if not self._ready:
             return None  # positions are known only after the guest has told them
         while self._acks:
@@ -339,6 +347,17 @@ class GuestChannel:
             if chunk is not None:
                 self._turns[stream_id] = None  # behind the others
                 return self._data_frame(stream_id, *chunk)
+        return None
+
+    def _next_message(self) -> bytes | None:
+        if self._time_due and self._welcomed:
+            self._time_due = False
+            fields = encode_fields([(Tag.TIME_NS, self._now_ns())])
+            return encode_message(FrameType.CLOCK, message_id=0, fields=fields)
+        if self._control:
+            return self._control.popleft()
+        if (ticket := self._tickets.next_refusal()) is not None:
+            return encode_message(FrameType.REFUSE, message_id=ticket, fields=b"")
         return None
 
     def _ack_frame(self, stream_id: int, stream: _Stream) -> bytes:

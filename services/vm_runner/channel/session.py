@@ -43,6 +43,8 @@ from services.vm_runner.channel.wire import NONCE_BYTES, FrameType
 _READ_BYTES = 256 * 1024
 _ENTROPY_BYTES = 64
 _NOTICES_KEPT = 64
+_CLOCK_SECONDS = 30.0
+_WITHOUT_CLOCK = "1"  # an agent of an earlier version, in a machine that was adopted
 _BACKLOG_MOST = 4 << 20
 
 T = TypeVar("T")
@@ -192,6 +194,12 @@ class GuestSession:
         self.channel.request(frame_type, message_id=message_id, fields=fields)
         self.wake()
 
+    def send_time(self) -> None:
+        """Tells the guest the time, if its agent knows that message."""
+        if self.welcome is not None and self.welcome.agent != _WITHOUT_CLOCK:
+            self.channel.send_time()
+            self.wake()
+
     def forget_stream(self, stream_id: int) -> None:
         """Gives a stream up."""
         self._streams.pop(stream_id, None)
@@ -220,7 +228,11 @@ class GuestSession:
 
     async def serve(self) -> None:
         """Carries bytes both ways until the connection ends or the guest offends."""
-        directions = [asyncio.create_task(self._read()), asyncio.create_task(self._write())]
+        directions = [
+            asyncio.create_task(self._read()),
+            asyncio.create_task(self._write()),
+            asyncio.create_task(self._keep_time()),
+        ]
         try:
             ended, _ = await asyncio.wait(directions, return_when=asyncio.FIRST_COMPLETED)
             await ended.pop()
@@ -255,6 +267,12 @@ class GuestSession:
             self._due.clear()
             while data := self.channel.take():
                 await self._connection.write(data)
+
+    async def _keep_time(self) -> None:
+        """Tells the guest the time now and then: its clock drifts, and stands still with it."""
+        while True:
+            await asyncio.sleep(_CLOCK_SECONDS)
+            self.send_time()
 
     def _end(self) -> None:
         self.ended.set()
@@ -291,6 +309,7 @@ class GuestSession:
             case Welcome():
                 self.welcome = event
                 self._next_id = max(self._next_id, event.highest_id)
+                self.send_time()  # what the greeting said is as old as the boot is long
             case Ready():
                 _resolve(self._ready, None)
             case Prepared():

@@ -55,6 +55,7 @@ class FrameType(IntEnum):
     OPEN = 24
     REFUSE = 25
     WANTED = 26
+    CLOCK = 27
     PREPARE = 28
     PREPARED = 29
     CLEAR = 30

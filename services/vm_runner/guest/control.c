@@ -6,11 +6,11 @@
 #include <string.h>
 #include <fcntl.h>
 #include <sys/ioctl.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "agent.h"
 #include "channel.h"
+#include "clock.h"
 #include "connect.h"
 #include "egress.h"
 #include "machine.h"
@@ -35,9 +35,7 @@ static void hello(const uint8_t *data, uint32_t size)
     struct field field;
     while (field_next(&data, &size, &field)) {
         if (field.tag == FIELD_TIME_NS && in_machine) {
-            uint64_t ns = field_number(&field);
-            struct timespec now = {.tv_sec = (time_t)(ns / 1000000000u), .tv_nsec = (long)(ns % 1000000000u)};
-            clock_settime(CLOCK_REALTIME, &now);
+            clock_told(field_number(&field));
         } else if (field.tag == FIELD_ENTROPY && in_machine) {
             machine_add_entropy(field.value, field.length);
         }
@@ -57,6 +55,7 @@ static void message(uint8_t type, uint32_t id, const uint8_t *data, uint32_t siz
         return;
     switch (type) {
     case FRAME_HELLO:
+    case FRAME_CLOCK:
         hello(data, size);
         break;
     case FRAME_CONFIGURE:

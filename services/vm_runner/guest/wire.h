@@ -41,6 +41,7 @@ enum frame_type {
     FRAME_OPEN = 24,       /* guest: a program wants a connection, under a ticket */
     FRAME_REFUSE = 25,     /* host: it gets none */
     FRAME_WANTED = 26,     /* guest: a program wants a connection, and nobody is at the port `lns.egress` */
+    FRAME_CLOCK = 27,      /* host: what time it is */
     FRAME_PREPARE = 28,    /* host: mount an image's disks, before there is a run */
     FRAME_PREPARED = 29,   /* guest: done, or why not */
     FRAME_CLEAR = 30,      /* host: end a rehearsal and forget it */

@@ -1,4 +1,4 @@
-"""One microVM of a run: from its start (or its adoption) until it is gone.
+"""One microVM of a run: from its coming to be until it is gone.
 
 What the guest is asked for can be asked for twice, so that an adoption takes the same way as a
 start: who finds the machine configured and the workload started goes on from there, with the
@@ -6,6 +6,7 @@ streams from where the log stands.
 """
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,24 +20,18 @@ from services.vm_runner.channel.events import ProcessPhase
 from services.vm_runner.channel.handles import GuestProcess
 from services.vm_runner.channel.session import GuestSession, open_session
 from services.vm_runner.life.boot_clock import BootClock
-from services.vm_runner.life.boot_queue import Place
+from services.vm_runner.life.disk_room import DiskRoom
 from services.vm_runner.life.exit_status import exec_message, exit_status, start_failure
-from services.vm_runner.life.guest_plan import (
-    MAIN_PROCESS,
-    guest_config,
-    guest_root,
-    machine_spec,
-    workload,
-)
+from services.vm_runner.life.guest_plan import MAIN_PROCESS, workload
+from services.vm_runner.life.origins import Origin
 from services.vm_runner.life.output import WorkloadOutput
+from services.vm_runner.life.patience import patiently
 from services.vm_runner.life.surroundings import Surroundings
-from services.vm_runner.machines import Machine, MachineSpec
+from services.vm_runner.machines import Machine
 from services.vm_runner.network.outgoing import Outgoing
-from services.vm_runner.ports import Image
 from services.vm_runner.records import lifecycle
 from services.vm_runner.records.run_log import LogStream, RunLog
 from services.vm_runner.records.runs import BootTimes, ExitStatus, Run, RunState
-from services.vm_runner.snapshots.snapshot import Root
 
 log = structlog.get_logger()
 
@@ -71,15 +66,15 @@ class BootedRun(Protocol):
         """The connections that its programs begin."""
         ...
 
-    async def update(self, run: Run) -> None:
-        """Records a new state and tells those who watch."""
+    async def happened(self, change: Callable[[Run], Run]) -> Run:
+        """Records what has become of the run, and tells those who watch."""
         ...
 
     async def wait_while(self, *states: RunState) -> Run:
         """Waits until the run is in none of some states."""
         ...
 
-    async def notice(self, text: str) -> None:
+    async def notice(self, *lines: str) -> None:
         """Tells people something, now and whenever they look at the run."""
         ...
 
@@ -93,23 +88,26 @@ class BootedRun(Protocol):
 
 
 class Boot:
-    """One microVM of a run."""
+    """One microVM of a run.
 
-    def __init__(self, owner: BootedRun, surroundings: Surroundings) -> None:
+    Args:
+        owner: the run.
+        surroundings: what every run is given.
+        origin: how the machine comes to be.
+    """
+
+    def __init__(self, owner: BootedRun, surroundings: Surroundings, origin: Origin) -> None:
         self.machine: Machine | None = None
         self.session: GuestSession | None = None
         self.process: GuestProcess | None = None
         self._owner = owner
         self._around = surroundings
+        self._origin = origin
         self._cut_off = False
-        self._workload_asked = False
-        self._entering: asyncio.Task[Place] | None = None
-        self._place: Place | None = None
-        self._way = ""
-        self._start_from: tuple[MachineSpec, Root] | None = None
+        self._workload_asked = origin.is_adopted
 
-    async def run(self, machine: Machine | None) -> None:
-        """Boots unless a machine is given, carries output, records the end, sees the VMM end.
+    async def run(self) -> None:
+        """Has the machine come to be, carries output, records the end, sees the VMM end.
 
         Cancelled, it leaves the microVM alone.
 
@@ -118,21 +116,28 @@ class Boot:
             LnsError: the run failed; its VMM is gone.
         """
         clock = BootClock()
-        adopted = self._workload_asked = machine is not None
         try:
-            if not adopted and not await self._enter():
-                await self._owner.update(lifecycle.exited(self._owner.run, _KILLED, now=_now()))
+            machine = self.machine = await self._bring()
+            if machine is None:
+                await self._owner.happened(lambda run: lifecycle.exited(run, _KILLED, now=_now()))
                 return
-            self.machine = machine or await self._start()
-            await self._serve_binds(self.machine)
+            await self._serve_binds(machine)
             if self._cut_off:  # stopped before there was a machine to kill
-                await self.machine.kill()
-            if adopted:
-                await self._agree_on_pause(self.machine)
-            async with self._around.binds.watching(
-                self._owner.run, self._directory(), on_lost=self._on_bind_lost
+                await machine.kill()
+            if self._origin.is_adopted:
+                await self._agree_on_pause(machine)
+            room = DiskRoom(self._owner, self._around.store, machine)
+            async with (
+                self._around.binds.watching(
+                    self._owner.run, self._directory(), on_lost=self._on_bind_lost
+                ),
+                room.watching(),
             ):
-                await self._serve(self.machine, clock)
+                await self._serve(machine, clock)
+        except asyncio.CancelledError:
+            if self.machine is not None:
+                await self.machine.leave()
+            raise
         except Exception:
             if self.machine is not None:
                 await self.machine.kill()
@@ -141,8 +146,8 @@ class Boot:
             raise
         finally:
             self.session = self.process = None
-            self._leave()
-        await self._end(self.machine)
+            self._origin.leave()
+        await self._end(machine)
 
     async def finish(self, machine: Machine) -> None:
         """Ends a microVM that was left behind after its end had been recorded."""
@@ -158,8 +163,7 @@ class Boot:
     async def cut_off(self) -> None:
         """Ends the VMM by force; `run` then records how the run ended."""
         self._cut_off = True
-        if self._entering is not None:
-            self._entering.cancel()
+        self._origin.give_up()
         if self.machine is not None:
             await self.machine.kill()
 
@@ -168,45 +172,13 @@ class Boot:
 
     # ---- the way there ----
 
-    async def _enter(self) -> bool:
-        """Waits until the machine may boot; returns False if it is cut off before."""
-        self._entering = asyncio.create_task(self._around.boots.enter())
-        try:
-            self._place = await self._entering
-        except asyncio.CancelledError:
-            if not self._cut_off:
-                raise
-        return self._place is not None
-
-    def _leave(self) -> None:
-        """Lets the next machine boot."""
-        if self._place is not None:
-            self._place.leave()
-
-    async def _lease(self) -> Image | None:
-        run = self._owner.run
-        if not run.image_digest:
-            return None
-        return await self._around.images.lease(run.run_id, run.image_digest)
-
-    async def _start(self) -> Machine:
-        run, around = self._owner.run, self._around
-        image = await self._lease()
-        directory = self._directory()
-        spec = machine_spec(
-            run,
-            image,
-            directory=directory,
-            volumes=around.volumes.disks(run),
-            default_disk=around.limits.disk_bytes,
-        )
-        self._start_from = (spec, guest_root(run, image))
-        started = await around.starts.start(*self._start_from, cold=run.options.cold)
-        machine, self._way = started.machine, started.way
-        if started.remark:
-            await self._owner.notice(started.remark)
-        await self._owner.update(
-            replace(self._owner.run, vmm_pid=machine.pid, accelerator=machine.accelerator)
+    async def _bring(self) -> Machine | None:
+        machine = await self._origin.bring(self._owner.run)
+        if machine is None or self._origin.is_adopted:
+            return machine
+        self.machine = machine
+        await self._owner.happened(
+            lambda run: replace(run, vmm_pid=machine.pid, accelerator=machine.accelerator)
         )
         return machine
 
@@ -228,13 +200,9 @@ class Boot:
 
     async def _agree_on_pause(self, machine: Machine) -> None:
         """Has the record say what the machine does; a crash may have come between the two."""
-        run = self._owner.run
         paused = await machine.is_paused()
-        if paused and run.state is RunState.RUNNING:
-            await self._owner.update(lifecycle.paused(run))
-        elif not paused and run.state is RunState.PAUSED:
-            await self._owner.update(lifecycle.resumed(run))
-        elif paused and run.state is not RunState.PAUSED:
+        run = await self._owner.happened(lambda run: lifecycle.agreeing_on_pause(run, paused))
+        if paused and run.state is not RunState.PAUSED:
             await machine.resume()
 
     async def _wait_while_paused(self, machine: Machine) -> None:
@@ -265,34 +233,33 @@ class Boot:
                 self._owner.boundary.serving(session),
             ):
                 clock.guest_greeted()
-                self._around.starts.works(self._owner.run.run_id)
+                self._origin.answered(self._owner.run)
                 self.session = session
-                await self._configure(session)
+                await self._assemble(session)
                 clock.root_mounted()
-                output = WorkloadOutput(self._owner.log, self._owner.run.boot)
+                output = WorkloadOutput(
+                    self._owner.log, self._owner.run.boot, on_trouble=self._owner.notice
+                )
                 process = await self._start_workload(session, output)
-                times = replace(clock.workload_started(session.welcome), way=self._way)
+                times = replace(clock.workload_started(session.welcome), way=self._origin.way)
                 await self._see_to_the_end(session, process, output, times)
                 await self._shut_down(session)
         except* GuestUnreachable as errors:
             await self._explain(machine, first_error(errors))
 
-    async def _configure(self, session: GuestSession) -> None:
-        if session.is_configured:
-            configured = await session.configured()
-        else:
-            image = await self._lease()
-            pids = self._around.limits.pids
-            binds = self._around.binds.guest_mounts(self._owner.run)
-            configured = await session.configure(
-                guest_config(
-                    self._owner.run,
-                    image,
-                    binds=binds,
-                    pids_limit=pids,
-                    boundary=self._around.boundary.settings,
-                )
-            )
+    async def _assemble(self, session: GuestSession) -> None:
+        """Has the machine be as the run wants it, for as long as that gets on.
+
+        The first filling of a volume takes what it takes; others may boot meanwhile.
+        """
+        run = self._owner.run
+        configured = await patiently(
+            self._origin.assemble(run, session),
+            seconds=self._around.limits.boot_seconds,
+            progress=lambda: self._around.volumes.filled_bytes(run),
+            on_progress=self._origin.leave,
+            what="set the machine up",
+        )
         if configured.errno:
             raise VmFailed(
                 f"the guest could not be set up: {configured.stage}: {configured.text}",
@@ -307,7 +274,11 @@ class Boot:
         session.reset_unclaimed()
         self._workload_asked = True
         process = session.start_process(MAIN_PROCESS, spec, open_streams=False)
-        state = await process.wait_started()
+        state = await patiently(
+            process.wait_started(),
+            seconds=self._around.limits.boot_seconds,
+            what="start the workload",
+        )
         failure = start_failure(state, program=spec.argv[0])
         if failure is not None:
             raise failure
@@ -320,26 +291,25 @@ class Boot:
     async def _see_to_the_end(
         self, session: GuestSession, process: GuestProcess, output: WorkloadOutput, times: BootTimes
     ) -> None:
-        self._leave()
-        if self._start_from is not None:
-            self._around.starts.ran(*self._start_from, cold=self._owner.run.options.cold)
+        self._origin.ran(self._owner.run)
         self.process = process
         self._owner.reached()
         # What could not be executed never ran: its run goes from starting to exited.
-        ran = process.state is not None and process.state.phase is not ProcessPhase.FAILED
-        if ran and self._owner.run.state in (RunState.STARTING, RunState.STOPPING):
-            run = replace(self._owner.run, boot_times=times)
-            await self._owner.update(lifecycle.running(run, now=_now()))
+        if process.state is not None and process.state.phase is not ProcessPhase.FAILED:
+            await self._owner.happened(lambda run: _begun(run, times))
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(output.carry(session))
             state = await process.wait_ended()
-        run = self._owner.run
-        message = exec_message(state, program=run.plan.argv[0])
+        message = exec_message(state, program=self._owner.run.plan.argv[0])
         if message:
             await output.end_with(message)
-        run = replace(self._owner.run, oom_kills=max(run.oom_kills, int(state.oom_killed)))
-        await self._owner.update(lifecycle.exited(run, exit_status(state), now=_now()))
-        if not lifecycle.wants_restart(self._owner.run):
+        status, killed = exit_status(state), int(state.oom_killed)
+        run = await self._owner.happened(
+            lambda run: lifecycle.exited(
+                replace(run, oom_kills=max(run.oom_kills, killed)), status, now=_now()
+            )
+        )
+        if not lifecycle.wants_restart(run):
             self._owner.log.close()  # who is attached need not wait for the guest's shutdown
 
     # ---- the end ----
@@ -350,7 +320,7 @@ class Boot:
         if run.state not in lifecycle.LIVE:
             return
         if run.stop_requested:
-            await self._owner.update(lifecycle.exited(run, _KILLED, now=_now()))
+            await self._owner.happened(lambda run: lifecycle.exited(run, _KILLED, now=_now()))
             return
         found = await machine.diagnose()
         reason = found.end or error.message
@@ -378,6 +348,13 @@ class Boot:
         await self._around.binds.ended(self._owner.run, self._directory())
         await self._owner.boundary.ended()
         self.machine = None
+
+
+def _begun(run: Run, times: BootTimes) -> Run:
+    """Returns the run as its workload runs; one that is adopted while it runs is as it was."""
+    if run.state not in (RunState.STARTING, RunState.STOPPING):
+        return run
+    return lifecycle.running(replace(run, boot_times=times), now=_now())
 
 
 def first_error(errors: BaseExceptionGroup[LnsError]) -> LnsError:

@@ -2,7 +2,10 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
+from services.core.errors import CapacityExhausted
 from services.vm_runner.channel.handles import GuestStream
 from services.vm_runner.channel.requests import ProcessSpec
 from services.vm_runner.channel.session import GuestSession
@@ -20,11 +23,22 @@ class WorkloadOutput:
     Args:
         log: where it goes.
         boot: number of the boot; positions of its streams begin at 0.
+        on_trouble: is given a line for people when the log cannot take it now.
+        retry_seconds: before the log is tried again.
     """
 
-    def __init__(self, log: RunLog, boot: int) -> None:
+    def __init__(
+        self,
+        log: RunLog,
+        boot: int,
+        *,
+        on_trouble: Callable[[str], Awaitable[None]],
+        retry_seconds: float = 1.0,
+    ) -> None:
         self._log = log
         self._boot = boot
+        self._on_trouble = on_trouble
+        self._retry_seconds = retry_seconds
 
     async def open(self, session: GuestSession, spec: ProcessSpec) -> None:
         """Takes part in the workload's streams, which go on where the log stands."""
@@ -56,17 +70,32 @@ class WorkloadOutput:
         await self._append(LogStream.STDERR, message.encode(), ended=True)
 
     async def _append(self, stream: LogStream, data: bytes, *, ended: bool) -> None:
+        """Appends to the log; where its disk is full the output waits in the guest meanwhile."""
+        came_ns = time.time_ns()
         progress = await self._log.progress(self._boot)
         position, _ = progress.get(stream, (0, False))
         chunk = LogChunk(
             boot=self._boot,
             stream=stream,
             position=position,
-            time_ns=time.time_ns(),
+            time_ns=came_ns,
             data=data,
             ended=ended,
         )
-        await self._log.append([chunk])
+        while True:
+            try:
+                await self._log.append([await self._rest(chunk)])
+            except CapacityExhausted as error:
+                await self._on_trouble(f"{error.message}: the run's output waits for room")
+                await asyncio.sleep(self._retry_seconds)
+            else:
+                return
+
+    async def _rest(self, chunk: LogChunk) -> LogChunk:
+        """Returns what of a piece is not in the log yet: an append may have come half the way."""
+        done, _ = (await self._log.progress(self._boot)).get(chunk.stream, (0, False))
+        done = max(done, chunk.position)
+        return replace(chunk, position=done, data=chunk.data[done - chunk.position :])
 
 
 async def _gather(stream: GuestStream) -> None:

@@ -1,41 +1,57 @@
-"""One recorded run, alive or not: its record, its history, the task that owns it while it lives.
+"""One recorded run, alive or not, and everything that is done with it.
 
-The task is cancelled when the service ends and then leaves the microVM alone; the next service
-takes it over through `adopt`.
+Operations (start, stop, publish, remove …) take turns: one ends before the next begins, also where
+the client that asked for it has left. What the run becomes is decided in `RunRecord.transition`.
+While the run is alive a task of its own lives with its microVM, through restarts by its policy. The
+task is cancelled when the service ends and then leaves the microVM alone; the next service takes it
+over (`recovery`).
 """
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TypeVar
 
 import structlog
 
 from services.chassis import context
-from services.core.errors import GuestUnreachable, Internal, LnsError
+from services.core.errors import GuestUnreachable, LnsError, RunStateConflict, RunUnknown
 from services.core.run_plan import PortMapping
 from services.vm_runner.boundary.boundary import BoundedRun
 from services.vm_runner.boundary.run_boundary import RunBoundary
 from services.vm_runner.channel.handles import GuestProcess
 from services.vm_runner.channel.session import GuestSession
-from services.vm_runner.life.boot import Boot, MachineLost, first_error
-from services.vm_runner.life.history import History
+from services.vm_runner.life.exit_status import signal_number
+from services.vm_runner.life.holdings import Holdings
+from services.vm_runner.life.living import Living
+from services.vm_runner.life.record import RunRecord
 from services.vm_runner.life.surroundings import Surroundings
-from services.vm_runner.machines import Machine, MachineUsage
+from services.vm_runner.machines import Machine
 from services.vm_runner.network.outgoing import Outgoing, Peers
 from services.vm_runner.network.published_ports import PublishedPorts
+from services.vm_runner.ports import Image
 from services.vm_runner.records import lifecycle
-from services.vm_runner.records.runs import Failure, Run, RunEvent, RunState, RunUsage
+from services.vm_runner.records.runs import Run, RunState
 
 log = structlog.get_logger()
 
-_STATS_SECONDS = 2.0
+_KILL_SECONDS = 5.0
+_KILL = 9
+
+T = TypeVar("T")
 
 
 class RunLife:
-    """One recorded run."""
+    """One recorded run.
+
+    Args:
+        run: as it is recorded.
+        surroundings: what every run is given.
+        peers: finds other runs of its group.
+        forget: removes what is kept of the run; called once, when it is removed.
+        image: that was leased for it just now.
+    """
 
     def __init__(
         self,
@@ -43,36 +59,70 @@ class RunLife:
         surroundings: Surroundings,
         *,
         peers: Peers,
-        on_ended: Callable[["RunLife"], Awaitable[None]],
+        forget: Callable[[Run], Awaitable[None]],
+        image: Image | None = None,
     ) -> None:
-        self.run = run
-        self.history = History()
+        is_readable = not lifecycle.is_unread(run)
+        self.record = RunRecord(run, surroundings.store, is_readable=is_readable)
         self.log = surroundings.logs.open(run)
-        self._around = surroundings
-        self._on_ended = on_ended
-        self.ports = PublishedPorts(self, surroundings.listeners)
+        ports = PublishedPorts(self, surroundings.listeners)
         self.outgoing = Outgoing(
             lambda: self.run, peers, boot_seconds=surroundings.limits.boot_seconds
         )
-        self.boundary = RunBoundary(
-            BoundedRun(
-                run=lambda: self.run,
-                directory=surroundings.store.directory(run.run_id),
-                notice=self.notice,
-            ),
-            surroundings.boundary,
+        directory = surroundings.store.directory(run.run_id)
+        bounded = BoundedRun(run=lambda: self.run, directory=directory, notice=self.notice)
+        self.boundary = RunBoundary(bounded, surroundings.boundary)
+        self.holdings = Holdings(ports, surroundings.volumes, surroundings.binds, self.boundary)
+        self._around = surroundings
+        self._forget = forget
+        self._turn = asyncio.Lock()
+        self._operations: set[asyncio.Task[object]] = set()
+        self._is_closing = False
+        self.living = Living(
+            self,
+            self.record,
+            surroundings,
+            holdings=self.holdings,
+            turn=self._turn,
+            on_over=self._over,
+            image=image,
         )
-        self._boot: Boot | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._saving = asyncio.Lock()
-        self._changed = asyncio.Event()
-        self._restart_given_up = asyncio.Event()
-        self._record(run)
 
-    # ---- beginning and end ----
+    @property
+    def run(self) -> Run:
+        """The run as it is."""
+        return self.record.run
 
-    async def start(self, *, restarted: bool = False) -> None:
-        """Starts the run; returns before the guest is up.
+    # ---- operations, one at a time ----
+
+    async def in_turn(self, operation: Callable[[], Awaitable[T]]) -> T:
+        """Does an operation behind the others, to its end also where the caller leaves.
+
+        Raises:
+            RunUnknown: the run was removed meanwhile.
+        """
+
+        async def do() -> T:
+            async with self._turn:
+                if self.record.is_removed:
+                    raise RunUnknown(
+                        f"run {self.run.name} was removed", metadata={"run": self.run.run_id}
+                    )
+                return await operation()
+
+        # It outlives the call that asked for it, and so does what it asks of others.
+        task = asyncio.get_running_loop().create_task(do(), context=context.detached())
+        self._operations.add(task)
+        task.add_done_callback(self._operation_ended)
+        return await asyncio.shield(task)
+
+    def _operation_ended(self, task: asyncio.Task[object]) -> None:
+        self._operations.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.debug("operation_failed", run_id=self.run.run_id, error=str(error))
+
+    async def start(self, *, request_id: str = "") -> Run:
+        """Starts the run, once for each request; returns before the guest is up.
 
         Raises:
             RunStateConflict: it is alive.
@@ -80,51 +130,106 @@ class RunLife:
             RequestInvalid: a path of the host cannot be bound.
             CapacityExhausted: it cannot be recorded.
         """
-        await self.settle()
-        run = lifecycle.starting(self.run, restarted=restarted)
-        remarks = await self._around.binds.look(run)
-        remarks += await self.boundary.prepare(run)
-        for remark in remarks:
-            run = lifecycle.noticed(run, remark)
-        try:
-            await self._around.volumes.hold(run)
-            await self.ports.publish_all(run.plan.ports)
-            await self.update(replace(run, ports=self.ports.mappings))
-        except LnsError:
-            await self._let_go()
-            raise
-        for remark in remarks:
-            self._tell(remark)
-        self._spawn(self._live(None))
 
-    async def start_by_policy(self) -> None:
-        """Starts a lost run again; one that cannot be, for a port that is taken, stays lost."""
-        try:
-            await self.start(restarted=True)
-        except LnsError as error:
-            log.warning("run_not_restarted", run_id=self.run.run_id, message=error.message)
-            await self.notice(f"it is not started again: {error.message}")
+        async def start() -> Run:
+            if request_id and self.run.start_request_id == request_id:
+                return self.run
+            lifecycle.require(self.run, *lifecycle.STARTABLE, to="start")
+            await self.living.settle()
+            await self.living.begin(restarted=False, request_id=request_id)
+            self.living.spawn(None)
+            return self.run
 
-    async def adopt(self, machine: Machine | None) -> None:
-        """Takes a run over that an earlier process recorded as alive, with its microVM.
+        return await self.in_turn(start)
 
-        Without one the run waited to boot, and is booted now.
+    async def stop(self, *, seconds: float | None = None) -> Run:
+        """Asks the workload to end, ends it by force after a time, returns when it has ended."""
+
+        async def begin() -> tuple[bool, bool, int]:
+            run = self.run
+            starts = run.state is RunState.STARTING
+            if run.state is RunState.UNKNOWN:
+                await self.living.end_unread()
+            if run.state not in lifecycle.LIVE:
+                await self.living.give_up_restart()
+                return False, starts, run.boot
+            if run.state is RunState.PAUSED and self.machine is not None:
+                with contextlib.suppress(GuestUnreachable):  # then it is ended by force
+                    await self.machine.resume()
+            run = await self.happened(lifecycle.stopping)
+            return True, starts, run.boot
+
+        lives, starts, boot = await self.in_turn(begin)
+        if not lives:
+            return self.run
+        if not starts:
+            self.signal(signal_number(self.run.options.stop_signal))
+            wait = self.run.options.stop_timeout if seconds is None else seconds
+            if await self._ends_within(wait, boot):
+                return self.run
+            self.signal(_KILL)
+            if await self._ends_within(_KILL_SECONDS, boot):
+                return self.run
+        await self.living.cut_off(boot)
+        return await self.record.wait_until(lambda run: _has_ended(run, boot))
+
+    async def pause(self) -> Run:
+        """Holds a run's CPUs; a paused one stays so.
+
+        Raises:
+            RunStateConflict: it does not run.
+            GuestUnreachable: the VMM does not answer.
         """
-        for mapping in self.run.ports:
-            try:
-                await self.ports.publish(mapping)
-            except LnsError as error:
-                await self.notice(f"{error.message}: it is published no longer")
-        self.run = replace(self.run, ports=self.ports.mappings)
-        await self._around.volumes.hold(self.run)
-        await self._around.binds.look_again(self.run)
-        self._spawn(self._live(machine))
 
-    async def _let_go(self) -> None:
-        """Gives up what only a live run has."""
-        await self.ports.close()
-        self._around.volumes.let_go(self.run.run_id)
-        self._around.binds.let_go(self.run.run_id)
+        async def pause() -> Run:
+            if self.run.state is RunState.PAUSED:
+                return self.run
+            lifecycle.require(self.run, RunState.RUNNING, to="pause")
+            machine = self._reachable_machine()
+            await machine.pause()
+            try:
+                return await self.happened(lifecycle.paused)
+            except RunStateConflict:  # it ended meanwhile, and is to write back
+                with contextlib.suppress(GuestUnreachable):
+                    await machine.resume()
+                raise
+
+        return await self.in_turn(pause)
+
+    async def resume(self) -> Run:
+        """Lets a paused run go on; a running one does.
+
+        Raises:
+            RunStateConflict: it is not paused.
+            GuestUnreachable: the VMM does not answer.
+        """
+
+        async def resume() -> Run:
+            if self.run.state is RunState.RUNNING:
+                return self.run
+            lifecycle.require(self.run, RunState.PAUSED, to="resume")
+            await self._reachable_machine().resume()
+            run = await self.happened(lifecycle.resumed)
+            boot = self.living.boot
+            if boot is not None and boot.session is not None:
+                boot.session.send_time()
+            return run
+
+        return await self.in_turn(resume)
+
+    async def rename(self, name: str) -> Run:
+        """Gives the run another name, which nothing else has.
+
+        Raises:
+            RunStateConflict: its record cannot be read.
+            CapacityExhausted: it cannot be recorded.
+        """
+
+        async def rename() -> Run:
+            lifecycle.require_readable(self.run, to="rename")
+            return await self.record.transition(lambda run: replace(run, name=name))
+
+        return await self.in_turn(rename)
 
     async def publish(self, wanted: PortMapping) -> PortMapping:
         """Publishes a port of a live run.
@@ -132,130 +237,134 @@ class RunLife:
         Raises:
             RunStateConflict: it is not alive.
             InUse: the host's port cannot be had.
+            CapacityExhausted: it cannot be recorded.
         """
-        lifecycle.require(self.run, *lifecycle.LIVE, to="publish a port of")
-        mapping = await self.ports.publish(wanted)
-        await self.update(replace(self.run, ports=self.ports.mappings))
-        return mapping
+
+        async def publish() -> PortMapping:
+            lifecycle.require(self.run, *lifecycle.LIVE, to="publish a port of")
+            before = self.holdings.ports.mappings
+            mapping = await self.holdings.ports.publish(wanted)
+            try:
+                await self.record.transition(self.with_ports)
+            except BaseException:
+                if mapping not in before:
+                    await self.holdings.ports.unpublish(mapping)
+                raise
+            return mapping
+
+        return await self.in_turn(publish)
 
     async def unpublish(self, mapping: PortMapping) -> None:
         """Takes a published port back, if it is one."""
-        await self.ports.unpublish(mapping)
-        await self.update(replace(self.run, ports=self.ports.mappings))
 
-    def finish(self, machine: Machine) -> None:
-        """Ends a microVM that an earlier process left behind after it had recorded the end."""
-        self._task = asyncio.create_task(Boot(self, self._around).finish(machine))
+        async def unpublish() -> None:
+            lifecycle.require_readable(self.run, to="take back a port of")
+            await self.holdings.ports.unpublish(mapping)
+            await self.happened(self.with_ports)
 
-    async def settle(self) -> None:
-        """Waits for the microVM of an ended run, which may still be writing back."""
-        if self._task is not None and self.run.state not in lifecycle.LIVE:
-            await self.give_up_restart()
-            await asyncio.wait({self._task})
+        await self.in_turn(unpublish)
 
-    async def give_up_restart(self) -> None:
-        """Keeps an ended run from being started again by its policy."""
-        if lifecycle.wants_restart(self.run):
-            await self.update(replace(self.run, stop_requested=True))
-            self._restart_given_up.set()
+    def with_ports(self, run: Run) -> Run:
+        """Returns the run with the ports that are published; an ended one is left as it is."""
+        return (
+            replace(run, ports=self.holdings.ports.mappings) if run.state in lifecycle.LIVE else run
+        )
 
-    async def cut_off(self) -> None:
-        """Ends the microVM by force; the run's task records the end."""
-        if self._boot is not None:
-            await self._boot.cut_off()
+    async def remove(self, *, force: bool = False, request_id: str = "") -> None:
+        """Removes the run with its writable layer and log; the request is remembered.
+
+        Raises:
+            RunStateConflict: it is alive, and force is not asked for.
+        """
+
+        async def remove() -> None:
+            run = self.run
+            if lifecycle.has_machine(run) and not force:
+                raise RunStateConflict(
+                    f"run {run.name} is {run.state}",
+                    hint="stop it first, or `lns rm -f` it",
+                    metadata={"run_id": run.run_id},
+                )
+            if run.state in lifecycle.LIVE:
+                await self.happened(lifecycle.stopping)
+            if lifecycle.has_machine(run):
+                await self.living.cut_off(run.boot)
+            await self.living.settle()
+            await self._around.answered.keep(request_id, run.run_id)
+            await self._remove()
+
+        await self.in_turn(remove)
 
     async def close(self) -> None:
         """Leaves a live run to the next service."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-        await self.ports.close()
+        self._is_closing = True
+        for operation in self._operations:
+            operation.cancel()
+        await asyncio.gather(*self._operations, return_exceptions=True)
+        await self.living.close()
+        self.log.close()
+        await self.record.close()
+        await self.holdings.ports.close()
 
-    # ---- the record ----
+    async def _remove(self) -> None:
+        run = self.run
+        await self.record.remove(lambda: self._forget(run))
 
-    async def update(self, run: Run) -> None:
-        """Records a new state, durably, and tells those who watch.
+    async def _over(self) -> None:
+        """Removes a run that is over and was to go then."""
+        if self.run.options.remove and not self._is_closing and lifecycle.is_over(self.run):
+            try:
+                await self._remove()
+            except LnsError as error:
+                log.warning("run_not_removed", message=error.message)
+                await self.notice(f"it could not be removed: {error.message}")
 
-        Raises:
-            CapacityExhausted: the disk is full; the state holds all the same.
-        """
-        if run == self.run:
-            return
-        self.run = run = replace(run, sequence=self.run.sequence + 1)
-        try:
-            await self._save()
-        finally:
-            self._record(run)
+    def _reachable_machine(self) -> Machine:
+        if self.machine is None:
+            raise GuestUnreachable(f"the microVM of run {self.run.name} is not there right now")
+        return self.machine
 
-    async def notice(self, text: str) -> None:
-        """Tells those who watch something that a person should read, and records it."""
-        self.run = lifecycle.noticed(self.run, text)
-        self._tell(text)
-        try:
-            await self._save()
-        except LnsError as error:  # it stays in memory, and was told
-            log.warning("notice_not_recorded", run_id=self.run.run_id, message=error.message)
+    # ---- for the boot ----
+
+    async def happened(self, change: Callable[[Run], Run]) -> Run:
+        """Records what has become of the run, and tells those who watch."""
+        return await self.record.transition(change, happened=True)
+
+    async def notice(self, *lines: str) -> None:
+        """Tells people something, now and whenever they look at the run."""
+        await self.record.notice(*lines)
 
     def count_oom_kills(self, told: int) -> None:
-        """Notes how many processes the guest's memory limit has ended since its boot.
-
-        It is not worth a write of its own: the guest tells it again.
-        """
-        self.run = replace(self.run, oom_kills=max(self.run.oom_kills, told))
-
-    async def _save(self) -> None:
-        async with self._saving:
-            await self._around.store.save(self.run)
-
-    def _tell(self, text: str) -> None:
-        self.run = replace(self.run, sequence=self.run.sequence + 1)
-        self.history.add(RunEvent(sequence=self.run.sequence, event_time=_now(), notice=text))
-
-    def removed(self) -> None:
-        """Tells those who watch that the run was removed."""
-        self.history.add(RunEvent(sequence=self.run.sequence + 1, event_time=_now(), removed=True))
-        self.reached()
+        """Notes how many processes the guest's memory limit has ended."""
+        self.record.count_oom_kills(told)
 
     def reached(self) -> None:
-        """Has those who wait look again."""
-        self._changed.set()
-        self._changed = asyncio.Event()
-
-    def _record(self, run: Run) -> None:
-        self.history.add(RunEvent(sequence=run.sequence, event_time=_now(), run=run))
-        self.reached()
+        """Has those who wait for the workload look again."""
+        self.record.wake()
 
     # ---- waiting ----
 
     async def wait_while(self, *states: RunState) -> Run:
-        """Waits until the run is in none of some states."""
-        while self.run.state in states:
-            await self._changed.wait()
-        return self.run
+        """Waits until the run is in none of some states, or was removed."""
+        return await self.record.wait_until(lambda run: run.state not in states)
 
     async def wait_ended(self) -> Run:
         """Waits until the run has ended; a restart may follow."""
         return await self.wait_while(*lifecycle.LIVE)
 
-    async def ends_within(self, seconds: float) -> bool:
-        """Waits for the end at most that long; returns whether it came."""
+    async def _ends_within(self, seconds: float, boot: int) -> bool:
+        """Waits for the end of a boot at most that long; returns whether it came."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self.wait_ended()
-        return self.run.state not in lifecycle.LIVE
-
-    @property
-    def is_over(self) -> bool:
-        """Whether the run has ended and is not about to be started again by its policy."""
-        return self.run.state in lifecycle.ENDED and not lifecycle.wants_restart(self.run)
+                await self.record.wait_until(lambda run: _has_ended(run, boot))
+        return _has_ended(self.run, boot)
 
     # ---- the guest ----
 
     @property
     def machine(self) -> Machine | None:
         """The microVM, if there is one."""
-        return self._boot.machine if self._boot else None
+        return self.living.boot.machine if self.living.boot else None
 
     def guest(self) -> GuestSession:
         """Returns the session with the guest.
@@ -265,116 +374,27 @@ class RunLife:
             GuestUnreachable: it runs, but cannot be reached right now.
         """
         lifecycle.require(self.run, RunState.RUNNING, RunState.STOPPING, to="reach")
-        if self._boot is None or self._boot.session is None:
+        boot = self.living.boot
+        if boot is None or boot.session is None:
             raise GuestUnreachable(f"the guest of run {self.run.name} is not reachable right now")
-        return self._boot.session
+        return boot.session
 
     async def workload(self) -> tuple[GuestSession, GuestProcess] | None:
         """Waits until the workload can be reached; returns None if it has ended."""
         while self.run.state in lifecycle.LIVE:
-            boot = self._boot
+            boot = self.living.boot
             if boot is not None and boot.session is not None and boot.process is not None:
                 return boot.session, boot.process
-            await self._changed.wait()
+            await self.record.changed()
         return None
 
     def signal(self, number: int) -> None:
         """Sends a signal to the workload, if there is one to reach."""
-        if self._boot is not None and self._boot.process is not None:
-            self._boot.process.signal(number)
-
-    async def usage(self) -> RunUsage:
-        """Returns what the run uses now; zeros for what cannot be asked."""
-        boot = self._boot
-        machine, session = (boot.machine, boot.session) if boot else (None, None)
-        used = machine.usage() if machine else MachineUsage(cpu_time=timedelta(), memory_bytes=0)
-        pids = 0
-        if session is not None and self.run.state is not RunState.PAUSED:
-            with contextlib.suppress(LnsError, TimeoutError):
-                async with asyncio.timeout(_STATS_SECONDS):
-                    pids = (await session.stats()).pids
-        return RunUsage(
-            run=self.run,
-            cpu_time=used.cpu_time,
-            memory_bytes=used.memory_bytes,
-            disk_bytes=await self._around.store.size(self.run.run_id),
-            channel_in_bytes=session.channel.bytes_in if session else 0,
-            channel_out_bytes=session.channel.bytes_out if session else 0,
-            pids=pids,
-            sample_time=_now(),
-        )
-
-    # ---- the life ----
-
-    def _spawn(self, life: Coroutine[Any, Any, None]) -> None:
-        self.log.begin()
-        self._boot = Boot(self, self._around)
-        # A run outlives the call that started it, and so does what it asks of others.
-        self._task = asyncio.get_running_loop().create_task(life, context=context.detached())
-
-    async def _live(self, machine: Machine | None) -> None:
-        with structlog.contextvars.bound_contextvars(run_id=self.run.run_id):
-            try:
-                await self._live_through_restarts(machine)
-            finally:
-                self._boot = None
-                self.log.close()
-                await self._let_go()
-        await self._on_ended(self)
-
-    async def _live_through_restarts(self, machine: Machine | None) -> None:
-        while True:
-            await self._live_once(machine)
-            if not lifecycle.wants_restart(self.run) or await self._restart_is_given_up():
-                return
-            machine = None
-            self._boot = Boot(self, self._around)
-            await self.update(lifecycle.starting(self.run, restarted=True))
-
-    async def _restart_is_given_up(self) -> bool:
-        """Waits as long as the policy wants; returns True at once if somebody stops the run."""
-        self._restart_given_up.clear()
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(lifecycle.restart_delay(self.run)):
-                await self._restart_given_up.wait()
-        return self.run.stop_requested
-
-    async def _live_once(self, machine: Machine | None) -> None:
-        """Lives from a start to its end, which is recorded whatever happens."""
-        tried = 1
-        while (error := await self._boot_once(machine)) is not None:
-            if not isinstance(error, MachineLost) or not lifecycle.boots_again(
-                self.run, tried=tried
-            ):
-                await self._fail(error)
-                return
-            tried += 1
-            log.warning("boot_tried_again", message=error.message)
-            self._boot = Boot(self, self._around)  # whoever stops the run now stops this one
-            await self.notice(f"{error.message}; its workload had not begun: trying once more")
-
-    async def _boot_once(self, machine: Machine | None) -> LnsError | None:
-        """Lives through one boot; returns why it failed."""
-        boot = self._boot or Boot(self, self._around)
-        failure: LnsError | None = None
-        try:
-            await boot.run(machine)
-        except* LnsError as errors:
-            failure = first_error(errors)
-        except* Exception:
-            log.exception("run_failed")
-            failure = Internal("a defect of lns ended the run; its log says more")
-        return failure
-
-    async def _fail(self, error: LnsError) -> None:
-        log.warning("run_failed", reason=error.reason, message=error.message)
-        if self.run.state not in lifecycle.LIVE:
-            return
-        try:
-            await self.update(lifecycle.failed(self.run, Failure.of(error), now=_now()))
-        except LnsError as further:  # the disk is full: the next service will find the run lost
-            log.warning("run_not_recorded", message=further.message)
+        boot = self.living.boot
+        if boot is not None and boot.process is not None:
+            boot.process.signal(number)
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
+def _has_ended(run: Run, boot: int) -> bool:
+    """Returns whether a boot of a run is over: another may have begun."""
+    return run.boot != boot or run.state not in lifecycle.LIVE

@@ -6,6 +6,7 @@ from services.vm_runner.boundary.boundary import BoundaryOutside
 from services.vm_runner.life.boot_queue import BootQueue
 from services.vm_runner.machines import Hypervisor
 from services.vm_runner.ports import DiskMaker, ImageSource, LogStorage, PortListeners, RunStore
+from services.vm_runner.records.answered import AnsweredRequests
 from services.vm_runner.snapshots.starts import Starts
 from services.vm_runner.storage.binds import Binds
 from services.vm_runner.storage.volumes import Volumes
@@ -46,3 +47,4 @@ class Surroundings:
     boots: BootQueue
     starts: Starts
     boundary: BoundaryOutside
+    answered: AnsweredRequests

@@ -92,13 +92,16 @@ class Outgoing:
                 session.connections.refuse(opening.ticket)
                 return
             try:
-                near = await session.connections.admit(opening.ticket)
+                async with asyncio.timeout(_CONNECT_SECONDS):
+                    near = await session.connections.admit(opening.ticket)
             except BaseException:
                 far.reset()
                 raise
             await carry(near, far)
-        except LnsError as error:
-            log.debug("peer_connection_failed", port=opening.port, error=error.message)
+        except (LnsError, TimeoutError) as error:
+            log.debug("peer_connection_failed", port=opening.port, error=str(error))
+        except Exception:  # a defect ends this connection, and no other of the run
+            log.exception("peer_connection_failed", port=opening.port)
 
     async def _reach(self, peer: Peer, port: int) -> GuestStream | None:
         """Connects to a port of a peer; None if it does not live, or nobody listens there."""

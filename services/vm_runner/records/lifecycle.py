@@ -5,6 +5,8 @@ created ──► starting ──► running ◄──► paused
 │  └────► stopping ◄──────┘
 ▼            ▼
 failed  ◄──  exited / lost ──► starting (start, restart policy)
+
+unknown: what is recorded cannot be read; it is shown, and only its microVM can be ended
 """
 
 from collections.abc import Mapping
@@ -26,6 +28,7 @@ TRANSITIONS: Mapping[RunState, frozenset[RunState]] = {
     RunState.EXITED: frozenset({RunState.STARTING}),
     RunState.FAILED: frozenset({RunState.STARTING}),
     RunState.LOST: frozenset({RunState.STARTING}),
+    RunState.UNKNOWN: frozenset(),
 }
 """Which states may follow which."""
 
@@ -37,6 +40,9 @@ NOTICES_MOST = 16
 
 LIVE = frozenset({RunState.STARTING, RunState.RUNNING, RunState.PAUSED, RunState.STOPPING})
 """States in which a microVM may be there."""
+
+STARTABLE = frozenset({RunState.CREATED}) | ENDED
+"""States in which a run can be started."""
 
 
 def require(run: Run, *states: RunState, to: str) -> None:
@@ -53,7 +59,18 @@ def require(run: Run, *states: RunState, to: str) -> None:
         )
 
 
+def require_readable(run: Run, *, to: str) -> None:
+    """Checks that what is recorded of a run could be read.
+
+    Raises:
+        RunStateConflict: it could not; the message says what could not be done (`to`).
+    """
+    require(run, *(set(RunState) - {RunState.UNKNOWN}), to=to)
+
+
 def _way_out(state: RunState) -> str:
+    if state is RunState.UNKNOWN:
+        return "its record cannot be read: `lns stop` ends its microVM, `lns rm` removes it"
     if state is RunState.PAUSED:
         return "resume it first"
     if state in LIVE:
@@ -118,19 +135,50 @@ def noticed(run: Run, text: str) -> Run:
     return replace(run, notices=(*others, text)[-NOTICES_MOST:])
 
 
+def agreeing_on_pause(run: Run, paused: bool) -> Run:
+    """Returns the run as its machine is found: with its CPUs held, or not."""
+    if paused and run.state is RunState.RUNNING:
+        return _advance(run, RunState.PAUSED)
+    if not paused and run.state is RunState.PAUSED:
+        return _advance(run, RunState.RUNNING)
+    return run
+
+
 def exited(run: Run, status: ExitStatus, *, now: datetime) -> Run:
     """Returns the run after its workload ended."""
-    return replace(_advance(run, RunState.EXITED), exit=status, end_time=now, vmm_pid=0)
+    return _ended(replace(_advance(run, RunState.EXITED), exit=status, end_time=now))
 
 
 def failed(run: Run, failure: Failure, *, now: datetime) -> Run:
     """Returns the run after lns or the machine failed it."""
-    return replace(_advance(run, RunState.FAILED), failure=failure, end_time=now, vmm_pid=0)
+    return _ended(replace(_advance(run, RunState.FAILED), failure=failure, end_time=now))
 
 
 def lost(run: Run, failure: Failure, *, now: datetime) -> Run:
     """Returns the run after its microVM vanished unseen."""
-    return replace(_advance(run, RunState.LOST), failure=failure, end_time=now, vmm_pid=0)
+    return _ended(replace(_advance(run, RunState.LOST), failure=failure, end_time=now))
+
+
+def _ended(run: Run) -> Run:
+    """Returns an ended run: its ports stay published only for a restart by its policy."""
+    return replace(run, vmm_pid=0, ports=run.ports if wants_restart(run) else ())
+
+
+def has_machine(run: Run) -> bool:
+    """Returns whether a microVM of a run may be there."""
+    return run.state in LIVE or (run.state is RunState.UNKNOWN and run.vmm_pid > 0)
+
+
+def is_unread(run: Run) -> bool:
+    """Returns whether what is recorded of a run could not be read."""
+    return run.state is RunState.UNKNOWN
+
+
+def is_over(run: Run) -> bool:
+    """Returns whether a run has ended and is not started again by its policy."""
+    if run.state is RunState.UNKNOWN:
+        return run.vmm_pid == 0
+    return run.state in ENDED and not wants_restart(run)
 
 
 def wants_restart(run: Run) -> bool:

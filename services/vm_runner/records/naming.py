@@ -1,6 +1,6 @@
 """Names and groups of the runs of a node: what is taken, and what a new run gets. Pure."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Set
 from dataclasses import replace
 
 from services.core.errors import NameTaken, RequestInvalid
@@ -15,14 +15,22 @@ def names_in_use(runs: Iterable[Run]) -> set[str]:
     return {name for run in runs for name in (run.name, run.group.name if run.group else run.name)}
 
 
-def choose_name(runs: Iterable[Run], wanted: str, suggestion: str) -> str:
+def choose_name(
+    runs: Iterable[Run], wanted: str, suggestion: str, *, claimed: Set[str] = frozenset()
+) -> str:
     """Returns the name that a person wants, or a free one by a suggestion.
+
+    Args:
+        runs: of the node.
+        wanted: may be empty.
+        suggestion: by which a name is chosen then.
+        claimed: further names that are about to be taken.
 
     Raises:
         NameTaken: another run or group has it.
         RequestInvalid: it cannot be a name.
     """
-    in_use = names_in_use(runs)
+    in_use = names_in_use(runs) | claimed
     if not wanted:
         return names.choose(suggestion, taken=in_use)
     names.check(wanted)
@@ -35,7 +43,9 @@ def choose_name(runs: Iterable[Run], wanted: str, suggestion: str) -> str:
     return wanted
 
 
-def join(runs: Iterable[Run], group: Group | None, plan: RunPlan) -> Group | None:
+def join(
+    runs: Iterable[Run], group: Group | None, plan: RunPlan, *, claimed: Set[str] = frozenset()
+) -> Group | None:
     """Returns the group of a new run, with the name that its first run got or that it gets now.
 
     Raises:
@@ -50,7 +60,7 @@ def join(runs: Iterable[Run], group: Group | None, plan: RunPlan) -> Group | Non
             if other.group.members != group.members or other.plan.member == plan.member:
                 raise RequestInvalid(f"{plan.member} cannot join group {other.group.name} as it is")
             return other.group
-    return replace(group, name=choose_name(others, group.name, plan.group))
+    return replace(group, name=choose_name(others, group.name, plan.group, claimed=claimed))
 
 
 def is_of_group(run: Run, group: str) -> bool:

@@ -22,6 +22,11 @@ class Recorded(Protocol):
 OwnerT = TypeVar("OwnerT", bound=Recorded)
 
 
+def place(run: Run) -> str:
+    """Returns where a run stands among all: by the time it was recorded, then by its id."""
+    return f"{run.create_time:%Y%m%dT%H%M%S.%f}-{run.run_id}"
+
+
 class Register(Generic[OwnerT]):
     """Every recorded run of a node, by its owner."""
 
@@ -82,11 +87,11 @@ class Register(Generic[OwnerT]):
         wanted = [
             run
             for run in self.runs()
-            if (ended or run.state in lifecycle.LIVE)
+            if (ended or lifecycle.has_machine(run))
             and (not group or naming.is_of_group(run, group))
             and all(run.plan.labels.get(name) == value for name, value in labels.items())
         ]
-        return sorted(wanted, key=lambda run: (run.create_time, run.run_id), reverse=True)
+        return sorted(wanted, key=place, reverse=True)
 
     def lives(self) -> list[OwnerT]:
         """Returns every run."""

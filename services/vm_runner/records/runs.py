@@ -22,6 +22,7 @@ class RunState(StrEnum):
     EXITED = "exited"
     FAILED = "failed"
     LOST = "lost"
+    UNKNOWN = "unknown"
 
 
 class RestartMode(StrEnum):
@@ -140,6 +141,7 @@ class Run:
         stop_requested: somebody wants it ended, so that no restart policy applies.
         vmm_pid: process of the VMM; 0 where none runs.
         sequence: of the last event.
+        start_request_id: the client's id of the request that started it last; may be empty.
         group: that it belongs to, by the name `plan.member`.
         notices: lines for people since somebody last started it, the newest last.
     """
@@ -165,6 +167,7 @@ class Run:
     boot: int = 0
     stop_requested: bool = False
     sequence: int = 0
+    start_request_id: str = ""
     group: Group | None = None
     notices: tuple[str, ...] = ()
 
@@ -233,6 +236,8 @@ class Volume:
         labels: for people.
         used_bytes: what it takes on the host's disk.
         run_ids: runs that hold it.
+        request_id: the client's id of the request that made it; may be empty.
+        problem: why its record cannot be read; then it can only be shown and removed.
     """
 
     name: str
@@ -241,3 +246,5 @@ class Volume:
     labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     used_bytes: int = 0
     run_ids: tuple[str, ...] = ()
+    request_id: str = ""
+    problem: str = ""

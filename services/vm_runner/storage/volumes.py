@@ -4,17 +4,27 @@ A volume is an ext4 file system on a disk image, which two machines cannot both 
 one of them writes.
 """
 
-from collections.abc import Mapping, Sequence
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from types import MappingProxyType
 
-from services.core.errors import InUse, NameTaken, RequestInvalid, VolumeUnknown
+from services.core.errors import (
+    InUse,
+    NameTaken,
+    RequestInvalid,
+    RunStateConflict,
+    VolumeUnknown,
+)
 from services.core.run_plan import VolumeKind, VolumeMount
 from services.vm_runner.channel.mounts import GuestVolume
 from services.vm_runner.machines import Disk
 from services.vm_runner.ports import DiskMaker, VolumeStore
-from services.vm_runner.records import names
+from services.vm_runner.records import lifecycle, names
+from services.vm_runner.records.answered import AnsweredRequests
 from services.vm_runner.records.runs import Run, Volume
 
 _SIZE_LEAST = 1 << 20
@@ -25,12 +35,21 @@ _SHOWN = 3  # of the runs that are in the way
 class Volumes:
     """The named volumes of a node, and who holds them."""
 
-    def __init__(self, store: VolumeStore, disks: DiskMaker, *, default_bytes: int) -> None:
+    def __init__(
+        self,
+        store: VolumeStore,
+        disks: DiskMaker,
+        *,
+        default_bytes: int,
+        answered: AnsweredRequests,
+    ) -> None:
         self._store = store
         self._disks = disks
         self._default_bytes = default_bytes
+        self._answered = answered
         self._known: dict[str, Volume] = {}
         self._holders: dict[str, dict[str, bool]] = {}
+        self._changing: dict[str, asyncio.Lock] = {}
 
     async def load(self) -> None:
         """Reads what is recorded."""
@@ -39,9 +58,14 @@ class Volumes:
     # ---- volumes ----
 
     async def create(
-        self, name: str, *, limit_bytes: int = 0, labels: Mapping[str, str] | None = None
+        self,
+        name: str,
+        *,
+        limit_bytes: int = 0,
+        labels: Mapping[str, str] | None = None,
+        request_id: str = "",
     ) -> Volume:
-        """Makes a volume.
+        """Makes a volume; it is known once its file system is there. The same request makes one.
 
         Raises:
             NameTaken: there is one of that name.
@@ -51,25 +75,43 @@ class Volumes:
         names.check(name, of="volume")
         if limit_bytes and limit_bytes < _SIZE_LEAST:
             raise RequestInvalid(f"a volume has at least {_SIZE_LEAST >> 20} MiB")
-        if name in self._known:
-            raise NameTaken(
-                f"there is a volume {name}", hint="choose another name", metadata={"volume": name}
+        async with self._change(name):
+            known = self._known.get(name)
+            if known is not None and request_id and known.request_id == request_id:
+                return known
+            if known is not None:
+                raise NameTaken(
+                    f"there is a volume {name}",
+                    hint="choose another name",
+                    metadata={"volume": name},
+                )
+            volume = Volume(
+                name=name,
+                limit_bytes=limit_bytes or self._default_bytes,
+                create_time=datetime.now(UTC),
+                labels=MappingProxyType(dict(labels or {})),
+                request_id=request_id,
             )
-        volume = Volume(
-            name=name,
-            limit_bytes=limit_bytes or self._default_bytes,
-            create_time=datetime.now(UTC),
-            labels=MappingProxyType(dict(labels or {})),
-        )
-        self._known[name] = volume
+            return await self._make(volume)
+
+    async def _make(self, volume: Volume) -> Volume:
         try:
             await self._store.save(volume)
-            await self._disks.ensure(self._store.disk(name), size_bytes=volume.limit_bytes)
+            await self._disks.ensure(self._store.disk(volume.name), size_bytes=volume.limit_bytes)
         except BaseException:
-            del self._known[name]
-            await self._store.remove(name)
+            await self._store.remove(volume.name)
             raise
+        self._known[volume.name] = volume
         return volume
+
+    @contextlib.asynccontextmanager
+    async def _change(self, name: str) -> AsyncIterator[None]:
+        """Makes, or removes, one volume of a name at a time."""
+        lock = self._changing.setdefault(name, asyncio.Lock())
+        async with lock:
+            yield
+        if not lock.locked():
+            self._changing.pop(name, None)
 
     async def get(self, name: str) -> Volume:
         """Describes a volume.
@@ -77,40 +119,53 @@ class Volumes:
         Raises:
             VolumeUnknown: there is none of that name.
         """
-        if name not in self._known:
+        volume = self._known.get(name)
+        if volume is None:
             raise VolumeUnknown(
                 f"there is no volume {name!r}",
                 hint="`lns volume ls` lists them",
                 metadata={"volume": name},
             )
         return replace(
-            self._known[name],
+            volume,
             used_bytes=await self._store.used_bytes(name),
             run_ids=tuple(sorted(self._holders.get(name, {}))),
         )
 
     async def all(self) -> list[Volume]:
         """Describes every volume, sorted by name."""
-        return [await self.get(name) for name in sorted(self._known)]
+        found = []
+        for name in sorted(self._known):
+            with contextlib.suppress(VolumeUnknown):  # it was removed meanwhile
+                found.append(await self.get(name))
+        return found
 
-    async def remove(self, name: str) -> int:
-        """Removes a volume; returns the bytes that became free.
+    async def remove(self, name: str, *, request_id: str = "") -> int:
+        """Removes a volume; returns the bytes that became free. The same request removes one.
 
         Raises:
             VolumeUnknown: there is none of that name.
             InUse: a run holds it.
         """
-        volume = await self.get(name)
-        if volume.run_ids:
-            raise _in_use(name, volume.run_ids, hint="stop the runs that use it first")
-        del self._known[name]
-        await self._store.remove(name)
-        return volume.used_bytes
+        async with self._change(name):
+            if name not in self._known and self._answered.answer(request_id) == name:
+                return 0
+            volume = await self.get(name)
+            if volume.run_ids:
+                raise _in_use(name, volume.run_ids, hint="stop the runs that use it first")
+            await self._answered.keep(request_id, name)
+            await self._store.remove(name)
+            del self._known[name]
+            return volume.used_bytes
 
     def unused(self, needed: frozenset[str]) -> list[str]:
-        """Returns the names of volumes that no run holds, other than those needed."""
+        """Returns the names of volumes that no run holds, other than those needed.
+
+        One whose record cannot be read is never among them.
+        """
         held = {name for name, holders in self._holders.items() if holders}
-        return sorted(self._known.keys() - held - needed)
+        unread = {name for name, volume in self._known.items() if volume.problem}
+        return sorted(self._known.keys() - held - needed - unread)
 
     # ---- runs ----
 
@@ -119,6 +174,7 @@ class Volumes:
 
         Raises:
             InUse: another run writes to one of them, or reads what this one would write to.
+            RunStateConflict: the record of one of them cannot be read.
             CapacityExhausted: the disk of the host is full.
         """
         mounts = named_mounts(run)
@@ -127,13 +183,26 @@ class Volumes:
         for mount in mounts:
             holders = self._holders.setdefault(mount.source, {})
             holders[run.run_id] = holders.get(run.run_id, False) or not mount.read_only
+        if lifecycle.is_unread(run):
+            return  # what it has is held, whatever it is
         try:
             for mount in mounts:
-                if mount.source not in self._known:
-                    await self.create(mount.source)
+                await self._see_to(mount.source)
         except BaseException:
             self.let_go(run.run_id)
             raise
+
+    async def _see_to(self, name: str) -> None:
+        """Has a volume be there that a run names."""
+        if name not in self._known:
+            with contextlib.suppress(NameTaken):  # another run has it made at this moment
+                await self.create(name)
+        if problem := self._known[name].problem:
+            raise RunStateConflict(
+                f"the record of volume {name} cannot be read: {problem}",
+                hint="use the version of lns that wrote it, or remove the volume",
+                metadata={"volume": name},
+            )
 
     def let_go(self, run_id: str) -> None:
         """Gives up what a run holds."""
@@ -156,6 +225,16 @@ class Volumes:
             Disk(serial=serial, path=self._store.disk(name), read_only=not writes)
             for serial, name, writes in _placed(run)
         )
+
+    async def filled_bytes(self, run: Run) -> int:
+        """Returns what the volumes that a run writes to take on the host's disk."""
+        written = [name for _, name, writes in _placed(run) if writes]
+        return sum([await self._store.used_bytes(name) for name in written])
+
+    def named_by(self, paths: Iterable[Path]) -> list[str]:
+        """Returns the names of the volumes whose disks are among some files."""
+        disks = {self._store.disk(name): name for name in self._known}
+        return sorted({disks[path] for path in paths if path in disks})
 
 
 def named_mounts(run: Run) -> tuple[VolumeMount, ...]:

@@ -183,6 +183,7 @@ async def test_a_paused_run_stands_still_until_it_is_resumed(vm: VmClient, tmp_p
     counter = tmp_path / "count"
     run = await vm.shell(f"while :; do echo x >> {counter}; sleep 0.005; done")
     await eventually(counter.exists)
+    await vm.until(run.run_id, Run.STATE_RUNNING)
     paused = (await vm.stub.PauseRun(pb.PauseRunRequest(run=run.run_id))).run
     assert paused.state == Run.STATE_PAUSED
     size = counter.stat().st_size

@@ -131,7 +131,7 @@ async def test_connections_beyond_the_limit_are_refused_and_the_run_goes_on(
     out, _, _ = await vm.execute(run.run_id, "echo", "fine")
     for _, writer in (*held, *beyond):
         writer.close()
-    published = world.runner.register.find(run.run_id).ports
+    published = world.runner.register.find(run.run_id).holdings.ports
     await eventually(lambda: not published._connections, within=20)
     again, writer = await hold()
     writer.close()

@@ -211,7 +211,7 @@ async def test_a_client_that_goes_away_leaves_nothing(vm: VmClient, world: VmWor
             _, writer = await asyncio.open_connection("127.0.0.1", port.host_port)
             writer.write(b"x" * 100_000)
             writer.transport.abort()
-        published = world.runner.register.find(run.run_id).ports
+        published = world.runner.register.find(run.run_id).holdings.ports
 
         await eventually(lambda: not published._connections)
         assert await ask(port.host_port, b"still") == b"5 STILL"

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+from lns.types.v1.run_plan_pb2 import VolumeMount
 from lns.vm.v1 import run_pb2, vm_service_pb2
 
-from services.core.errors import RunUnknown
+from services.core.errors import InUse, RunStateConflict
 from tests.support.eventually import eventually
 from tests.support.vm_service import VmClient, VmWorld, vm_service
 
@@ -101,7 +102,10 @@ async def test_a_lost_run_is_started_again_where_its_policy_says_so(world: VmWor
         await vm.until(run.run_id, Run.STATE_RUNNING)
     await world.host.close()
     async with vm_service(world) as vm:
-        again = await vm.until(run.run_id, Run.STATE_RUNNING)
+        async for event in vm.watch(run.run_id):
+            again = event.state_changed
+            if again.state == Run.STATE_RUNNING and again.restart_count:
+                break
         assert again.restart_count == 1
 
 
@@ -154,16 +158,86 @@ async def test_a_machine_that_outlived_its_recorded_end_is_ended(world: VmWorld)
         await eventually(lambda: not world.host.machines)
 
 
-async def test_a_record_that_cannot_be_read_is_left_alone(world: VmWorld) -> None:
+DAMAGE = {
+    "cut off": lambda record: record[:40],
+    "no JSON": lambda record: b"\0" * 64,
+    "nested": lambda record: b"[" * 200_000,
+    "a later version": lambda record: record.replace(b'"version": 1', b'"version": 2'),
+    "of another run": lambda record: record.replace(b'"run_id": "', b'"run_id": "f'),
+    "wrong types": lambda record: record.replace(b'"run": {', b'"run": 7, "x": {'),
+    "a state of a later version": lambda record: record.replace(
+        b"STATE_RUNNING", b"STATE_LEVITATING"
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+async def test_a_live_run_whose_record_cannot_be_read_is_shown_held_and_stopped(
+    world: VmWorld, damage: str
+) -> None:
+    mount = VolumeMount(kind=VolumeMount.KIND_NAMED, source="data", target="/data")
+    async with vm_service(world) as vm:
+        run = await vm.create("sleep", "1000", volumes=[mount])
+        await vm.until(run.run_id, Run.STATE_RUNNING)
+    cut(world)
+    path = world.home / "runs" / run.run_id / "run.json"
+    path.write_bytes(DAMAGE[damage](path.read_bytes()))
+    record = path.read_bytes()
+    async with vm_service(world) as vm:
+        (shown,) = (await vm.stub.ListRuns(pb.ListRunsRequest())).runs
+        assert (shown.run_id, shown.state) == (run.run_id, Run.STATE_UNKNOWN)
+        assert shown.vmm_pid == world.host.machines[run.run_id].pid
+        assert "cannot be read" in shown.error.message
+        with pytest.raises(InUse):
+            await vm.stub.RemoveVolume(pb.RemoveVolumeRequest(name="data"))
+        with pytest.raises(InUse):
+            await vm.create("true", volumes=[mount])
+        with pytest.raises(RunStateConflict):
+            await vm.stub.RemoveRun(pb.RemoveRunRequest(run=run.run_id))
+        with pytest.raises(RunStateConflict):
+            await vm.stub.RenameRun(pb.RenameRunRequest(run=run.run_id, name="other"))
+
+        stopped = (await vm.stub.StopRun(pb.StopRunRequest(run=run.run_id))).run
+        assert (stopped.state, stopped.vmm_pid) == (Run.STATE_UNKNOWN, 0)
+        assert world.host.machines == {}
+        assert path.read_bytes() == record
+        await vm.stub.RemoveVolume(pb.RemoveVolumeRequest(name="data"))
+        await vm.stub.RemoveRun(pb.RemoveRunRequest(run=run.run_id))
+    assert not path.exists()
+
+
+async def test_an_ended_run_whose_record_cannot_be_read_is_shown_and_left_alone(
+    world: VmWorld,
+) -> None:
     async with vm_service(world) as vm:
         run = await vm.create("true", start=False)
         other = await vm.create("true", start=False)
-    (world.home / "runs" / run.run_id / "run.json").write_text("{")
+    path = world.home / "runs" / run.run_id / "run.json"
+    path.write_text("{")
     async with vm_service(world) as vm:
-        with pytest.raises(RunUnknown):
-            await vm.get(run.run_id)
-        assert await vm.get(other.run_id)
-    assert (world.home / "runs" / run.run_id).is_dir()
+        assert (await vm.get(run.run_id)).state == Run.STATE_UNKNOWN
+        with pytest.raises(RunStateConflict, match="unknown"):
+            await vm.stub.StartRun(pb.StartRunRequest(run=run.run_id))
+        assert (await vm.get(other.run_id)).state == Run.STATE_CREATED
+        assert (await vm.events(run.run_id))[-1].state_changed.state == Run.STATE_UNKNOWN
+    assert path.read_text() == "{"
+
+
+async def test_a_policy_that_the_last_service_did_not_come_to_is_followed_by_the_next(
+    world: VmWorld,
+) -> None:
+    always = Options(restart=Restart(mode=Restart.MODE_ALWAYS))
+    async with vm_service(world) as vm:
+        run = await vm.shell("sleep 1000", options=always)
+        await vm.until(run.run_id, Run.STATE_RUNNING)
+    path = world.home / "runs" / run.run_id / "run.json"
+    path.write_text(path.read_text().replace("STATE_RUNNING", "STATE_EXITED"))
+    await world.host.close()
+    async with vm_service(world) as vm:
+        async for event in vm.watch(run.run_id):
+            if event.state_changed.state == Run.STATE_RUNNING:
+                break
+        assert event.state_changed.restart_count == 1
 
 
 async def test_a_removal_that_a_crash_cut_short_is_finished(world: VmWorld) -> None:

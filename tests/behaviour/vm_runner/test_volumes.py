@@ -9,6 +9,7 @@ from services.core.errors import (
     InUse,
     NameTaken,
     RequestInvalid,
+    RunStateConflict,
     VolumeUnknown,
 )
 from tests.support.eventually import eventually
@@ -141,7 +142,6 @@ async def test_volumes_and_who_holds_them_survive_the_service(world: VmWorld) ->
         await vm.until(run.run_id, Run.STATE_RUNNING)
     left = world.home / "volumes" / ".tmp-gone"
     left.mkdir()
-    (world.home / "volumes" / "broken").mkdir()
     async with vm_service(world) as vm:
         assert await listed(vm) == {"data": [run.run_id], "idle": []}
         idle = (await vm.stub.GetVolume(pb.GetVolumeRequest(name="idle"))).volume
@@ -149,7 +149,31 @@ async def test_volumes_and_who_holds_them_survive_the_service(world: VmWorld) ->
         with pytest.raises(InUse):
             await vm.create("true", volumes=[a_mount()])
     assert not left.exists()
-    assert (world.home / "volumes" / "broken").is_dir()
+
+
+@pytest.mark.parametrize("record", ['{"version": 2}', "{", "", "[]", None])
+async def test_a_volume_whose_record_cannot_be_read_is_shown_and_never_written_over(
+    world: VmWorld, record: str | None
+) -> None:
+    directory = world.home / "volumes" / "data"
+    directory.mkdir(parents=True)
+    (directory / "disk.img").write_bytes(b"precious")
+    if record is not None:
+        (directory / "volume.json").write_text(record)
+    async with vm_service(world) as vm:
+        found = (await vm.stub.GetVolume(pb.GetVolumeRequest(name="data"))).volume
+        assert found.problem
+        with pytest.raises(NameTaken):
+            await vm.stub.CreateVolume(pb.CreateVolumeRequest(name="data"))
+        with pytest.raises(RunStateConflict, match="volume data"):
+            await vm.create("true", volumes=[a_mount()])
+        pruned = await vm.stub.PruneRuns(pb.PruneRunsRequest(include_volumes=True))
+        assert list(pruned.volumes) == []
+        assert (directory / "disk.img").read_bytes() == b"precious"
+        if record is not None:
+            assert (directory / "volume.json").read_text() == record
+        await vm.stub.RemoveVolume(pb.RemoveVolumeRequest(name="data"))
+    assert not directory.exists()
 
 
 async def test_volumes_are_listed_by_pages(vm: VmClient) -> None:

@@ -113,7 +113,7 @@ async def test_a_machine_s_life(make: Make, short_directory: Path) -> None:
             await adopted.wait()
             await machine.wait()
         assert await make().adopt(spec.run_id, spec.directory) is None
-        assert machine.usage().memory_bytes == 0
+        assert (await machine.usage()).memory_bytes == 0
         with pytest.raises(GuestUnreachable):
             await machine.connect()
     finally:
@@ -123,7 +123,7 @@ async def test_a_machine_s_life(make: Make, short_directory: Path) -> None:
 async def test_a_machine_that_is_killed_is_gone(make: Make, short_directory: Path) -> None:
     spec = a_spec(short_directory)
     machine = await make().start(spec)
-    assert machine.usage().memory_bytes > 0
+    assert (await machine.usage()).memory_bytes > 0
     connection = await machine.connect()
     await machine.kill()
     await machine.kill()

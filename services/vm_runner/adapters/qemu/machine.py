@@ -2,22 +2,23 @@
 
 import asyncio
 import contextlib
-import logging
 import os
 import re
-from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 
 from qemu.qmp import QMPClient
 from qemu.qmp.error import QMPError
 
+from services.chassis.own_threads import OwnThreads
 from services.core.errors import GuestUnreachable, VmFailed
 from services.vm_runner.adapters.confinement.confinement import Confinement
 from services.vm_runner.adapters.confinement.measures import PID_FILE
-from services.vm_runner.adapters.processes import Process
+from services.vm_runner.adapters.processes import Process, open_files
 from services.vm_runner.adapters.qemu.command_line import CHANNEL_SOCKET, QMP_SOCKET, Accelerator
+from services.vm_runner.adapters.qemu.control import QemuControl
 from services.vm_runner.adapters.qemu.message_pipe import MessagePipe
-from services.vm_runner.adapters.socket_channel import connect_unix, short_path
+from services.vm_runner.adapters.socket_channel import connect_unix
 from services.vm_runner.channel.byte_channel import ByteChannel
 from services.vm_runner.machines import Diagnosis, MachineSpec, MachineUsage
 
@@ -27,6 +28,7 @@ _POLL_SECONDS = 0.01
 _IGNORE_SHARED = {"capabilities": [{"capability": "x-ignore-shared", "state": True}]}
 _END_SECONDS = 1.0  # from the end of its sockets to the end of the process
 _PANIC = re.compile(r"Kernel panic - not syncing: (\S[^\n]{0,200})")
+_LOOKS = OwnThreads(4, seconds=5.0, name="vmm-usage")
 NAME_FILE = "qemu.name"
 _LEFT_BEHIND = (CHANNEL_SOCKET, QMP_SOCKET, NAME_FILE, str(PID_FILE))
 
@@ -59,6 +61,7 @@ class QemuMachine:
         self._name = name
         self._messages = messages
         self._confinement = confinement
+        self._control = QemuControl(directory)
 
     @property
     def pid(self) -> int:
@@ -82,6 +85,7 @@ class QemuMachine:
     async def wait(self) -> None:
         """Returns when QEMU has ended and nothing of it is left."""
         await self._process.wait()
+        await self._control.leave()
         self._messages.close()
         clear(self._directory)
         self._confinement.release(self._name)
@@ -93,15 +97,15 @@ class QemuMachine:
 
     async def pause(self) -> None:
         """Holds the CPUs."""
-        await self._execute("stop")
+        await self._control.execute("stop")
 
     async def resume(self) -> None:
         """Lets the CPUs go on."""
-        await self._execute("cont")
+        await self._control.execute("cont")
 
     async def is_paused(self) -> bool:
         """Returns whether the CPUs are held."""
-        status = await self._execute("query-status")
+        status = await self._control.execute("query-status")
         return isinstance(status, dict) and status.get("status") == "paused"
 
     async def diagnose(self) -> Diagnosis:
@@ -115,15 +119,30 @@ class QemuMachine:
             end = f"the guest's kernel panicked: {panic[1]}"
         return Diagnosis(end=end, messages=messages)
 
-    def usage(self) -> MachineUsage:
-        """Returns what QEMU uses."""
-        return self._process.usage()
+    async def usage(self) -> MachineUsage:
+        """Returns what QEMU uses; zeros also where the kernel does not say so in time."""
+        try:
+            return await _LOOKS.run(self._process.usage)
+        except TimeoutError:
+            return MachineUsage(cpu_time=timedelta(), memory_bytes=0)
+
+    async def wait_out_of_room(self) -> None:
+        """Returns when the guest is stopped at a write for which the host's disk has no room."""
+        await self._control.wait_out_of_room()
+
+    def open_files(self) -> tuple[Path, ...]:
+        """Returns the files that QEMU has open, where this user may see that; none else."""
+        return open_files(self._process.pid)
+
+    async def leave(self) -> None:
+        """Closes the connection to QEMU, which goes on."""
+        await self._control.leave()
 
     async def save(self, state: Path) -> None:
         """Stops it and writes the state of processors and devices."""
         descriptor = os.open(state, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            async with asyncio.timeout(_SAVE_SECONDS), self._qmp() as client:
+            async with asyncio.timeout(_SAVE_SECONDS), self._control.client() as client:
                 await client.execute("stop")
                 await client.execute("migrate-set-capabilities", _IGNORE_SHARED)
                 client.send_fd_scm(descriptor)
@@ -151,37 +170,18 @@ class QemuMachine:
         for file in (*sockets, str(PID_FILE)):
             (self._directory / file).rename(spec.directory / file)
         self._messages.move(spec.directory)
-        self._directory = spec.directory
+        self._directory = self._control.directory = spec.directory
 
     async def take_up(self, descriptor: int) -> None:
         """Has a VMM that waits for it take up the state that its descriptor holds."""
         try:
-            async with asyncio.timeout(_QMP_SECONDS), self._qmp() as client:
+            async with asyncio.timeout(_QMP_SECONDS), self._control.client() as client:
                 await client.execute("migrate-set-capabilities", _IGNORE_SHARED)
                 await client.execute("migrate-incoming", {"uri": f"fd:{descriptor}"})
                 await _taken_up(client)
                 await client.execute("cont")
         except (TimeoutError, OSError, QMPError, EOFError) as error:
             raise VmFailed(f"the microVM could not be resumed: {error}") from error
-
-    async def _execute(self, command: str, arguments: dict[str, object] | None = None) -> object:
-        try:
-            async with asyncio.timeout(_QMP_SECONDS), self._qmp() as client:
-                return await client.execute(command, arguments)
-        except (TimeoutError, OSError, QMPError, EOFError) as error:
-            raise GuestUnreachable(f"QEMU does not answer {command}: {error}") from error
-
-    @contextlib.asynccontextmanager
-    async def _qmp(self) -> AsyncIterator[QMPClient]:
-        client = QMPClient("lns")
-        # A refused connection, which is an error there, is a VMM that has just ended.
-        client.logger.setLevel(logging.CRITICAL)
-        with short_path(self._directory / QMP_SOCKET) as path:
-            await client.connect(path)
-        try:
-            yield client
-        finally:
-            await client.disconnect()
 
 
 async def _migrated(client: QMPClient) -> None:

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 import pytest
 
 from services.core.errors import RunStateConflict
+from services.core.run_plan import PortMapping
 from services.vm_runner.records import lifecycle
 from services.vm_runner.records.runs import (
     ExitStatus,
@@ -47,9 +48,34 @@ def test_exactly_the_documented_transitions_are_possible(before: RunState, after
             STEPS[after](run)
 
 
-def test_every_state_has_a_way_on() -> None:
+def test_every_state_but_an_unknown_one_has_a_way_on() -> None:
     assert set(lifecycle.TRANSITIONS) == set(RunState)
-    assert all(lifecycle.TRANSITIONS.values())
+    stuck = {state for state, following in lifecycle.TRANSITIONS.items() if not following}
+    assert stuck == {RunState.UNKNOWN}
+
+
+def test_a_run_whose_record_cannot_be_read_says_what_can_be_done_with_it() -> None:
+    with pytest.raises(RunStateConflict, match="unknown") as caught:
+        lifecycle.require_readable(in_state(RunState.UNKNOWN), to="rename")
+    assert "lns stop" in caught.value.hint
+
+
+@pytest.mark.parametrize("state", RunState)
+def test_a_run_is_over_or_may_have_a_machine_and_never_both(state: RunState) -> None:
+    for pid in (0, 7):
+        run = replace(in_state(state), vmm_pid=pid)
+        assert not (lifecycle.is_over(run) and lifecycle.has_machine(run))
+        created = state is RunState.CREATED
+        assert created or lifecycle.is_over(run) or lifecycle.has_machine(run)
+
+
+def test_an_ended_run_has_its_ports_only_until_its_policy_starts_it_again() -> None:
+    port = PortMapping(host_port=80, container_port=80)
+    always = RunOptions(restart=RestartPolicy(mode=RestartMode.ALWAYS))
+    run = replace(in_state(RunState.RUNNING), ports=(port,))
+    ended = lifecycle.exited(run, ExitStatus(code=1), now=NOW)
+    restarts = lifecycle.exited(replace(run, options=always), ExitStatus(code=1), now=NOW)
+    assert (ended.ports, restarts.ports) == ((), (port,))
 
 
 def test_a_start_forgets_how_the_last_one_ended() -> None:

@@ -28,7 +28,19 @@ def test_an_empty_list_is_one_page() -> None:
     assert page([], key=str, size=10, token="") == ([], "")
 
 
-@pytest.mark.parametrize("token", ["item9999", "../x", "item0001\n", "x" * 200])
+@pytest.mark.parametrize("descending", [False, True])
+def test_a_page_goes_on_where_an_item_was_that_is_gone_now(descending: bool) -> None:
+    items = sorted(ITEMS[:150], reverse=descending)
+    first, token = page(items, key=str, size=0, token="", descending=descending)
+    items.remove(token)
+    items.remove(items[100])
+    second, end = page(items, key=str, size=0, token=token, descending=descending)
+
+    assert [*first[:-1], *second] == items
+    assert end == ""
+
+
+@pytest.mark.parametrize("token", ["../x", "item0001\n", "x" * 200])
 def test_a_token_of_something_else_is_refused(token: str) -> None:
     with pytest.raises(RequestInvalid):
         page(ITEMS, key=str, size=10, token=token)

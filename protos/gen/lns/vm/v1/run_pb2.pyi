@@ -53,6 +53,10 @@ class Run(_message.Message):
         """The run failed by lns or the machine; `error` says why."""
         STATE_LOST: Run._State.ValueType  # 8
         """The microVM vanished while nobody watched, a machine's reboot for example."""
+        STATE_UNKNOWN: Run._State.ValueType  # 9
+        """Its record cannot be read: damaged, or written by a later version. `error` says why. Its microVM, if one lives,
+        can be stopped and what it uses is held; the record is never written over.
+        """
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """State of a run's life. The transitions are in docs/run-lifecycle.md."""
@@ -75,6 +79,10 @@ class Run(_message.Message):
     """The run failed by lns or the machine; `error` says why."""
     STATE_LOST: Run.State.ValueType  # 8
     """The microVM vanished while nobody watched, a machine's reboot for example."""
+    STATE_UNKNOWN: Run.State.ValueType  # 9
+    """Its record cannot be read: damaged, or written by a later version. `error` says why. Its microVM, if one lives,
+    can be stopped and what it uses is held; the record is never written over.
+    """
 
     RUN_ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
@@ -680,12 +688,15 @@ class Volume(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     RUN_IDS_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    PROBLEM_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name."""
     limit_bytes: _builtins.int
     """Most bytes it may hold."""
     used_bytes: _builtins.int
     """Bytes it takes on the host's disk."""
+    problem: _builtins.str
+    """Why its record cannot be read: then it can only be shown and removed. Empty otherwise."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was made."""
@@ -707,10 +718,11 @@ class Volume(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         run_ids: _abc.Iterable[_builtins.str] | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        problem: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "labels", b"labels", "limit_bytes", b"limit_bytes", "name", b"name", "run_ids", b"run_ids", "used_bytes", b"used_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "labels", b"labels", "limit_bytes", b"limit_bytes", "name", b"name", "problem", b"problem", "run_ids", b"run_ids", "used_bytes", b"used_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -201,6 +201,7 @@ class VmServiceServicer:
     def StartRun(self, request, context):
         """Starts a run that was created or ended; its writable layer is kept.
 
+        Idempotent by `request_id`.
         Errors: RUN_UNKNOWN, RUN_STATE_CONFLICT, and those of CreateRun.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -255,6 +256,7 @@ class VmServiceServicer:
     def RemoveRun(self, request, context):
         """Removes a run with its writable layer and log.
 
+        Idempotent by `request_id`, for the last requests.
         Errors: RUN_UNKNOWN, RUN_STATE_CONFLICT (it is alive and `force` is not set).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -403,6 +405,7 @@ class VmServiceServicer:
     def CreateVolume(self, request, context):
         """Makes a named volume.
 
+        Idempotent by `request_id`.
         Errors: NAME_TAKEN, REQUEST_INVALID (name, size).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -430,6 +433,7 @@ class VmServiceServicer:
     def RemoveVolume(self, request, context):
         """Removes a named volume and what it holds.
 
+        Idempotent by `request_id`, for the last requests.
         Errors: VOLUME_UNKNOWN, IN_USE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

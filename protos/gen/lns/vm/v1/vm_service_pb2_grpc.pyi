@@ -30,6 +30,7 @@ class VmServiceStub:
     StartRun: _aio.UnaryUnaryMultiCallable[_vm_service_pb2.StartRunRequest, _vm_service_pb2.StartRunResponse]
     """Starts a run that was created or ended; its writable layer is kept.
 
+    Idempotent by `request_id`.
     Errors: RUN_UNKNOWN, RUN_STATE_CONFLICT, and those of CreateRun.
     """
     StopRun: _aio.UnaryUnaryMultiCallable[_vm_service_pb2.StopRunRequest, _vm_service_pb2.StopRunResponse]
@@ -60,6 +61,7 @@ class VmServiceStub:
     RemoveRun: _aio.UnaryUnaryMultiCallable[_vm_service_pb2.RemoveRunRequest, _vm_service_pb2.RemoveRunResponse]
     """Removes a run with its writable layer and log.
 
+    Idempotent by `request_id`, for the last requests.
     Errors: RUN_UNKNOWN, RUN_STATE_CONFLICT (it is alive and `force` is not set).
     """
     PruneRuns: _aio.UnaryUnaryMultiCallable[_vm_service_pb2.PruneRunsRequest, _vm_service_pb2.PruneRunsResponse]
@@ -144,6 +146,7 @@ class VmServiceStub:
     CreateVolume: _aio.UnaryUnaryMultiCallable[_vm_service_pb2.CreateVolumeRequest, _vm_service_pb2.CreateVolumeResponse]
     """Makes a named volume.
 
+    Idempotent by `request_id`.
     Errors: NAME_TAKEN, REQUEST_INVALID (name, size).
     """
     GetVolume: _aio.UnaryUnaryMultiCallable[_vm_service_pb2.GetVolumeRequest, _vm_service_pb2.GetVolumeResponse]
@@ -159,6 +162,7 @@ class VmServiceStub:
     RemoveVolume: _aio.UnaryUnaryMultiCallable[_vm_service_pb2.RemoveVolumeRequest, _vm_service_pb2.RemoveVolumeResponse]
     """Removes a named volume and what it holds.
 
+    Idempotent by `request_id`, for the last requests.
     Errors: VOLUME_UNKNOWN, IN_USE.
     """
     GetHost: _aio.UnaryUnaryMultiCallable[_vm_service_pb2.GetHostRequest, _vm_service_pb2.GetHostResponse]
@@ -195,6 +199,7 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_vm_service_pb2.StartRunResponse]:
         """Starts a run that was created or ended; its writable layer is kept.
 
+        Idempotent by `request_id`.
         Errors: RUN_UNKNOWN, RUN_STATE_CONFLICT, and those of CreateRun.
         """
 
@@ -261,6 +266,7 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_vm_service_pb2.RemoveRunResponse]:
         """Removes a run with its writable layer and log.
 
+        Idempotent by `request_id`, for the last requests.
         Errors: RUN_UNKNOWN, RUN_STATE_CONFLICT (it is alive and `force` is not set).
         """
 
@@ -441,6 +447,7 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_vm_service_pb2.CreateVolumeResponse]:
         """Makes a named volume.
 
+        Idempotent by `request_id`.
         Errors: NAME_TAKEN, REQUEST_INVALID (name, size).
         """
 
@@ -474,6 +481,7 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.Awaitable[_vm_service_pb2.RemoveVolumeResponse]:
         """Removes a named volume and what it holds.
 
+        Idempotent by `request_id`, for the last requests.
         Errors: VOLUME_UNKNOWN, IN_USE.
         """
 
