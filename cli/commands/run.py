@@ -21,6 +21,7 @@ from cli.render.phases import Phases
 from cli.render.plan import write_plans
 from cli.render.progress import open_reporter
 from cli.render.text import printable
+from cli.render.timing import process_age, timing_lines
 from cli.run import foreground
 from cli.run.attachment import Attachment
 from cli.run.console import STDIN, open_console, open_lines, process_terminal_size
@@ -52,6 +53,7 @@ from services.core.policy_edit import POLICY_FILE_NAME
     "--format", "form", metavar="FORMAT", help="With --dry-run: table, json, yaml or a template."
 )
 @click.option("-q", "--quiet", is_flag=True, help="No progress and no phase line.")
+@click.option("--timing", is_flag=True, help="Say where the time went, step by step.")
 async def run(
     context: Context,
     reference: str | None,
@@ -60,6 +62,7 @@ async def run(
     dry_run: bool,
     form: str | None,
     quiet: bool,
+    timing: bool,
     **flags: Any,
 ) -> int:
     """Run REF, an agent, a bundle or an image, in a microVM of its own.
@@ -77,6 +80,7 @@ async def run(
     if it was not found, 128+n if signal n ended it. A group's is the first that is not 0, in the
     order of the bundle.
     """
+    before = process_age()
     config = load_config(context)
     keys = terminal.parse_detach_keys(
         detach_keys or config.get("detach-keys") or terminal.DEFAULT_DETACH_KEYS
@@ -94,7 +98,15 @@ async def run(
         return 0
     async with open_session(context, *Peer) as session:
         await place(order.resolve, session)
-        return await _run(context, session, order, detach=detach, keys=keys, quiet=quiet)
+        phases = Phases()
+        code, runs = await _run(
+            context, session, order, phases, detach=detach, keys=keys, quiet=quiet
+        )
+    if timing:
+        for one in runs:
+            for line in timing_lines(one, phases.spans, before=before, total=process_age()):
+                context.note(line)
+    return code
 
 
 def make_order(
@@ -149,9 +161,16 @@ def services_of(session: Session) -> Services:
 
 
 async def _run(
-    context: Context, session: Session, order: Order, *, detach: bool, keys: bytes, quiet: bool
-) -> int:
-    phases = Phases()
+    context: Context,
+    session: Session,
+    order: Order,
+    phases: Phases,
+    *,
+    detach: bool,
+    keys: bytes,
+    quiet: bool,
+) -> tuple[int, list[run_pb2.Run]]:
+    """Runs an order; returns the exit code and the runs as they were last seen."""
     services = services_of(session)
     with open_reporter(context, sys.stderr, quiet=quiet) as reporter:
         with terminal.cancelled_by_signals():  # what was created is taken back then
@@ -177,7 +196,7 @@ async def _run(
     if not quiet:
         emulated = any(one.run.accelerator == "tcg" for one in watches)
         context.note(phases.line() + (" (emulated: see lns doctor)" if emulated else ""))
-    return code
+    return code, [one.run for one in watches]
 
 
 def _group(context: Context, session: Session, watches: Sequence[Watch]) -> GroupRun:

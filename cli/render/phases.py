@@ -29,6 +29,11 @@ class Phases:
         """Adds a phase that was measured elsewhere."""
         self._spans.append((done, seconds))
 
+    @property
+    def spans(self) -> tuple[tuple[str, float], ...]:
+        """The phases in their order, with the seconds that each took."""
+        return tuple(self._spans)
+
     def line(self) -> str:
         """Returns `resolved 0.1 s · pulled 1.2 s`, empty if there was nothing."""
         return " · ".join(f"{done} {format_seconds(seconds)}" for done, seconds in self._spans)
