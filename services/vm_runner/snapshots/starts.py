@@ -19,6 +19,7 @@ from services.vm_runner.machines import Hypervisor, Machine, MachineSpec
 from services.vm_runner.ports import DiskMaker
 from services.vm_runner.snapshots.ahead import Ahead
 from services.vm_runner.snapshots.making import Maker
+from services.vm_runner.snapshots.metrics import SNAPSHOT_BYTES, SNAPSHOTS, STARTS
 from services.vm_runner.snapshots.snapshot import (
     Root,
     Snapshot,
@@ -43,10 +44,16 @@ class Way(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """A machine, how it was had, and what a person should know of that."""
+    """A machine, how it was had, and what a person should know of that.
+
+    Attributes:
+        why: why it was not had in a faster way, for statistics.
+        remark: for the run's notices.
+    """
 
     machine: Machine
     way: Way
+    why: str = ""
     remark: str = ""
 
 
@@ -99,6 +106,7 @@ class Starts:
                 await self._store.remove(snapshot.key)
             else:
                 self._known[snapshot.key] = snapshot
+        self._count_bytes()
         self._spawn(self._tend())
 
     async def close(self) -> None:
@@ -123,11 +131,14 @@ class Starts:
         Raises:
             LnsError: it cannot be started.
         """
-        if cold or self._store is None or self._maker is None:
-            started = await self._boot(spec)
+        if self._store is None or self._maker is None:
+            started = await self._boot(spec, why="turned off")
+        elif cold:
+            started = await self._boot(spec, why="asked for")
         else:
             started = await self._start(spec, root)
         self.counts[started.way] += 1
+        STARTS.labels(started.way.value, started.why).inc()
         return started
 
     async def _start(self, spec: MachineSpec, root: Root) -> Started:
@@ -138,10 +149,14 @@ class Starts:
         snapshot = self._known.get(key)
         if snapshot is None:
             self._make_behind(key, spec, root)
-            return replace(await self._boot(spec), remark=remark)
+            why = "snapshot failed" if remark else "no snapshot"
+            return replace(await self._boot(spec, why=why), remark=remark)
         self._unproved[spec.run_id] = key
-        if machine := await self._claim(key, spec, root):
-            return Started(machine=machine, way=Way.AHEAD)
+        why = await self._why_not_ahead(spec, root)
+        if not why and self._ahead is not None:
+            if machine := await self._ahead.claim(key, spec):
+                return Started(machine=machine, way=Way.AHEAD)
+            why = "none waits"
         await self._make_disks(spec)
         try:
             machine = await self._hypervisor.resume(spec, snapshot.saved)
@@ -149,8 +164,8 @@ class Starts:
             self._unproved.pop(spec.run_id, None)
             remark = await self.discard(key, error.message)
             self._make_behind(key, spec, root)
-            return replace(await self._boot(spec), remark=remark)
-        return Started(machine=machine, way=Way.SNAPSHOT)
+            return replace(await self._boot(spec, why="snapshot failed"), remark=remark)
+        return Started(machine=machine, way=Way.SNAPSHOT, why=why)
 
     def works(self, spec_run_id: str) -> None:
         """The guest of a run has answered: what it was resumed from is sound."""
@@ -172,16 +187,19 @@ class Starts:
             self._ahead.want(snapshot, spec, root)
             await self._touch(snapshot)
 
-    async def _claim(self, key: str, spec: MachineSpec, root: Root) -> Machine | None:
-        if self._ahead is None or _has_volumes(spec, root):
-            return None
+    async def _why_not_ahead(self, spec: MachineSpec, root: Root) -> str:
+        """Returns why a run cannot have a machine that waits; empty if it can."""
+        if self._ahead is None:
+            return "turned off"
+        if _has_volumes(spec, root):
+            return "volumes"
         if await asyncio.to_thread(placed(spec, root.writable_disk).exists):
-            return None  # the run has a writable layer from before
-        return await self._ahead.claim(key, spec)
+            return "writable layer from before"
+        return ""
 
-    async def _boot(self, spec: MachineSpec) -> Started:
+    async def _boot(self, spec: MachineSpec, *, why: str) -> Started:
         await self._make_disks(spec)
-        return Started(machine=await self._hypervisor.start(spec), way=Way.COLD)
+        return Started(machine=await self._hypervisor.start(spec), way=Way.COLD, why=why)
 
     async def _make_disks(self, spec: MachineSpec) -> None:
         for disk in spec.disks:
@@ -264,10 +282,15 @@ class Starts:
             await self._ahead.drop(key)
         if self._store is not None:
             await self._store.remove(key)
+        self._count_bytes()
+
+    def _count_bytes(self) -> None:
+        SNAPSHOT_BYTES.set(sum(one.size_bytes for one in self._known.values()))
 
     async def discard(self, key: str, why: str) -> str:
         """Removes a snapshot that does not work; returns what to tell people."""
         log.warning("snapshot_discarded", key=key[:12], why=why)
+        SNAPSHOTS.labels("discarded").inc()
         if key in self._discarded:  # whatever is made of it does not work here
             self._given_up.add(key)
         self._discarded.add(key)
@@ -285,9 +308,12 @@ class Starts:
         try:
             snapshot = await self._maker.make(key, spec, root)
             self._known[key] = snapshot
+            SNAPSHOTS.labels("made").inc()
             await self._evict(keep=key)
+            self._count_bytes()
         except LnsError as error:
             self._given_up.add(key)  # until this service ends, or somebody asks for it by name
+            SNAPSHOTS.labels("failed").inc()
             log.warning("snapshot_not_made", key=key[:12], message=error.message)
             raise
         except Exception:
@@ -305,6 +331,7 @@ class Starts:
             if total <= self._budget:
                 return
             if one.key != keep or total == one.size_bytes:
+                SNAPSHOTS.labels("evicted").inc()
                 log.info("snapshot_evicted", key=one.key[:12], bytes=one.size_bytes)
                 await self.remove(one.key)
                 total -= one.size_bytes

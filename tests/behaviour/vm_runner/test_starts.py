@@ -206,6 +206,7 @@ async def test_a_snapshot_whose_guest_does_not_answer_is_discarded_by_the_run_s_
         second = await starts.start(spec, node.root())
 
         assert (first.way, second.way) == (Way.SNAPSHOT, Way.COLD)
+        assert (first.why, second.why) == ("none waits", "snapshot failed")
         assert "did not answer" in second.remark
 
 
