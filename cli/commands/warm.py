@@ -14,6 +14,7 @@ from cli.options import WorkloadCommand, life_options, plan_options
 from cli.render.phases import Phases
 from cli.render.progress import open_reporter
 from cli.run.launch import prepare
+from cli.run.local_files import place
 from cli.session import Peer, open_session
 
 _ID_CHARACTERS = 12
@@ -40,6 +41,7 @@ async def warm(context: Context, reference: str, quiet: bool, **flags: Any) -> N
     context.doing = f"warm {order.subject}"
     phases = Phases()
     async with open_session(context, *Peer) as session:
+        await place(order.resolve, session)
         with (
             open_reporter(context, sys.stderr, quiet=quiet) as reporter,
             terminal.cancelled_by_signals(),
