@@ -26,6 +26,7 @@ _WAYS_OUT: Mapping[str, str] = {
     "RUN_UNKNOWN": "`lns ps -a` lists every run",
     "IMAGE_UNKNOWN": "`lns image ls` lists what the store has",
     "VOLUME_UNKNOWN": "`lns volume ls` lists every volume",
+    "SNAPSHOT_UNKNOWN": "`lns snapshot ls` lists every snapshot",
     "LEASE_UNKNOWN": "try again",
     "EXEC_UNKNOWN": "the command has ended; start it again",
     "ARTIFACT_TYPE_UNSUPPORTED": "`lns inspect REF` says what a reference names",
