@@ -22,7 +22,7 @@ from services.vm_runner.life.exit_status import (
     signal_number,
     start_failure,
 )
-from services.vm_runner.life.guest_plan import exec_process
+from services.vm_runner.life.guest_plan import exec_process, with_environment
 from services.vm_runner.life.run_life import RunLife
 from services.vm_runner.records import lifecycle
 from services.vm_runner.records.run_log import LogPlace, LogStream
@@ -277,6 +277,7 @@ async def attach_exec(
         stderr_stream=0 if request.tty else session.new_id(),
         terminal=terminal,
     )
+    spec = with_environment(spec, await life.boundary.environment())
     attachment = await start_exec(session, spec, process_id=process_id)
     if not stdin and not request.tty:
         await attachment.close_input()

@@ -50,6 +50,7 @@ from services.vm_runner.adapters.tcp_listeners import TcpListeners
 from services.vm_runner.adapters.volume_files import VolumeFiles
 from services.vm_runner.boundary.approvals import Approvals
 from services.vm_runner.boundary.boundary import BoundaryOutside
+from services.vm_runner.boundary.run_credentials import CredentialSource
 from services.vm_runner.credential_servicer import CredentialServicer
 from services.vm_runner.credentials.authorizations import Authorizations
 from services.vm_runner.credentials.integrations import Integrations
@@ -127,6 +128,8 @@ async def open_vm_runner(home: Path, own: VmSettings) -> AsyncIterator[Sequence[
         starts = await stack.enter_async_context(
             _opened_starts(home, own, hypervisor, disks, images, traffic, blocking)
         )
+        issuer = OAuthIssuer(blocking)
+        credentials = _credentials(own, blocking, issuer)
         surroundings = Surroundings(
             hypervisor=hypervisor,
             images=images,
@@ -139,7 +142,7 @@ async def open_vm_runner(home: Path, own: VmSettings) -> AsyncIterator[Sequence[
             limits=limits,
             boots=BootQueue(limits.boots_at_once, traffic),
             starts=starts,
-            boundary=_boundary(stack, own, cgroups, blocking),
+            boundary=_boundary(stack, own, cgroups, blocking, credentials),
             answered=answered,
         )
         runner = Runner(surroundings)
@@ -147,7 +150,10 @@ async def open_vm_runner(home: Path, own: VmSettings) -> AsyncIterator[Sequence[
         await runner.recover()
         host = _host(hypervisor, choice, confinement, files, home, starts)
         servicer = VmServicer(runner, volumes, host, starts)
-        yield [*_services(runner, servicer, surroundings), _credentials(own, blocking)]
+        yield [
+            *_services(runner, servicer, surroundings),
+            _credential_service(credentials, Authorizations(issuer, credentials.vault)),
+        ]
 
 
 @contextlib.asynccontextmanager
@@ -262,7 +268,11 @@ def _binds(home: Path, own: VmSettings, cgroups: Cgroups) -> Binds:
 
 
 def _boundary(
-    stack: contextlib.AsyncExitStack, own: VmSettings, cgroups: Cgroups, blocking: Blocking
+    stack: contextlib.AsyncExitStack,
+    own: VmSettings,
+    cgroups: Cgroups,
+    blocking: Blocking,
+    credentials: CredentialSource,
 ) -> BoundaryOutside:
     resolving = stack.enter_context(Blocking(_RESOLVER_THREADS, name="egress names"))
     return BoundaryOutside(
@@ -275,23 +285,29 @@ def _boundary(
         files=BoundaryFiles(blocking=blocking, audit_bytes=own.audit // _AUDIT_FILES),
         authorities=RunAuthorities(blocking=blocking),
         approvals=Approvals(),
+        credentials=credentials,
         settings=own.boundary(),
     )
 
 
-def _credentials(own: VmSettings, blocking: Blocking) -> Service:
-    issuer = OAuthIssuer(blocking)
+def _credentials(own: VmSettings, blocking: Blocking, issuer: OAuthIssuer) -> CredentialSource:
     records = CredentialFile(
         own.credentials,
         blocking=blocking,
         keyring=lambda: open_keyring("lns-credentials"),
         prefer_keyring=own.credential_store is CredentialStore.KEYRING,
     )
-    vault = Vault(records, ShellCommands(), issuer)
-    integrations = Integrations(IntegrationFile(own.integrations, blocking=blocking))
+    return CredentialSource(
+        integrations=Integrations(IntegrationFile(own.integrations, blocking=blocking)),
+        vault=Vault(records, ShellCommands(), issuer),
+    )
+
+
+def _credential_service(credentials: CredentialSource, authorizations: Authorizations) -> Service:
+    servicer = CredentialServicer(credentials.vault, credentials.integrations, authorizations)
     return Service(
         add_to_server=credentials_rpc.add_CredentialServiceServicer_to_server,
-        servicer=CredentialServicer(vault, integrations, Authorizations(issuer, vault)),
+        servicer=servicer,
         full_name=credentials_pb.DESCRIPTOR.services_by_name["CredentialService"].full_name,
     )
 

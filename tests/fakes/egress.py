@@ -16,8 +16,10 @@ from services.vm_runner.adapters.egress.boundary_files import BoundaryFiles
 from services.vm_runner.boundary.approvals import Approvals
 from services.vm_runner.boundary.boundary import BoundaryOutside, BoundarySettings
 from services.vm_runner.boundary.ports import HostUnreachable
+from services.vm_runner.boundary.run_credentials import CredentialSource
 from services.vm_runner.egress_worker.orders import ToWorker
 from services.vm_runner.egress_worker.reports import Hello, ToRunner
+from tests.fakes.credentials import credential_source
 
 SETTINGS = BoundarySettings(names=IPv4Network("198.18.0.0/15"), connections=64, waiting=32)
 
@@ -121,6 +123,7 @@ def boundary_outside(
     workers: FakeWorkers | None = None,
     network: FakeNetwork | None = None,
     approvals: Approvals | None = None,
+    credentials: CredentialSource | None = None,
 ) -> BoundaryOutside:
     """Return the outside of a boundary: real files, and what else a test gives."""
     return BoundaryOutside(
@@ -129,5 +132,6 @@ def boundary_outside(
         files=BoundaryFiles(blocking=blocking),
         authorities=RunAuthorities(blocking=blocking),
         approvals=approvals or Approvals(),
+        credentials=credentials or credential_source(),
         settings=SETTINGS,
     )

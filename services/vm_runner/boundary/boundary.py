@@ -7,6 +7,7 @@ from pathlib import Path
 
 from services.vm_runner.boundary.approvals import Approvals
 from services.vm_runner.boundary.ports import Authorities, BoundaryFiles, EgressWorkers, Network
+from services.vm_runner.boundary.run_credentials import CredentialSource
 from services.vm_runner.machines import HostPort
 from services.vm_runner.records.runs import Run
 
@@ -41,6 +42,7 @@ class BoundaryOutside:
     files: BoundaryFiles
     authorities: Authorities
     approvals: Approvals
+    credentials: CredentialSource
     settings: BoundarySettings
 
 

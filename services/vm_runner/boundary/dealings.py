@@ -21,16 +21,17 @@ from services.vm_runner.boundary.opening import Dialled, Refused, open_connectio
 from services.vm_runner.boundary.pages import Pages
 from services.vm_runner.boundary.ports import WorkerLink
 from services.vm_runner.boundary.records import EgressRecord, RecordKind
+from services.vm_runner.boundary.run_credentials import RunCredentials
 from services.vm_runner.boundary.run_policy import LoadedPolicy, RunPolicy
 from services.vm_runner.egress_worker.orders import (
     Configure,
-    CredentialAnswer,
     Grant,
     Inspection,
     Limits,
     Mode,
     Refuse,
     Revoke,
+    Secret,
     Update,
 )
 from services.vm_runner.egress_worker.reports import (
@@ -74,6 +75,7 @@ class Dealings:
         decider: Decider,
         pages: Pages,
         audit: AuditLog,
+        credentials: RunCredentials,
     ) -> None:
         self._link = link
         self._bounded = bounded
@@ -82,6 +84,8 @@ class Dealings:
         self._decider = decider
         self._pages = pages
         self._audit = audit
+        self._credentials = credentials
+        self._held: dict[str, asyncio.Task[None]] = {}
         self._open: dict[int, _Open] = {}
         self._next = 1 + max((record.connection for record in audit.recent), default=0)
         self._answering: set[int] = set()
@@ -90,10 +94,11 @@ class Dealings:
         self._answers: set[asyncio.Task[None]] = set()
         self._tasks: asyncio.TaskGroup
 
-    def _begin(self, answer: Coroutine[Any, Any, None]) -> None:
+    def _begin(self, answer: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = self._tasks.create_task(answer)
         self._answers.add(task)
         task.add_done_callback(self._answers.discard)
+        return task
 
     async def run(self) -> None:
         """Deals with the worker until its socket ends.
@@ -113,7 +118,13 @@ class Dealings:
             raise _first(errors) from errors
 
     async def _listen(self, limits: Limits) -> None:
-        await self._link.send(Configure(run=self._bounded.run().run_id, limits=limits))
+        await self._link.send(
+            Configure(
+                run=self._bounded.run().run_id,
+                limits=limits,
+                placeholders=await self._credentials.placeholders(),
+            )
+        )
         async for message in self._link.messages():
             await self._take(message)
 
@@ -131,13 +142,7 @@ class Dealings:
             case PageWanted():
                 await self._page_wanted(message)
             case CredentialWanted():
-                await self._link.send(
-                    CredentialAnswer(
-                        request=message.request,
-                        granted=False,
-                        how_to_allow=f"lns connect {message.credential}",
-                    )
-                )
+                self._begin(self._credentials.answer(message, self._link.send))
             case RequestDecided():
                 await self._request_decided(message)
             case Closed():
@@ -225,11 +230,12 @@ class Dealings:
 
     async def _hand_over(self, ask: Ask, host: Host, ruling: Ruling, dialled: Dialled) -> None:
         number = self._take_number()
-        inspection = Inspection(rules=ruling.decision.rules)
+        inspection = await self._inspection(host, ruling)
+        await self._hold_secrets(host)
         name = "" if host.address is not None else str(host)
         try:
             leaf = None
-            if inspection.rules and (name or dialled.address) not in self._leaves:
+            if _looks_into(inspection) and (name or dialled.address) not in self._leaves:
                 authority = await self._outside.authorities.of(self._bounded.directory)
                 leaf = await authority.leaf(name or dialled.address)
             await self._record(
@@ -242,7 +248,7 @@ class Dealings:
                 Grant(
                     ticket=ask.ticket,
                     connection=number,
-                    mode=Mode.INSPECT if inspection.rules else Mode.PASS,
+                    mode=Mode.INSPECT if _looks_into(inspection) else Mode.PASS,
                     port=ask.port,
                     name=name,
                     address=dialled.address,
@@ -255,6 +261,28 @@ class Dealings:
                 self._leaves.add(name or dialled.address)
         finally:
             dialled.connection.close()
+
+    async def _inspection(self, host: Host, ruling: Ruling) -> Inspection:
+        return Inspection(
+            rules=ruling.decision.rules, injections=await self._credentials.injections(host)
+        )
+
+    async def _hold_secrets(self, host: Host) -> None:
+        """Has the worker hold the secrets that go to a host, before it gets a connection there."""
+        for one in await self._credentials.for_host(host):
+            if one.id in self._held:
+                continue
+            held = asyncio.Event()
+            self._held[one.id] = self._begin(self._credentials.follow(one, self._link.send, held))
+            await held.wait()
+
+    async def _give_back_secrets(self) -> None:
+        """Takes from the worker the secrets that the policy does not permit any more."""
+        for identifier, following in list(self._held.items()):
+            if not await self._credentials.may_use(identifier):
+                del self._held[identifier]
+                following.cancel()
+                await self._link.send(Secret(credential=identifier))
 
     def _take_number(self) -> int:
         self._next += 1
@@ -357,6 +385,7 @@ class Dealings:
             )
         )
         self._decider.settle_pending(loaded)
+        await self._give_back_secrets()
         for number, one in list(self._open.items()):
             if one.host.kind is HostKind.PAGE:
                 continue
@@ -365,18 +394,23 @@ class Dealings:
                 text = "the policy asks for it now" if ruling is None else ruling.reason
                 await self._link.send(Revoke(connection=number, reason=text[:1024]))
                 continue
-            inspection = Inspection(rules=ruling.decision.rules)
+            inspection = await self._inspection(one.host, ruling)
             if inspection != one.inspection:
                 await self._renew(number, one, inspection)
 
     async def _renew(self, number: int, one: _Open, inspection: Inspection) -> None:
         """Gives an open connection new rules; one that was passed through cannot get any."""
-        if bool(inspection.rules) != bool(one.inspection.rules):
-            text = "the policy looks into its requests now" if inspection.rules else "new rules"
+        if _looks_into(inspection) != _looks_into(one.inspection):
+            looks = _looks_into(inspection)
+            text = "the policy looks into its requests now" if looks else "new rules"
             await self._link.send(Revoke(connection=number, reason=text))
             return
         self._open[number] = replace(one, inspection=inspection)
         await self._link.send(Update(connection=number, inspection=inspection))
+
+
+def _looks_into(inspection: Inspection) -> bool:
+    return bool(inspection.rules or inspection.injections)
 
 
 def _first(errors: BaseExceptionGroup[Exception]) -> Exception:

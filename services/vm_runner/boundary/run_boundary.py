@@ -13,14 +13,16 @@ import structlog
 
 from services.core.errors import CapacityExhausted, LnsError
 from services.vm_runner.boundary.audit_log import AuditLog
-from services.vm_runner.boundary.boundary import BoundaryOutside, BoundedRun
+from services.vm_runner.boundary.boundary import APPROVE_SECONDS, BoundaryOutside, BoundedRun
 from services.vm_runner.boundary.dealings import Dealings
 from services.vm_runner.boundary.decider import Decider
 from services.vm_runner.boundary.pages import Pages
 from services.vm_runner.boundary.policy_place import writable_policy
 from services.vm_runner.boundary.ports import WorkerLink
 from services.vm_runner.boundary.records import EgressRecord, RecordKind
+from services.vm_runner.boundary.run_credentials import RunCredentials
 from services.vm_runner.boundary.run_policy import RunPolicy
+from services.vm_runner.boundary.trust import trust_environment
 from services.vm_runner.channel.session import GuestSession
 from services.vm_runner.records.runs import Run
 
@@ -45,6 +47,13 @@ class RunBoundary:
             project_file=self._project_file,
             planned=lambda: bounded.run().plan.policy,
         )
+        self.credentials = RunCredentials(
+            bounded.run,
+            self.policy,
+            outside.credentials,
+            outside.approvals,
+            approve_seconds=APPROVE_SECONDS,
+        )
         self._decider = Decider(bounded, outside, self.policy, self.audit)
         self._pages = Pages(self.policy, self._decider, self.audit)
         self._told_problem = ""
@@ -56,10 +65,27 @@ class RunBoundary:
         A policy file that the run could write to is read once, now.
         """
         self._safe_file = await asyncio.to_thread(writable_policy, run) is None
-        if self._safe_file:
-            return []
-        remark = await self.policy.keep_copy(Path(run.options.policy_file))
-        return [remark] if remark else []
+        remark = ""
+        if not self._safe_file:
+            remark = await self.policy.keep_copy(Path(run.options.policy_file))
+        return [*filter(None, [remark]), *await self.credentials.prepare()]
+
+    async def trust(self) -> str:
+        """Returns the authority that programs of the guest are to trust, PEM; empty for none.
+
+        Only TLS that is looked into needs it: where requests have rules or carry credentials.
+        """
+        loaded = await self.policy.current()
+        has_rules = any(route.rules for route in loaded.policy.routes)
+        if not has_rules and not await self.credentials.active():
+            return ""
+        authority = await self._outside.authorities.of(self._bounded.directory)
+        return authority.certificate.decode()
+
+    async def environment(self) -> dict[str, str]:
+        """Returns the variables that programs of the guest get where they set none themselves."""
+        trusted = trust_environment() if await self.trust() else {}
+        return trusted | await self.credentials.environment()
 
     def _project_file(self) -> Path | None:
         text = self._bounded.run().options.policy_file
@@ -123,6 +149,7 @@ class RunBoundary:
             decider=self._decider,
             pages=self._pages,
             audit=self.audit,
+            credentials=self.credentials,
         )
         watching = asyncio.create_task(self._watch_policy(dealings))
         try:

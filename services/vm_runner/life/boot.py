@@ -22,7 +22,7 @@ from services.vm_runner.channel.session import GuestSession, open_session
 from services.vm_runner.life.boot_clock import BootClock
 from services.vm_runner.life.disk_room import DiskRoom
 from services.vm_runner.life.exit_status import exec_message, exit_status, start_failure
-from services.vm_runner.life.guest_plan import MAIN_PROCESS, workload
+from services.vm_runner.life.guest_plan import MAIN_PROCESS, with_environment, workload
 from services.vm_runner.life.origins import Origin
 from services.vm_runner.life.output import WorkloadOutput
 from services.vm_runner.life.patience import patiently
@@ -254,7 +254,7 @@ class Boot:
         """
         run = self._owner.run
         configured = await patiently(
-            self._origin.assemble(run, session),
+            self._origin.assemble(run, session, authority=await self._owner.boundary.trust()),
             seconds=self._around.limits.boot_seconds,
             progress=lambda: self._around.volumes.filled_bytes(run),
             on_progress=self._origin.leave,
@@ -269,7 +269,7 @@ class Boot:
     async def _start_workload(self, session: GuestSession, output: WorkloadOutput) -> GuestProcess:
         """Starts the workload, or finds it again; its streams go on where the log stands."""
         run = self._owner.run
-        spec = workload(run)
+        spec = with_environment(workload(run), await self._owner.boundary.environment())
         await output.open(session, spec)
         session.reset_unclaimed()
         self._workload_asked = True

@@ -1,6 +1,7 @@
 """From a run to what the guest agent is told: its machine and its workload. Pure."""
 
 import resource
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,6 +110,7 @@ def guest_config(
     binds: tuple[GuestBind, ...],
     pids_limit: int,
     boundary: BoundarySettings,
+    authority: str = "",
 ) -> GuestConfig:
     """Returns the machine as the agent assembles it."""
     name = hostname(run)
@@ -127,6 +129,7 @@ def guest_config(
         pids_max=run.options.pids_limit or pids_limit,
         steered=groups.PEER_NETWORK if run.group is not None else None,
         egress=boundary.names,
+        authority=authority,
     )
 
 
@@ -165,6 +168,13 @@ def exec_process(
         stdio_stream=stdio_stream,
         stderr_stream=stderr_stream,
     )
+
+
+def with_environment(spec: ProcessSpec, environment: Mapping[str, str]) -> ProcessSpec:
+    """Returns a process with variables that it gets unless it sets them itself."""
+    known = {entry.partition("=")[0] for entry in spec.env}
+    more = (f"{name}={value}" for name, value in environment.items() if name not in known)
+    return replace(spec, env=(*spec.env, *more))
 
 
 def workload(run: Run) -> ProcessSpec:

@@ -43,7 +43,7 @@ class Origin(Protocol):
         """
         ...
 
-    async def assemble(self, run: Run, session: GuestSession) -> Configured:
+    async def assemble(self, run: Run, session: GuestSession, *, authority: str) -> Configured:
         """Has the machine be as the run wants it; returns what its agent says of that.
 
         Raises:
@@ -138,9 +138,9 @@ class Start:
                 raise
         return self._place is not None
 
-    async def assemble(self, run: Run, session: GuestSession) -> Configured:
+    async def assemble(self, run: Run, session: GuestSession, *, authority: str) -> Configured:
         """Has the agent assemble the run's root, files and mounts."""
-        return await _assemble(run, session, self._image, self._around)
+        return await _assemble(run, session, self._image, self._around, authority)
 
     def give_up(self) -> None:
         """Ends the wait for a turn."""
@@ -175,11 +175,11 @@ class Adopted:
         """Returns the machine that was found."""
         return self._machine
 
-    async def assemble(self, run: Run, session: GuestSession) -> Configured:
+    async def assemble(self, run: Run, session: GuestSession, *, authority: str) -> Configured:
         """Returns what the earlier service was told, or does what it did not come to."""
         if session.is_configured:
             return await session.configured()
-        return await _assemble(run, session, await self._image_of_run(), self._around)
+        return await _assemble(run, session, await self._image_of_run(), self._around, authority)
 
     def answered(self, run: Run) -> None:
         """What it was resumed from, if it was, is sound."""
@@ -196,7 +196,7 @@ class Adopted:
 
 
 async def _assemble(
-    run: Run, session: GuestSession, image: Image | None, around: Surroundings
+    run: Run, session: GuestSession, image: Image | None, around: Surroundings, authority: str
 ) -> Configured:
     binds = around.binds.guest_mounts(run)
     return await session.configure(
@@ -206,5 +206,6 @@ async def _assemble(
             binds=binds,
             pids_limit=around.limits.pids,
             boundary=around.boundary.settings,
+            authority=authority,
         )
     )

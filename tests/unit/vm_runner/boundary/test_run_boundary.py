@@ -41,6 +41,7 @@ from services.vm_runner.egress_worker.reports import (
     RequestVerdict,
 )
 from services.vm_runner.records.runs import Run, RunOptions
+from tests.fakes.credentials import credential_source
 from tests.fakes.egress import SETTINGS, FakeLink, FakeNetwork, FakeWorkers, boundary_outside
 from tests.support.eventually import eventually
 from tests.support.runs import a_run
@@ -68,6 +69,7 @@ class World:
         self.network = FakeNetwork(names={"api.example.com": (PUBLIC,)})
         self.approvals = Approvals()
         self.session = FakeSession()
+        self.credentials = credential_source()
         self._blocking = blocking
         self.boundary = self.make()
 
@@ -77,6 +79,7 @@ class World:
             workers=self.workers,
             network=self.network,
             approvals=self.approvals,
+            credentials=self.credentials,
         )
         directory = self.home / "run"
         directory.mkdir(exist_ok=True)

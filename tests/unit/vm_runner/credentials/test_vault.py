@@ -1,9 +1,8 @@
 """The vault: whose credential is used, where it may go, when it is had anew."""
 
 import asyncio
-from collections.abc import Sequence
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -17,13 +16,13 @@ from services.core.integrations.definitions import (
     OAuthClient,
 )
 from services.vm_runner.credentials.credential import (
-    Credential,
     CredentialKey,
     Missing,
     SecretValue,
 )
-from services.vm_runner.credentials.ports import DeviceCode, Tokens
+from services.vm_runner.credentials.ports import Tokens
 from services.vm_runner.credentials.vault import Vault
+from tests.fakes.credentials import START, Clock, Commands, Issuer, Records
 
 ANTHROPIC = shipped_catalogue().get("anthropic")
 OAUTH = replace(
@@ -35,77 +34,6 @@ OAUTH = replace(
         client_id="lns",
     ),
 )
-START = datetime(2026, 1, 1, tzinfo=UTC)
-
-
-class Records:
-    """Credentials in memory; every call suspends."""
-
-    def __init__(self) -> None:
-        self.kept: dict[CredentialKey, Credential] = {}
-
-    async def list(self) -> Sequence[Credential]:
-        await asyncio.sleep(0)
-        return list(self.kept.values())
-
-    async def find(self, key: CredentialKey) -> Credential | None:
-        await asyncio.sleep(0)
-        return self.kept.get(key)
-
-    async def put(self, credential: Credential) -> Credential:
-        await asyncio.sleep(0)
-        self.kept[credential.key] = credential
-        return credential
-
-    async def remove(self, key: CredentialKey) -> bool:
-        await asyncio.sleep(0)
-        return self.kept.pop(key, None) is not None
-
-
-class Commands:
-    """Counts runs; each gives another value."""
-
-    def __init__(self) -> None:
-        self.runs = 0
-        self.fails = False
-
-    async def run(self, command: str) -> str:
-        await asyncio.sleep(0)
-        self.runs += 1
-        if self.fails:
-            raise CredentialUnusable("the command ended with status 1")
-        return f"{command}-{self.runs}\n"
-
-
-class Issuer:
-    """Gives a new access token for each refresh."""
-
-    def __init__(self, clock: "Clock") -> None:
-        self.refreshed: list[str] = []
-        self._clock = clock
-
-    async def start(self, client: OAuthClient) -> DeviceCode:
-        raise NotImplementedError
-
-    async def poll(self, client: OAuthClient, code: DeviceCode) -> Tokens | None:
-        raise NotImplementedError
-
-    async def refresh(self, client: OAuthClient, refresh_token: str) -> Tokens:
-        await asyncio.sleep(0)
-        self.refreshed.append(refresh_token)
-        count = len(self.refreshed)
-        ends = self._clock.now + timedelta(hours=1)
-        return Tokens(access=SecretValue(f"access-{count}", ends), refresh=f"refresh-{count}")
-
-
-class Clock:
-    """A clock that is moved by hand."""
-
-    def __init__(self) -> None:
-        self.now = START
-
-    def __call__(self) -> datetime:
-        return self.now
 
 
 @pytest.fixture

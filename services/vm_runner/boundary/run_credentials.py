@@ -1,0 +1,233 @@
+"""The credentials of one run: placeholders in its guest, secrets in its worker.
+
+A secret goes to the worker only before a connection to one of its own domains is granted, or when a
+request with its placeholder waits for it; and only where the run's policy permits the integration,
+or a person does.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+
+from services.core.egress.hosts import Host
+from services.core.errors import LimitExceeded, LnsError
+from services.vm_runner.boundary.approvals import ApprovalKind, Approvals, Outcome, Question
+from services.vm_runner.boundary.run_policy import RunPolicy
+from services.vm_runner.credentials.active import (
+    ActiveIntegration,
+    active_integrations,
+    placeholder_environment,
+    run_catalogue,
+    wanted_ids,
+)
+from services.vm_runner.credentials.credential import Missing, SecretValue
+from services.vm_runner.credentials.integrations import Integrations
+from services.vm_runner.credentials.vault import Vault
+from services.vm_runner.egress_worker.orders import (
+    CredentialAnswer,
+    Injection,
+    InjectionKind,
+    Placeholder,
+    Secret,
+    ToWorker,
+)
+from services.vm_runner.egress_worker.reports import CredentialWanted
+from services.vm_runner.records.runs import Run
+
+log = structlog.get_logger()
+
+Send = Callable[[ToWorker], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialSource:
+    """Where boundaries have integrations and secrets from."""
+
+    integrations: Integrations
+    vault: Vault
+
+
+class RunCredentials:
+    """The credentials of one run.
+
+    Args:
+        run: the run as it is recorded now.
+        policy: of the run.
+        source: of integrations and secrets.
+        approvals: of the node.
+        approve_seconds: how long a person is waited for where the run names no time.
+    """
+
+    def __init__(
+        self,
+        run: Callable[[], Run],
+        policy: RunPolicy,
+        source: CredentialSource,
+        approvals: Approvals,
+        *,
+        approve_seconds: float,
+    ) -> None:
+        self._run = run
+        self._policy = policy
+        self._source = source
+        self._approvals = approvals
+        self._approve_seconds = approve_seconds
+        self._active: tuple[ActiveIntegration, ...] | None = None
+        self._allowed: set[str] = set()
+
+    # ---- what a run uses ----
+
+    async def prepare(self) -> list[str]:
+        """Finds the integrations of a run that starts; returns what a person should read.
+
+        Raises:
+            NameTaken: its bundle brings an integration under the id of another.
+            ArtifactInvalid: an integration cannot be used, or the user's file of them.
+        """
+        run = self._run()
+        self._allowed.clear()
+        permitted = (await self._policy.current()).policy.integrations
+        if not wanted_ids(run.plan, permitted):
+            self._active = ()
+            return []
+        catalogue = run_catalogue(await self._source.integrations.catalogue(), run.plan)
+        self._active, unknown = active_integrations(run.plan, permitted, catalogue)
+        return [
+            f"no integration is called {name}, so nothing of it is set: see lns integration list"
+            for name in unknown
+        ]
+
+    async def active(self) -> tuple[ActiveIntegration, ...]:
+        """Returns the integrations that the run uses; none where they cannot be found any more."""
+        if self._active is None:  # of a run that an earlier service started
+            try:
+                await self.prepare()
+            except LnsError as error:
+                log.warning("integrations_unusable", message=error.message)
+                return ()
+        return self._active or ()
+
+    async def environment(self) -> dict[str, str]:
+        """Returns the variables in which the workload finds placeholders."""
+        return placeholder_environment(await self.active())
+
+    async def placeholders(self) -> tuple[Placeholder, ...]:
+        """Returns the placeholders, and where each may appear."""
+        return tuple(
+            Placeholder(
+                text=one.credential.placeholder,
+                credential=one.id,
+                domains=one.credential.domains,
+            )
+            for one in await self.active()
+        )
+
+    async def injections(self, host: Host) -> tuple[Injection, ...]:
+        """Returns the places in requests to a host that secrets go to."""
+        return tuple(
+            Injection(
+                credential=one.id,
+                kind=InjectionKind(str(rule.kind)),
+                domain=rule.domain,
+                placeholder=one.credential.placeholder,
+                header=rule.header,
+                integration=one.id,
+            )
+            for one in await self.active()
+            if one.goes_to(host)
+            for rule in one.credential.injections
+        )
+
+    # ---- secrets ----
+
+    async def may_use(self, identifier: str) -> bool:
+        """Says whether the policy, the bundle itself or a person permits an integration."""
+        brought = {one.id for one in self._run().plan.integrations}
+        permitted = (await self._policy.current()).policy.integrations
+        return identifier in permitted or identifier in brought or identifier in self._allowed
+
+    async def for_host(self, host: Host) -> tuple[ActiveIntegration, ...]:
+        """Returns the permitted integrations whose secrets go to a host."""
+        return tuple(
+            [one for one in await self.active() if one.goes_to(host) and await self.may_use(one.id)]
+        )
+
+    async def follow(self, one: ActiveIntegration, send: Send, first: asyncio.Event) -> None:
+        """Has the worker hold a secret as it is now and as it becomes; sets `first` at once.
+
+        What cannot be had any more is taken away.
+        """
+        async for found in self._source.vault.follow(one.definition, self._project):
+            value = found.value if isinstance(found, SecretValue) else None
+            await send(Secret(credential=one.id, value=value))
+            first.set()
+
+    async def answer(self, wanted: CredentialWanted, send: Send) -> None:
+        """Answers a request that waits for a secret: at once, or when a person has acted."""
+        one = next((each for each in await self.active() if each.id == wanted.credential), None)
+        if one is None:
+            await send(CredentialAnswer(request=wanted.request, granted=False))
+            return
+        found = await self._had(one)
+        granted = isinstance(found, SecretValue)
+        if isinstance(found, SecretValue):
+            await send(Secret(credential=one.id, value=found.value))
+        how = found.how if isinstance(found, Missing) else ""
+        await send(CredentialAnswer(request=wanted.request, granted=granted, how_to_allow=how))
+
+    async def _had(self, one: ActiveIntegration) -> SecretValue | Missing:
+        """Returns the secret, after a person has permitted or stored it where need be."""
+        found = await self._source.vault.secret(one.definition, self._project)
+        if isinstance(found, SecretValue) and await self.may_use(one.id):
+            return found
+        outcome = await self._ask(one)
+        if outcome is Outcome.ALLOWED:
+            self._allowed.add(one.id)
+            return await self._source.vault.secret(one.definition, self._project)
+        if isinstance(found, Missing):
+            return found
+        return Missing(
+            f"nobody permitted the use of {one.id}", f"lns policy allow --integration {one.id}"
+        )
+
+    async def _ask(self, one: ActiveIntegration) -> Outcome:
+        """Has a person asked; one who stores a missing secret has answered."""
+        run = self._run()
+        question = Question(
+            run_id=run.run_id,
+            host=one.credential.domains[0],
+            kind=ApprovalKind.CREDENTIAL,
+            integration=one.id,
+        )
+        connecting = asyncio.create_task(self._settle_when_connected(one, question))
+        try:
+            return await self._approvals.ask(
+                question,
+                run_name=run.name,
+                seconds=run.options.approve_timeout or self._approve_seconds,
+                origin=f"the integration {one.id}",
+            )
+        except LimitExceeded:
+            return Outcome.DENIED
+        finally:
+            connecting.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await connecting
+
+    async def _settle_when_connected(self, one: ActiveIntegration, question: Question) -> None:
+        if not await self.may_use(one.id):
+            return  # it is a person's word that is missing
+        async for found in self._source.vault.follow(one.definition, self._project):
+            if isinstance(found, SecretValue):
+                self._approvals.settle(question, Outcome.ALLOWED)
+                return
+
+    @property
+    def _project(self) -> str:
+        """The folder of the project that the run was started in; empty for none."""
+        path = self._run().options.policy_file
+        return str(Path(path).parent) if path else ""
