@@ -75,6 +75,9 @@ SECTIONS = (
             _entry("inspect", "inspect", "Describe a run, or what a reference names"),
             _entry("tag", "references", "Give a manifest of a registry one more tag"),
             _entry("copy", "references", "Copy a manifest with all it names to another reference"),
+            _entry("tags", "repository", "List the tags of a repository"),
+            _entry("referrers", "repository", "List what refers to a manifest: signatures, SBOMs"),
+            _entry("delete", "repository", "Delete a manifest from its registry"),
             _entry("types", "types", "List the artifact families, or print a schema"),
             _entry("validate", "types", "Check an artifact's file without pushing it"),
             _entry("init", "types", "Write a commented starter file"),
@@ -85,6 +88,7 @@ SECTIONS = (
             _entry("registry", "registry", "Start and stop a registry of your own"),
             _entry("login", "login", "Store verified credentials for a registry"),
             _entry("logout", "login", "Forget the credentials for a registry"),
+            _entry("auth", "login", "List the registries with stored credentials"),
         ),
     ),
     Section(

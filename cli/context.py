@@ -6,7 +6,7 @@ asynchronous bodies and notes what the command is doing, for the first line of a
 
 import asyncio
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -49,6 +49,11 @@ class Context:
     def note(self, line: str) -> None:
         """Writes one line for people to standard error."""
         write_line(line, error=True)
+
+    def warn(self, lines: Iterable[str]) -> None:
+        """Writes warnings of a service to standard error, harmless and marked as such."""
+        for line in lines:
+            write_line(f"lns: warning: {line}", error=True)
 
     def is_set(self, variable: str) -> bool:
         """Says whether an environment variable is set to something."""

@@ -56,7 +56,7 @@ _WAYS_OUT: Mapping[str, str] = {
     "INTERNAL": "this is a defect of lns: please report it with `lns service logs`",
     "VM_FAILED": "`lns doctor` checks this machine; `lns logs RUN` may say more",
     "CREDENTIAL_UNUSABLE": "connect it anew: `lns connect ID`",
-    "REGISTRY_PROTOCOL": "tell the registry's operator; nothing can be done on this side",
+    "REGISTRY_PROTOCOL": "tell whoever built or pushed it; another tag or an older one may work",
 }
 
 

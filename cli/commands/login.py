@@ -5,13 +5,13 @@ import sys
 import click
 from lns.registry.v1 import registry_service_pb2 as pb
 
-from cli.context import Context, command
+from cli.context import Context, command, subcommand
 from cli.options import format_option
 from cli.render.messages import to_document
 from cli.render.output import columns, write_rows
 from cli.render.text import printable
 from cli.session import Peer, open_session
-from services.core.errors import RequestInvalid
+from services.core.errors import RegistryUnauthenticated, RequestInvalid
 
 _MAX_SECRET_BYTES = 64 * 1024
 _DEVICE_MARGIN = 30.0
@@ -46,8 +46,30 @@ async def login(
     secret = _read_secret(from_stdin=password_stdin)
     request = pb.LoginRequest(registry=registry, username=username, secret=secret)
     async with open_session(context, Peer.REGISTRY_GATEWAY) as session:
-        response = await session.registry.Login(request)
-    context.note(f"logged in to {registry}; stored in the {response.stored_in}")
+        try:
+            response = await session.registry.Login(request)
+        except RegistryUnauthenticated as error:
+            if username:
+                raise
+            raise RegistryUnauthenticated(
+                f"{error.message}; no user name was given, so the secret was shown as an identity"
+                " token",
+                hint=f"lns login -u USER --password-stdin {registry}",
+                metadata=error.metadata,
+            ) from error
+    _note_stored(context, registry, response)
+
+
+@click.group("auth", short_help="List the registries with stored credentials")
+def auth() -> None:
+    """Look at stored credentials; `lns login` and `lns logout` change them."""
+
+
+@subcommand(auth, "ls", doing="list the stored credentials")
+@format_option
+async def auth_ls(context: Context, form: str | None) -> None:
+    """List the registries that lns has credentials for, and where each is stored."""
+    await _list(context, form)
 
 
 @command("logout", doing="log out of {registry}")
@@ -75,7 +97,14 @@ async def _log_in_with_device(context: Context, registry: str) -> None:
         response = await session.registry.FinishDeviceLogin(
             pb.FinishDeviceLoginRequest(login_id=begun.login_id), timeout=seconds + _DEVICE_MARGIN
         )
-    context.note(f"logged in to {registry}; stored in the {response.stored_in}")
+    _note_stored(context, registry, response)
+
+
+def _note_stored(
+    context: Context, registry: str, response: pb.LoginResponse | pb.FinishDeviceLoginResponse
+) -> None:
+    place = printable(response.location) or f"the {response.stored_in}"
+    context.note(f"logged in to {registry}; stored in {place}")
 
 
 async def _list(context: Context, form: str | None) -> None:

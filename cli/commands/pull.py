@@ -46,6 +46,10 @@ async def pull(
     An artifact's document is written to standard output, or to a file with -o. Of an image, the
     digest is printed.
     """
+    if all_platforms and platform:
+        raise RequestInvalid(
+            "--all-platforms and --platform contradict each other", hint="leave one of them out"
+        )
     request = pb.PullRequest(
         reference=reference,
         platform=parse_platform(platform),

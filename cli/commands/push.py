@@ -95,6 +95,7 @@ async def _push_artifact(
         reporter.doing(f"pushing {request.reference}")
         response = await session.registry.PushArtifact(request)
     context.write(response.descriptor.digest)
+    context.warn(response.warnings)
     if not quiet:
         context.note(f"pushed {response.reference} as {response.family}")
 
@@ -108,6 +109,7 @@ async def _push_image(
         answers = session.registry.PushImage(request)
         result = await last_result(answers, reporter, "the gateway")
     context.write(result.descriptor.digest)
+    context.warn(result.warnings)
     if not quiet:
         context.note(
             f"pushed {result.reference}, {format_size(result.transferred_bytes)} transferred"

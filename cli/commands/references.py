@@ -31,8 +31,13 @@ async def tag(context: Context, reference: str, tag_name: str) -> None:
 @command("copy", doing="copy {source}")
 @click.argument("source", metavar="SOURCE")
 @click.argument("destination", metavar="DESTINATION")
-@click.option("--all-platforms", is_flag=True, help="Copy an image for every platform it has.")
+@click.option("--all-platforms", is_flag=True, hidden=True, help="The default.")
 @platform_option
+@click.option(
+    "--referrers/--no-referrers",
+    default=True,
+    help="Copy signatures, SBOMs and whatever else refers to it; the default.",
+)
 @click.option("-q", "--quiet", is_flag=True, help="Print only the digest.")
 async def copy(
     context: Context,
@@ -40,14 +45,24 @@ async def copy(
     destination: str,
     all_platforms: bool,
     platform: str | None,
+    referrers: bool,
     quiet: bool,
 ) -> None:
-    """Copy what SOURCE names, with everything that belongs to it, byte for byte to DESTINATION."""
+    """Copy what SOURCE names, with everything that belongs to it, byte for byte to DESTINATION.
+
+    An index is copied whole; --platform copies the manifest of one platform instead. What refers to
+    the source goes too: by the referrers API or its fallback tag, and by cosign's tags.
+    """
+    if all_platforms and platform:
+        raise RequestInvalid(
+            "--all-platforms and --platform contradict each other", hint="leave one of them out"
+        )
     request = pb.CopyManifestRequest(
         source=source,
         destination=destination,
         all_platforms=all_platforms,
         platform=parse_platform(platform),
+        without_referrers=not referrers,
     )
     async with open_session(context, Peer.REGISTRY_GATEWAY) as session:
         with open_reporter(context, sys.stderr, quiet=quiet) as reporter:
@@ -56,6 +71,7 @@ async def copy(
                 session.registry.CopyManifest(request), reporter, "the gateway"
             )
     context.write(result.descriptor.digest)
+    context.warn(result.warnings)
     if not quiet:
         context.note(
             f"copied to {result.reference}, {format_size(result.transferred_bytes)} transferred"

@@ -36,6 +36,7 @@ from services.registry_gateway.adapters.transport.origin import Locator
 from services.registry_gateway.adapters.transport.pace import Rate
 from services.registry_gateway.artifact_types import ArtifactTypes
 from services.registry_gateway.blobs import Blobs
+from services.registry_gateway.copy_image import CopyImage
 from services.registry_gateway.device_logins import DeviceLogins
 from services.registry_gateway.fetch import BlobFetcher
 from services.registry_gateway.login_ports import DeviceIssuer, Keyring, LoginCheck, LoginStore
@@ -121,8 +122,9 @@ def assemble(parts: Parts, settings: GatewaySettings) -> RegistryServicer:
     pusher = Pusher(registry, index)
     images = StoredImages(store=store, index=index, pins=pins)
     logins = Logins(parts.login_store, parts.login_check, parts.calls)
+    repositories = Repositories(registry=registry, manifests=manifests, pins=pins)
     use = UseCases(
-        repositories=Repositories(registry=registry, manifests=manifests, pins=pins),
+        repositories=repositories,
         pull=Pull(
             manifests=manifests,
             fetcher=fetcher,
@@ -133,10 +135,17 @@ def assemble(parts: Parts, settings: GatewaySettings) -> RegistryServicer:
             platform=own,
         ),
         push_artifact=PushArtifact(pusher=pusher, store=store, index=index, pins=pins, types=types),
-        push_image=PushImage(
+        copy_image=CopyImage(
             registry=registry,
             pusher=pusher,
             fetcher=fetcher,
+            manifests=manifests,
+            store=store,
+            pins=pins,
+            repositories=repositories,
+        ),
+        push_image=PushImage(
+            pusher=pusher,
             manifests=manifests,
             store=store,
             index=index,

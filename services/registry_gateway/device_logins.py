@@ -13,7 +13,7 @@ from services.core.errors import (
     RegistryUnavailable,
     RequestInvalid,
 )
-from services.registry_gateway.login_ports import DeviceCode, DeviceIssuer
+from services.registry_gateway.login_ports import DeviceCode, DeviceIssuer, StoredLogin
 from services.registry_gateway.logins import Logins, registry_host
 
 MAX_PENDING: Final = 32
@@ -53,7 +53,7 @@ class DeviceLogins:
         self._pending[login_id] = code
         return login_id, code
 
-    async def finish(self, login_id: str) -> str:
+    async def finish(self, login_id: str) -> StoredLogin:
         """Waits until a person has agreed, stores the login and returns where.
 
         Raises:
@@ -64,14 +64,14 @@ class DeviceLogins:
         if code is None:
             raise RequestInvalid("there is no such device login", hint="start it again")
         try:
-            stored_in = await self._wait(code)
+            stored = await self._wait(code)
         except LnsError:
             self._pending.pop(login_id, None)
             raise
         self._pending.pop(login_id, None)
-        return stored_in
+        return stored
 
-    async def _wait(self, code: DeviceCode) -> str:
+    async def _wait(self, code: DeviceCode) -> StoredLogin:
         while self._clock() < code.expires:
             try:
                 credential = await self._issuer.poll(code)

@@ -54,6 +54,8 @@ class StoredLogin:
     registry: str
     username: str
     stored_in: str
+    location: str = ""
+    """Where that is: the path of the file, or the service of the keyring."""
 
 
 class Keyring(Protocol):
@@ -75,8 +77,8 @@ class LoginStore(Protocol):
     Every call may raise SettingsInvalid: the file cannot be trusted or read.
     """
 
-    def put(self, host: str, credential: Credential) -> str:
-        """Stores a login and returns where: `file` or `keyring`."""
+    def put(self, host: str, credential: Credential) -> StoredLogin:
+        """Stores a login and returns it without its secret."""
 
     def remove(self, host: str) -> bool:
         """Forgets a login; says whether there was one."""

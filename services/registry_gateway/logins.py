@@ -22,8 +22,8 @@ class Logins:
         self._check = check
         self._blocking = blocking
 
-    async def login(self, registry: str, credential: Credential) -> str:
-        """Verifies a credential against a registry and stores it; returns where.
+    async def login(self, registry: str, credential: Credential) -> StoredLogin:
+        """Verifies a credential against a registry and stores it; returns it without its secret.
 
         Raises:
             RegistryUnauthenticated: the registry refuses it; nothing is stored.
@@ -32,9 +32,9 @@ class Logins:
         host = registry_host(registry)
         _check_credential(credential)
         await self._check.verify(host, credential)
-        stored_in = await self._blocking.run(self._store.put, host, credential)
+        stored = await self._blocking.run(self._store.put, host, credential)
         self._check.forget(host)
-        return stored_in
+        return stored
 
     async def logout(self, registry: str) -> bool:
         """Forgets a login; says whether there was one."""

@@ -73,6 +73,19 @@ def parse_wanted(
     return Platform.of(asked.os, asked.architecture, asked.variant)
 
 
+def parse_copied(request: pb.CopyManifestRequest) -> Platform | None:
+    """Returns the platform whose manifest alone is copied, or None for all of an index.
+
+    Raises:
+        RequestInvalid: both are asked for, or the platform is not complete.
+    """
+    if request.all_platforms and request.HasField("platform"):
+        raise RequestInvalid(
+            "all platforms and one of them are two wishes", hint="give --platform or leave it out"
+        )
+    return parse_wanted(request)
+
+
 async def parse_steps(
     requests: AsyncIterator[pb.WriteBlobRequest],
 ) -> AsyncIterator[Header | bytes | Commit]:
@@ -205,6 +218,7 @@ def format_pushed(pushed: PushedImage) -> pb.PushImageResult:
         reference=str(pushed.reference),
         descriptor=format_descriptor(pushed.descriptor),
         transferred_bytes=pushed.transferred_bytes,
+        warnings=pushed.warnings,
     )
 
 

@@ -124,6 +124,7 @@ class Board:
     def __init__(self) -> None:
         self._meters: dict[Digest, Meter] = {}
         self._shown: dict[Digest, Snapshot] = {}
+        self._warnings: dict[str, None] = {}
 
     def add(self, meter: Meter) -> None:
         """Shows a meter from now on, in the place of an earlier one of the same blob."""
@@ -140,6 +141,15 @@ class Board:
                 self._shown[meter.digest] = now
                 changed.append(now)
         return changed
+
+    def warn(self, text: str) -> None:
+        """Keeps something that the caller should know although the work went on."""
+        self._warnings[text] = None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What `warn` was given, each once, in order."""
+        return tuple(self._warnings)
 
     @property
     def moved(self) -> int:

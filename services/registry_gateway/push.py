@@ -7,11 +7,23 @@ from typing import Any, Final
 
 from services.chassis.tasks import together
 from services.core.descriptor import OCI_INDEX, Descriptor
-from services.core.errors import BlobsMissing, LimitExceeded, ManifestUnknown, RequestInvalid
-from services.core.manifest import MAX_INDEX_ENTRIES, Index, Manifest, parse_manifest
+from services.core.errors import (
+    BlobsMissing,
+    LimitExceeded,
+    ManifestUnknown,
+    RegistryProtocol,
+    RequestInvalid,
+)
+from services.core.manifest import (
+    MAX_INDEX_ENTRIES,
+    Index,
+    Manifest,
+    parse_json_object,
+    parse_manifest,
+)
 from services.core.reference import Reference
 from services.registry_gateway.metrics import BLOBS, TRANSFERRED_BYTES
-from services.registry_gateway.ports import BlobSource, Registry, StoreIndex
+from services.registry_gateway.ports import BlobSource, RawManifest, Registry, StoreIndex
 from services.registry_gateway.progress import Board, Meter, Stage
 from services.registry_gateway.pull import blobs_of
 
@@ -59,7 +71,7 @@ class Pusher:
         for attempt in range(_TRIES):
             await together(self._push_blob(target, blob, source_of, board) for blob in blobs)
             try:
-                await self._push_manifests(target, parts)
+                await self._push_manifests(target, parts, board)
             except BlobsMissing:
                 # A registry that was cleaned between the two steps lost what it had.
                 if attempt + 1 == _TRIES:
@@ -86,7 +98,9 @@ class Pusher:
             TRANSFERRED_BYTES.labels("out").inc(meter.moved)
             BLOBS.labels("out", _OUTCOMES.get(meter.stage, "failed")).inc()
 
-    async def _push_manifests(self, target: Reference, parts: Sequence[Manifest | Index]) -> None:
+    async def _push_manifests(
+        self, target: Reference, parts: Sequence[Manifest | Index], board: Board
+    ) -> None:
         for part in parts:
             named = target.pinned(part.descriptor.digest)
             if part is parts[-1] and target.tag is not None:
@@ -95,32 +109,42 @@ class Pusher:
                 named, part.raw, part.descriptor.media_type
             )
             if isinstance(part, Manifest) and part.subject is not None and not indexed:
-                await self._add_referrer(target.pinned(part.subject.digest), part)
+                await self._add_referrer(target.pinned(part.subject.digest), part, board)
 
-    async def _add_referrer(self, subject: Reference, referrer: Manifest) -> None:
+    async def _add_referrer(self, subject: Reference, referrer: Manifest, board: Board) -> None:
         """Adds a referrer to the fallback tag of its subject, where the API is missing.
 
         Writers of one gateway take turns; those of others may win, as the specification has it.
         """
         tag = referrers_tag(subject)
         async with self._referrers:
+            index: dict[str, Any] = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
             try:
                 sent = await self._registry.fetch_manifest(tag)
-                before = parse_manifest(sent.raw, media_type=sent.media_type)
-                entries = list(before.manifests) if isinstance(before, Index) else []
             except ManifestUnknown:
-                entries = []
-            if any(entry.digest == referrer.descriptor.digest for entry in entries):
-                return
-            if len(entries) >= MAX_INDEX_ENTRIES:
-                raise LimitExceeded(f"{subject} has {len(entries)} referrers already")
-            described = [descriptor_json(entry) for entry in entries]
-            described.append(
+                pass
+            else:
+                before = read_referrers(subject, sent)
+                if before is None:
+                    board.warn(
+                        f"{tag} is not a list of referrers, so it was left as it is:"
+                        f" {referrer.descriptor.digest} is pushed, and listed nowhere as a"
+                        f" referrer of {subject.digest}"
+                    )
+                    return
+                if any(entry.digest == referrer.descriptor.digest for entry in before.manifests):
+                    return
+                if len(before.manifests) >= MAX_INDEX_ENTRIES:
+                    raise LimitExceeded(f"{subject} has {len(before.manifests)} referrers already")
+                # As others wrote it: members that lns does not know stay.
+                index = parse_json_object(sent.raw, what=str(tag))
+            listed = index["manifests"] or []
+            described = (
                 descriptor_json(referrer.descriptor)
                 | {"artifactType": referrer.artifact_type}
                 | ({"annotations": dict(referrer.annotations)} if referrer.annotations else {})
             )
-            index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": described}
+            index["manifests"] = [*listed, described]
             await self._registry.push_manifest(tag, json.dumps(index).encode(), OCI_INDEX)
 
 
@@ -129,6 +153,25 @@ def referrers_tag(subject: Reference) -> Reference:
     if subject.digest is None:
         raise ValueError("a subject has a digest")
     return subject.tagged(str(subject.digest).replace(":", "-"))
+
+
+def read_referrers(subject: Reference, sent: RawManifest) -> Index | None:
+    """Returns what a fallback tag named as a list of referrers, or None where it is not one.
+
+    Registries that resolve the tag `sha256-HEX` as the digest send the subject itself, an index of
+    platforms at times; others may have any image under that name.
+    """
+    try:
+        index = parse_manifest(sent.raw, media_type=sent.media_type)
+    except (RegistryProtocol, LimitExceeded):
+        return None
+    if not isinstance(index, Index) or index.descriptor.media_type != OCI_INDEX:
+        return None
+    if index.descriptor.digest == subject.digest:
+        return None
+    if any(one.platform is not None or one.digest == subject.digest for one in index.manifests):
+        return None
+    return index
 
 
 def descriptor_json(descriptor: Descriptor) -> dict[str, Any]:

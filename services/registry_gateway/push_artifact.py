@@ -2,12 +2,12 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from services.core.artifacts.families import Family, family_by_slug, infer_family
-from services.core.descriptor import OCI_MANIFEST, Descriptor
+from services.core.descriptor import OCI_EMPTY, OCI_MANIFEST, Descriptor
 from services.core.digest import Digest
 from services.core.errors import BlobsMissing, RequestInvalid, Violation
 from services.core.manifest import MAX_LAYERS, Manifest, parse_manifest
@@ -20,6 +20,15 @@ from services.registry_gateway.progress import Board
 from services.registry_gateway.push import Pusher, descriptor_json
 
 MAX_ANNOTATIONS_BYTES: Final = 256 * 1024
+EMPTY: Final = b"{}"
+EMPTY_LAYER: Final[Mapping[str, Any]] = {
+    "mediaType": OCI_EMPTY,
+    "digest": Digest.of(EMPTY),
+    "size": len(EMPTY),
+    "data": "e30=",
+}
+"""What stands in the place of layers where there are none: OCI forbids an empty list."""
+_TITLE: Final = "org.opencontainers.image.title"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,6 +38,7 @@ class PushedArtifact:
     reference: Reference
     descriptor: Descriptor
     family: Family
+    warnings: Sequence[str] = ()
 
 
 class PushArtifact:
@@ -79,15 +89,22 @@ class PushArtifact:
         artifact = await self._types.check(reference, wanted, document)
         config = artifact.config_blob
         manifest = build_manifest(
-            wanted, config, layers=layers, annotations=annotations, subject=subject
+            wanted,
+            config,
+            layers=_titled(artifact.name, layers),
+            annotations=annotations,
+            subject=subject,
         )
         async with self._pins.session() as pins:
             blobs = [manifest.config, *manifest.layers]
             await pins.add([manifest.descriptor.digest, *(blob.digest for blob in blobs)])
             await self._check_layers(layers)
             await self._store.write(config)
+            if not layers:
+                await self._store.write(EMPTY)
             await self._store.write(manifest.raw)
-            await self._pusher.push(reference, [manifest], self._store.source, Board())
+            board = Board()
+            await self._pusher.push(reference, [manifest], self._store.source, board)
             await self._index.put_tag(
                 StoredTag(
                     reference=store_key(reference),
@@ -98,7 +115,12 @@ class PushArtifact:
                     created=datetime.now(UTC),
                 )
             )
-        return PushedArtifact(reference=reference, descriptor=manifest.descriptor, family=wanted)
+        return PushedArtifact(
+            reference=reference,
+            descriptor=manifest.descriptor,
+            family=wanted,
+            warnings=board.warnings,
+        )
 
     async def _check_layers(self, layers: Sequence[Descriptor]) -> None:
         problems = []
@@ -140,7 +162,7 @@ def build_manifest(
             "digest": Digest.of(config),
             "size": len(config),
         },
-        "layers": [descriptor_json(layer) for layer in layers],
+        "layers": [descriptor_json(layer) for layer in layers] or [EMPTY_LAYER],
     }
     if subject is not None:
         document["subject"] = descriptor_json(subject)
@@ -151,6 +173,15 @@ def build_manifest(
     if not isinstance(manifest, Manifest):
         raise TypeError("a manifest was built that is none")
     return manifest
+
+
+def _titled(name: str, layers: Sequence[Descriptor]) -> list[Descriptor]:
+    """Returns layers with the file name that oras gives them when it pulls them."""
+    titled = []
+    for number, layer in enumerate(layers):
+        title = f"{name}.tar.gz" if len(layers) == 1 else f"{name}-{number + 1}.tar.gz"
+        titled.append(replace(layer, annotations={_TITLE: title, **layer.annotations}))
+    return titled
 
 
 def _check(family: Family, layers: Sequence[Descriptor], annotations: Mapping[str, str]) -> None:

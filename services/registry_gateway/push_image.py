@@ -1,10 +1,9 @@
-"""Pushing and copying images as they are, so that their digests stay."""
+"""Pushing images as they are, so that their digests stay."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from services.chassis.tasks import together
 from services.core.artifacts.families import family_of_manifest
 from services.core.descriptor import Descriptor
 from services.core.digest import Digest
@@ -18,7 +17,6 @@ from services.core.errors import (
 from services.core.manifest import Index, Manifest, parse_manifest
 from services.core.platforms import Platform
 from services.core.reference import Reference
-from services.registry_gateway.fetch import BlobFetcher
 from services.registry_gateway.manifests import Manifests, store_key
 from services.registry_gateway.pins import Pins, PinSession
 from services.registry_gateway.ports import (
@@ -26,7 +24,6 @@ from services.registry_gateway.ports import (
     BlobStore,
     ImageSources,
     OpenedSource,
-    Registry,
     StoredTag,
     StoreIndex,
 )
@@ -42,6 +39,7 @@ class PushedImage:
     reference: Reference
     descriptor: Descriptor
     transferred_bytes: int
+    warnings: Sequence[str] = ()
 
 
 class PushImage:
@@ -50,9 +48,7 @@ class PushImage:
     def __init__(
         self,
         *,
-        registry: Registry,
         pusher: Pusher,
-        fetcher: BlobFetcher,
         manifests: Manifests,
         store: BlobStore,
         index: StoreIndex,
@@ -61,9 +57,7 @@ class PushImage:
         platform: Platform,
         default_registry: str,
     ) -> None:
-        self._registry = registry
         self._pusher = pusher
-        self._fetcher = fetcher
         self._manifests = manifests
         self._store = store
         self._index = index
@@ -102,53 +96,11 @@ class PushImage:
                 await self._pusher.push(target, parts, self._store.source, board)
                 await self._record(target, parts)
         return PushedImage(
-            reference=target, descriptor=parts[-1].descriptor, transferred_bytes=board.moved
+            reference=target,
+            descriptor=parts[-1].descriptor,
+            transferred_bytes=board.moved,
+            warnings=board.warnings,
         )
-
-    async def copy(
-        self,
-        source: Reference,
-        target: Reference,
-        *,
-        platform: Platform | None,
-        all_platforms: bool,
-        board: Board,
-    ) -> PushedImage:
-        """Copies from registry to registry; what the target has or can mount is not fetched.
-
-        Raises:
-            ManifestUnknown: there is no such source.
-            PlatformUnsupported: the source has nothing for the platform.
-        """
-        async with self._pins.session() as pins:
-            find = self._manifests
-            root = await find.root(source, pins=pins)
-            if all_platforms:
-                parts = await find.everything(source, root, pins=pins)
-            else:
-                wanted = platform or self._platform
-                parts = [await find.select(source, root, wanted, pins=pins)]
-            blobs = blobs_of(parts)
-            await pins.add(blob.digest for blob in blobs)
-            near = (
-                [source.path] if source.host == target.host and source.path != target.path else []
-            )
-            await together(self._bring(source, target, blob, near, board) for blob in blobs)
-            await self._pusher.push(target, parts, self._store.source, board)
-        return PushedImage(
-            reference=target, descriptor=parts[-1].descriptor, transferred_bytes=board.moved
-        )
-
-    async def _bring(
-        self,
-        source: Reference,
-        target: Reference,
-        blob: Descriptor,
-        near: Sequence[str],
-        board: Board,
-    ) -> None:
-        if await self._registry.offer_blob(target, blob, mount_from=near) is None:
-            await self._fetcher.fetch_all(source, [blob], board)
 
     async def _stored_parts(
         self,

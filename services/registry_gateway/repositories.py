@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from services.core.artifacts.families import family_of_manifest
 from services.core.descriptor import Descriptor
 from services.core.errors import ArtifactTypeUnsupported, InUse, ManifestUnknown
-from services.core.manifest import Index, Manifest, parse_manifest
+from services.core.manifest import Manifest, parse_manifest
 from services.core.platforms import Platform
 from services.core.reference import Reference
 from services.registry_gateway.manifests import Manifests, Resolved
 from services.registry_gateway.pins import Pins
 from services.registry_gateway.ports import Registry
-from services.registry_gateway.push import referrers_tag
+from services.registry_gateway.push import read_referrers, referrers_tag
 
 _TAGS_LOOKED_AT = 1000
 
@@ -168,5 +168,5 @@ class Repositories:
             sent = await self._registry.fetch_manifest(referrers_tag(subject))
         except ManifestUnknown:
             return ()
-        index = parse_manifest(sent.raw, media_type=sent.media_type)
-        return index.manifests if isinstance(index, Index) else ()
+        index = read_referrers(subject, sent)
+        return index.manifests if index is not None else ()

@@ -13,6 +13,7 @@ from services.core.reference import Reference
 from services.registry_gateway import messages
 from services.registry_gateway.artifact_types import ArtifactTypes
 from services.registry_gateway.blobs import Blobs
+from services.registry_gateway.copy_image import CopyImage
 from services.registry_gateway.device_logins import DeviceLogins
 from services.registry_gateway.login_ports import Credential
 from services.registry_gateway.logins import Logins
@@ -36,6 +37,7 @@ class UseCases:
     pull: Pull
     push_artifact: PushArtifact
     push_image: PushImage
+    copy_image: CopyImage
     blobs: Blobs
     types: ArtifactTypes
     images: StoredImages
@@ -96,6 +98,7 @@ class RegistryServicer(rpc.RegistryServiceServicer):
             reference=str(pushed.reference),
             descriptor=format_descriptor(pushed.descriptor),
             family=pushed.family.slug,
+            warnings=pushed.warnings,
         )
 
     async def PushImage(
@@ -166,11 +169,11 @@ class RegistryServicer(rpc.RegistryServiceServicer):
     ) -> AsyncIterator[pb.CopyManifestResponse]:
         """See the proto."""
         board = Board()
-        work = self._use.push_image.copy(
+        work = self._use.copy_image.run(
             self._reference(request.source),
             self._reference(request.destination),
-            platform=messages.parse_wanted(request),
-            all_platforms=request.all_platforms,
+            platform=messages.parse_copied(request),
+            referrers=not request.without_referrers,
             board=board,
         )
         async with aclosing(follow(work, board)) as events:
@@ -225,8 +228,8 @@ class RegistryServicer(rpc.RegistryServiceServicer):
     async def Login(self, request: pb.LoginRequest, context: Any) -> pb.LoginResponse:
         """See the proto."""
         credential = Credential(username=request.username, secret=request.secret)
-        stored_in = await self._use.logins.login(request.registry, credential)
-        return pb.LoginResponse(stored_in=stored_in)
+        stored = await self._use.logins.login(request.registry, credential)
+        return pb.LoginResponse(stored_in=stored.stored_in, location=stored.location)
 
     async def Logout(self, request: pb.LogoutRequest, context: Any) -> pb.LogoutResponse:
         """See the proto."""
@@ -250,8 +253,8 @@ class RegistryServicer(rpc.RegistryServiceServicer):
         self, request: pb.FinishDeviceLoginRequest, context: Any
     ) -> pb.FinishDeviceLoginResponse:
         """See the proto."""
-        stored_in = await self._use.device_logins.finish(request.login_id)
-        return pb.FinishDeviceLoginResponse(stored_in=stored_in)
+        stored = await self._use.device_logins.finish(request.login_id)
+        return pb.FinishDeviceLoginResponse(stored_in=stored.stored_in, location=stored.location)
 
     async def ListStoredImages(
         self, request: pb.ListStoredImagesRequest, context: Any

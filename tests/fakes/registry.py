@@ -52,6 +52,8 @@ class FakeRegistry:
         self.gate = asyncio.Event()
         self.gate.set()
         self.passwords: dict[str, str] = {}
+        self.resolves_fallback_tags = False
+        """Whether the tag `sha256-HEX` names the digest itself, as GitLab's registry has it."""
         self._failures: defaultdict[str, deque[LnsError]] = defaultdict(deque)
 
     def fail(self, method: str, *errors: LnsError) -> None:
@@ -196,7 +198,10 @@ class FakeRegistry:
 
     def _digest(self, reference: Reference) -> Digest:
         repository = self.repositories.get(reference.repository, Repository())
-        digest = reference.digest or repository.tags.get(reference.tag or "")
+        tag = reference.tag or ""
+        digest = reference.digest or repository.tags.get(tag)
+        if digest is None and self.resolves_fallback_tags and tag.startswith("sha256-"):
+            digest = next((d for d in repository.manifests if d == tag.replace("-", ":")), None)
         if digest is None or digest not in repository.manifests:
             raise ManifestUnknown(f"there is no {reference}")
         return digest

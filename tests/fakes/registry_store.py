@@ -217,10 +217,12 @@ class MemoryLogins:
 
     logins: dict[str, Credential] = field(default_factory=dict)
 
-    def put(self, host: str, credential: Credential) -> str:
+    def put(self, host: str, credential: Credential) -> StoredLogin:
         """See `LoginStore`."""
         self.logins[host] = credential
-        return "file"
+        return StoredLogin(
+            registry=host, username=credential.username, stored_in="file", location="memory"
+        )
 
     def remove(self, host: str) -> bool:
         """See `LoginStore`."""

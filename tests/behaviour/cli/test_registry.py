@@ -15,6 +15,7 @@ from cli.app import dispatch
 from cli.config_keys import KEYS
 from services.core.artifacts.documents import parse_artifact
 from services.core.artifacts.families import FAMILIES, SLUGS
+from services.core.descriptor import OCI_MANIFEST
 from services.core.errors import (
     ArtifactInvalid,
     ImageUnknown,
@@ -235,6 +236,86 @@ def test_a_tag_is_one_of_the_same_repository(
     assert lns("tag", "r.example/x:1", tag).code == 0
     assert services.asked("TagManifest")[0].tag == sent
     assert "lns copy" in lns("tag", "r.example/x:1", "r.example/y:new").err
+
+
+def test_tags_come_page_by_page_one_a_line(services: ScriptedServices, lns: Client) -> None:
+    def answer(request: pb.ListTagsRequest) -> pb.ListTagsResponse:
+        more = not request.page_token
+        return pb.ListTagsResponse(
+            tags=["a", "b"] if more else ["c\x1b"], next_page_token="next" if more else ""
+        )
+
+    services["ListTags"] = answer
+
+    assert lns("tags", "r.example/x").out == "a\nb\nc\\x1b\n"
+    assert lns("tags", "r.example/x", "--format", "json").out.splitlines()[0] == '{"tag": "a"}'
+
+
+def test_referrers_are_listed_by_type(services: ScriptedServices, lns: Client) -> None:
+    one = descriptor_pb2.Descriptor(
+        media_type=OCI_MANIFEST, artifact_type="application/x.sig", digest=DIGEST, size_bytes=2000
+    )
+    services["ListReferrers"] = pb.ListReferrersResponse(referrers=[one])
+
+    result = lns("referrers", "r.example/x:1", "--artifact-type", "application/x.sig")
+
+    assert "application/x.sig" in result.out
+    assert DIGEST[:19] in result.out
+    assert services.asked("ListReferrers")[0].artifact_type == "application/x.sig"
+
+
+def test_a_manifest_is_deleted_and_its_digest_printed(
+    services: ScriptedServices, lns: Client
+) -> None:
+    services["DeleteManifest"] = pb.DeleteManifestResponse(digest=DIGEST)
+
+    assert lns("delete", "--force", "r.example/x:1").out == f"{DIGEST}\n"
+    assert services.asked("DeleteManifest")[0].force
+
+
+def test_stored_credentials_are_listed(services: ScriptedServices, lns: Client) -> None:
+    services["ListLogins"] = pb.ListLoginsResponse(
+        logins=[pb.StoredLogin(registry="r.example", username="me", stored_in="file")]
+    )
+
+    assert lns("auth", "ls").out == lns("login", "--list").out
+    assert "r.example" in lns("auth", "ls").out
+
+
+def test_a_copy_is_whole_with_what_refers_to_it_unless_told_otherwise(
+    services: ScriptedServices, lns: Client
+) -> None:
+    result = pb.PushImageResult(reference="r/y:1", descriptor=MANIFEST, warnings=["not \x1b"])
+    services["CopyManifest"] = [pb.CopyManifestResponse(result=result)]
+
+    whole = lns("copy", "r.example/x:1", "r.example/y:1")
+    lns("copy", "--no-referrers", "--platform", "linux/arm64", "r.example/x:1", "r.example/y:1")
+    contradicting = lns(
+        "copy", "--all-platforms", "--platform", "linux/arm64", "r.example/x:1", "r.example/y:1"
+    )
+
+    first, second = services.asked("CopyManifest")
+    assert (first.without_referrers, first.HasField("platform")) == (False, False)
+    assert (second.without_referrers, second.platform.architecture) == (True, "arm64")
+    assert "lns: warning: not \\x1b" in whole.err
+    assert "contradict" in contradicting.err
+
+
+def test_a_login_says_where_it_is_stored_and_what_is_missing(
+    services: ScriptedServices, lns: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def log_in(*arguments: str) -> str:
+        readable, writable = os.pipe()
+        os.write(writable, b"secret\n")
+        os.close(writable)
+        with os.fdopen(readable) as stdin:
+            monkeypatch.setattr("sys.stdin", stdin)
+            return lns("login", "--password-stdin", *arguments, "r.example").err
+
+    services["Login"] = pb.LoginResponse(stored_in="file", location="/home/me/logins.json")
+    assert "stored in /home/me/logins.json" in log_in("-u", "me")
+    services["Login"] = RegistryUnauthenticated("r.example refused the login")
+    assert "no user name was given" in log_in()
 
 
 def test_a_password_comes_from_standard_input_and_goes_nowhere_else(

@@ -123,7 +123,12 @@ async def test_content_is_pushed_as_layers_of_the_store(
 
     manifest = json.loads(manifest_in(registry.url, path, "v"))
     assert manifest["layers"] == [
-        {"mediaType": OCI_LAYER_GZIP, "digest": layer["digest"], "size": len(data)}
+        {
+            "mediaType": OCI_LAYER_GZIP,
+            "digest": layer["digest"],
+            "size": len(data),
+            "annotations": {"org.opencontainers.image.title": "my-fileset.tar.gz"},
+        }
     ]
     assert manifest["annotations"] == {"org.opencontainers.image.title": "f"}
 

@@ -6,10 +6,11 @@ An entry without `secret` says that the keyring has it. The file is replaced as 
 (`<file>.lock`), and never reached through a symbolic link.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from services.chassis.secret_files import SecretFile
+from services.registry_gateway.adapters.credentials.os_keyring import KEYRING_SERVICE
 from services.registry_gateway.login_ports import Credential, Keyring, StoredLogin
 
 
@@ -24,6 +25,7 @@ class LoginFile:
             keyring: the OS keyring, or None where there is none.
             prefer_keyring: whether new secrets go there.
         """
+        self._path = path
         self._file = SecretFile(
             path,
             member="logins",
@@ -47,17 +49,15 @@ class LoginFile:
             return None
         return Credential(username=entry["username"], secret=entry["secret"], stored_in="file")
 
-    def put(self, host: str, credential: Credential) -> str:
+    def put(self, host: str, credential: Credential) -> StoredLogin:
         """See `LoginStore`."""
+        entry = {"username": credential.username}
         if self._prefer_keyring and self._keyring is not None:
             self._keyring.put(host, credential)
-            self._file.change(
-                lambda logins: logins.update({host: {"username": credential.username}})
-            )
-            return "keyring"
-        entry = {"username": credential.username, "secret": credential.secret}
+        else:
+            entry["secret"] = credential.secret
         self._file.change(lambda logins: logins.update({host: entry}))
-        return "file"
+        return self._described(host, entry)
 
     def remove(self, host: str) -> bool:
         """See `LoginStore`."""
@@ -71,14 +71,16 @@ class LoginFile:
 
     def list_logins(self) -> Sequence[StoredLogin]:
         """See `LoginStore`."""
-        return [
-            StoredLogin(
-                registry=host,
-                username=entry["username"],
-                stored_in="file" if "secret" in entry else "keyring",
-            )
-            for host, entry in sorted(self._file.read().items())
-        ]
+        return [self._described(host, entry) for host, entry in sorted(self._file.read().items())]
+
+    def _described(self, host: str, entry: Mapping[str, str]) -> StoredLogin:
+        in_file = "secret" in entry
+        return StoredLogin(
+            registry=host,
+            username=entry["username"],
+            stored_in="file" if in_file else "keyring",
+            location=str(self._path) if in_file else f"the keyring, service {KEYRING_SERVICE}",
+        )
 
 
 def _is_entry(entry: object) -> bool:

@@ -5,7 +5,7 @@ from typing import Final
 from services.chassis import keyrings
 from services.registry_gateway.login_ports import Credential
 
-_SERVICE: Final = "lns-registry"
+KEYRING_SERVICE: Final = "lns-registry"
 
 
 class OsKeyring:
@@ -30,5 +30,5 @@ class OsKeyring:
 
 def open_keyring() -> OsKeyring | None:
     """Returns the keyring of this machine, or None where it has no usable one."""
-    keyring = keyrings.open_keyring(_SERVICE)
+    keyring = keyrings.open_keyring(KEYRING_SERVICE)
     return OsKeyring(keyring) if keyring is not None else None

@@ -1,6 +1,7 @@
 """All registries: manifests, blobs, tags and referrers, each with the repository that has it."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Concatenate, Final, ParamSpec, TypeVar
 
@@ -42,6 +43,8 @@ T = TypeVar("T")
 _ACCEPT: Final = {"Accept": ", ".join((OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX))}
 _MAX_REFERRERS: Final = 10_000
 _NOT_FOUND: Final = 404
+_OPERATOR: Final = "tell the registry's operator; nothing can be done on this side"
+_NO_REFERRERS: Final = frozenset({400, 404, 405, 406, 501})
 _NO_DELETION: Final = frozenset({400, 405})
 
 
@@ -110,7 +113,7 @@ class OrasRegistry:
             )
             self._downloader.fetch(request, repository.repository, sink, meter)
 
-        with self._exchange.http.secrets.masking():
+        with self._speaking():
             await self._transfers.run(repository.host, meter.stop, fetch)
 
     async def push_blob(
@@ -128,7 +131,7 @@ class OrasRegistry:
             target = self._upload_target(meter.stop, repository, descriptor)
             self._uploader.push(target, descriptor, source, meter, mount_from=mount_from)
 
-        with self._exchange.http.secrets.masking():
+        with self._speaking():
             await self._transfers.run(repository.host, meter.stop, push)
 
     async def offer_blob(
@@ -181,11 +184,21 @@ class OrasRegistry:
         """See `LoginCheck`."""
         self._exchange.authenticator.forget(host)
 
+    @contextlib.contextmanager
+    def _speaking(self) -> Iterator[None]:
+        """Makes errors fit to be shown: without what was sent, and with whose fault they are."""
+        with self._exchange.http.secrets.masking():
+            try:
+                yield
+            except RegistryProtocol as error:
+                error.hint = error.hint or _OPERATOR
+                raise
+
     async def _call(
         self, host: str, work: Callable[Concatenate[Stop, P], T], *args: P.args, **kwargs: P.kwargs
     ) -> T:
         stop = Stop()
-        with self._exchange.http.secrets.masking():
+        with self._speaking():
             return await self._calls.run(host, stop, work, stop, *args, **kwargs)
 
     def _open(self, reference: Reference, actions: str, stop: Stop) -> OrasRepository:
@@ -221,7 +234,7 @@ class OrasRegistry:
                     f"{reference}: a manifest of {reply.length} bytes; at most 4 MiB are accepted",
                     metadata={"reference": str(reference)},
                 )
-            raw = reply.read(MAX_MANIFEST_BYTES)
+            raw = reply.content(MAX_MANIFEST_BYTES)
             media_type = reply.headers.get("Content-Type", "").partition(";")[0].strip()
         found = Digest.of(raw)
         if reference.digest is not None and found != reference.digest:
@@ -257,11 +270,11 @@ class OrasRegistry:
         while url:
             paging.turn(url)
             with at.request("GET", url, {"Accept": OCI_INDEX}) as reply:
-                if reply.status_code == _NOT_FOUND and not found:
+                if reply.status_code in _NO_REFERRERS and not found:
                     return None
                 if reply.status_code not in GOOD:
                     raise at.error(reply)
-                raw = reply.read(min(MAX_MANIFEST_BYTES, paging.room))
+                raw = reply.content(min(MAX_MANIFEST_BYTES, paging.room))
                 index = parse_manifest(raw, media_type=OCI_INDEX)
                 if not isinstance(index, Index):
                     raise RegistryProtocol(f"{subject}: the list of referrers is not an index")

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import socket
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -20,6 +21,8 @@ from services.registry_gateway.progress import Stop
 CHUNK_BYTES: Final = 1 << 20
 MAX_DOCUMENT_BYTES: Final = 4 * 1024 * 1024
 _PIECE_BYTES: Final = 64 * 1024
+_GZIP_MAGIC: Final = b"\x1f\x8b"
+_GZIP_WINDOW: Final = 31
 
 
 class Truncated(RegistryUnavailable):
@@ -159,6 +162,36 @@ class Reply:
         """
         return b"".join(self.chunks(most, size=_PIECE_BYTES))
 
+    def content(self, most: int) -> bytes:
+        """Returns a small body without the encoding that the server gave it unasked.
+
+        Raises:
+            TooLong: it has more than `most` bytes, before or after it is decoded.
+            RegistryProtocol: it is damaged, or encoded in a way that lns does not read.
+        """
+        raw = self.read(most)
+        encoding = self.headers.get("Content-Encoding", "").strip().lower()
+        if encoding in ("", "identity") or not raw:
+            return raw
+        if encoding not in ("gzip", "x-gzip"):
+            raise RegistryProtocol(
+                f"{host_of(self.url)} encoded its answer as {encoding[:40]!r}, unasked"
+            )
+        if not raw.startswith(_GZIP_MAGIC):
+            return raw  # only the header says so
+        reader = zlib.decompressobj(_GZIP_WINDOW)
+        try:
+            plain = reader.decompress(raw, most + 1)
+        except zlib.error as error:
+            raise RegistryProtocol(
+                f"the answer of {host_of(self.url)} is damaged: {error}"
+            ) from error
+        if len(plain) > most:
+            raise TooLong(f"the answer of {host_of(self.url)} is larger than {most} bytes")
+        if not reader.eof:
+            raise RegistryProtocol(f"the answer of {host_of(self.url)} ends too early")
+        return plain
+
     def hold(self, most: int) -> int:
         """Reads the body for a later `json`, closes the answer and returns the body's size.
 
@@ -166,7 +199,7 @@ class Reply:
             TooLong: it has more than `most` bytes.
         """
         with self:
-            self._body = self.read(most)
+            self._body = self.content(most)
         return len(self._body)
 
     def document(self, most: int = MAX_DOCUMENT_BYTES) -> dict[str, Any]:
@@ -176,7 +209,7 @@ class Reply:
             RegistryProtocol: it is not one.
             TooLong: it is larger.
         """
-        return parse_json_object(self.read(most), what=f"the answer of {host_of(self.url)}")
+        return parse_json_object(self.content(most), what=f"the answer of {host_of(self.url)}")
 
     def json(self) -> dict[str, Any]:
         """Returns what `hold` has read as a JSON object; for oras, which knows no bounds.

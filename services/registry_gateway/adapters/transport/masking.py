@@ -109,11 +109,14 @@ def _forms(secret: str) -> set[str]:
     }
 
 
+def _folded(text: str) -> str:
+    """Returns a text of the same length in lower case, where that has one character."""
+    return "".join(c.lower() if len(c.lower()) == 1 else c for c in text)
+
+
 def _without(text: str, secret: str) -> str:
-    anchor = secret[:_ANCHOR].casefold()
-    # Case folding may change the length of a text; then the text is compared as it is.
-    folded = text.casefold() if len(text.casefold()) == len(text) else text
-    wanted = secret.casefold() if len(secret.casefold()) == len(secret) else secret
+    folded, wanted = _folded(text), _folded(secret)
+    anchor = wanted[:_ANCHOR]
     if len(secret) < _ANCHOR:
         word = rf"(?<![^\W_]){re.escape(wanted)}(?![^\W_])"
         return re.sub(word, _MASK, text, flags=re.IGNORECASE)

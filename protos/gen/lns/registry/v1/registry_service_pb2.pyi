@@ -338,6 +338,7 @@ class PushArtifactResponse(_message.Message):
     REFERENCE_FIELD_NUMBER: _builtins.int
     DESCRIPTOR_FIELD_NUMBER: _builtins.int
     FAMILY_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     reference: _builtins.str
     """Normalised reference."""
     family: _builtins.str
@@ -346,16 +347,21 @@ class PushArtifactResponse(_message.Message):
     def descriptor(self) -> _descriptor_pb2.Descriptor:
         """Descriptor of the pushed manifest."""
 
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the caller should know although the artifact was pushed."""
+
     def __init__(
         self,
         *,
         reference: _builtins.str = ...,
         descriptor: _descriptor_pb2.Descriptor | None = ...,
         family: _builtins.str = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["descriptor", b"descriptor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["descriptor", b"descriptor", "family", b"family", "reference", b"reference"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["descriptor", b"descriptor", "family", b"family", "reference", b"reference", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -434,6 +440,7 @@ class PushImageResult(_message.Message):
     REFERENCE_FIELD_NUMBER: _builtins.int
     DESCRIPTOR_FIELD_NUMBER: _builtins.int
     TRANSFERRED_BYTES_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     reference: _builtins.str
     """Normalised reference."""
     transferred_bytes: _builtins.int
@@ -442,16 +449,21 @@ class PushImageResult(_message.Message):
     def descriptor(self) -> _descriptor_pb2.Descriptor:
         """Descriptor of the pushed manifest or index."""
 
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """What the caller should know although the work was done, such as referrers that could not be listed."""
+
     def __init__(
         self,
         *,
         reference: _builtins.str = ...,
         descriptor: _descriptor_pb2.Descriptor | None = ...,
         transferred_bytes: _builtins.int = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["descriptor", b"descriptor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["descriptor", b"descriptor", "reference", b"reference", "transferred_bytes", b"transferred_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["descriptor", b"descriptor", "reference", b"reference", "transferred_bytes", b"transferred_bytes", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -768,15 +780,20 @@ class CopyManifestRequest(_message.Message):
     DESTINATION_FIELD_NUMBER: _builtins.int
     ALL_PLATFORMS_FIELD_NUMBER: _builtins.int
     PLATFORM_FIELD_NUMBER: _builtins.int
+    WITHOUT_REFERRERS_FIELD_NUMBER: _builtins.int
     source: _builtins.str
     """Reference to copy."""
     destination: _builtins.str
     """Where it goes."""
     all_platforms: _builtins.bool
-    """Whether an index is copied with all its platforms; else only `platform` is."""
+    """Whether an index is copied with all its platforms, as it is where `platform` is unset; not both."""
+    without_referrers: _builtins.bool
+    """Whether what refers to the source stays behind: signatures, attestations, SBOMs and other referrers, by the
+    referrers API or its fallback tag, and by cosign's tags (`sha256-HEX.sig`, `.att`, `.sbom`).
+    """
     @_builtins.property
     def platform(self) -> _descriptor_pb2.Platform:
-        """Platform to follow an index to; unset is the gateway's own."""
+        """Platform whose manifest alone is copied of an index; unset copies all of the index, byte for byte."""
 
     def __init__(
         self,
@@ -785,10 +802,11 @@ class CopyManifestRequest(_message.Message):
         destination: _builtins.str = ...,
         all_platforms: _builtins.bool = ...,
         platform: _descriptor_pb2.Platform | None = ...,
+        without_referrers: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["platform", b"platform"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_platforms", b"all_platforms", "destination", b"destination", "platform", b"platform", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["all_platforms", b"all_platforms", "destination", b"destination", "platform", b"platform", "source", b"source", "without_referrers", b"without_referrers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1175,16 +1193,20 @@ class LoginResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     STORED_IN_FIELD_NUMBER: _builtins.int
+    LOCATION_FIELD_NUMBER: _builtins.int
     stored_in: _builtins.str
     """Where the credentials were stored: `file` or `keyring`."""
+    location: _builtins.str
+    """The same for people: the path of the file, or the name of the keyring's service."""
     def __init__(
         self,
         *,
         stored_in: _builtins.str = ...,
+        location: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["stored_in", b"stored_in"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["location", b"location", "stored_in", b"stored_in"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1277,16 +1299,20 @@ class FinishDeviceLoginResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     STORED_IN_FIELD_NUMBER: _builtins.int
+    LOCATION_FIELD_NUMBER: _builtins.int
     stored_in: _builtins.str
     """Where the credentials were stored: `file` or `keyring`."""
+    location: _builtins.str
+    """The same for people: the path of the file, or the name of the keyring's service."""
     def __init__(
         self,
         *,
         stored_in: _builtins.str = ...,
+        location: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["stored_in", b"stored_in"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["location", b"location", "stored_in", b"stored_in"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

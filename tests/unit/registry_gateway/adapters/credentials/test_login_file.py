@@ -55,8 +55,8 @@ def test_without_a_file_there_are_no_logins(logins: LoginFile, path: Path) -> No
     assert not path.parent.exists()
 
 
-def test_a_login_is_found_under_its_host_only(logins: LoginFile) -> None:
-    assert logins.put("b.example:5000", ME) == "file"
+def test_a_login_is_found_under_its_host_only(logins: LoginFile, path: Path) -> None:
+    assert logins.put("b.example:5000", ME).stored_in == "file"
     logins.put("a.example", TOKEN)
 
     assert found(logins, "b.example:5000") == ("me", ME.secret)
@@ -64,8 +64,8 @@ def test_a_login_is_found_under_its_host_only(logins: LoginFile) -> None:
     for host in ("b.example", "b.example:5001", "x.b.example:5000", ""):
         assert logins.find(host) is None
     assert logins.list_logins() == [
-        StoredLogin(registry="a.example", username="", stored_in="file"),
-        StoredLogin(registry="b.example:5000", username="me", stored_in="file"),
+        StoredLogin(registry="a.example", username="", stored_in="file", location=str(path)),
+        StoredLogin(registry="b.example:5000", username="me", stored_in="file", location=str(path)),
     ]
 
 
@@ -176,12 +176,17 @@ def test_a_secret_goes_to_the_keyring_where_that_is_wanted(path: Path) -> None:
     keyring = MemoryKeyring()
     logins = LoginFile(path, keyring, prefer_keyring=True)
 
-    assert logins.put("a.example", ME) == "keyring"
+    assert logins.put("a.example", ME).stored_in == "keyring"
 
     assert keyring.kept == {"a.example": ME}
     assert ME.secret not in json.dumps(json.loads(path.read_text()), ensure_ascii=False)
     assert logins.list_logins() == [
-        StoredLogin(registry="a.example", username="me", stored_in="keyring")
+        StoredLogin(
+            registry="a.example",
+            username="me",
+            stored_in="keyring",
+            location="the keyring, service lns-registry",
+        )
     ]
     assert logins.find("a.example") is None, "the keyring is asked itself"
     assert logins.remove("a.example") is True
@@ -189,4 +194,4 @@ def test_a_secret_goes_to_the_keyring_where_that_is_wanted(path: Path) -> None:
 
 
 def test_without_a_keyring_the_file_is_used(path: Path) -> None:
-    assert LoginFile(path, None, prefer_keyring=True).put("a.example", ME) == "file"
+    assert LoginFile(path, None, prefer_keyring=True).put("a.example", ME).location == str(path)

@@ -1,6 +1,7 @@
 """A hostile server gains no byte, second or address that it was not asked for."""
 
 import contextlib
+import gzip
 import socket
 import threading
 import time
@@ -146,6 +147,51 @@ def test_no_more_is_read_than_was_asked_for(client: HttpClient, most: int) -> No
             taken += len(chunk)
 
     assert taken == most
+
+
+def encoded(encoding: str, body: bytes) -> Speak:
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: {encoding}\r\nContent-Length: {len(body)}\r\n\r\n"
+    return lambda connection: connection.sendall(head.encode() + body)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body"),
+    [
+        ("gzip", gzip.compress(b'{"a": 1}')),
+        ("X-GZIP", gzip.compress(b'{"a": 1}')),
+        ("x-gzip", b'{"a": 1}'),
+        ("identity", b'{"a": 1}'),
+    ],
+)
+def test_a_document_that_came_encoded_unasked_is_decoded(
+    client: HttpClient, encoding: str, body: bytes
+) -> None:
+    with (
+        server(encoded(encoding, body)) as host,
+        client.send("GET", f"http://{host}/", headers={}) as reply,
+    ):
+        assert reply.document(100) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("encoding", "body", "error"),
+    [
+        ("br", b"{}", errors.RegistryProtocol),
+        ("gzip", gzip.compress(b"{}")[:-9], errors.RegistryProtocol),
+        ("gzip", b"\x1f\x8b" + b"x" * 20, errors.RegistryProtocol),
+        ("gzip", gzip.compress(b" " * (1 << 20)), TooLong),
+    ],
+    ids=["an unknown encoding", "cut off", "damaged", "a bomb"],
+)
+def test_a_document_whose_encoding_cannot_be_read_is_refused_in_words(
+    client: HttpClient, encoding: str, body: bytes, error: type[errors.LnsError]
+) -> None:
+    with (
+        server(encoded(encoding, body)) as host,
+        client.send("GET", f"http://{host}/", headers={}) as reply,
+        pytest.raises(error),
+    ):
+        reply.document(2000)
 
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

@@ -86,7 +86,7 @@ def test_any_secret_of_eight_characters_is_masked(secret: str, before: str, afte
     secrets = Secrets()
     secrets.remember(secret)
 
-    assert secret not in secrets.masked(before + secret + after).replace("[masked]", "\0")
+    assert secret not in secrets.masked(before + secret + after) or secret in "[masked]"
 
 
 @given(st.text(max_size=60))
