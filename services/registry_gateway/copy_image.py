@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from services.chassis.tasks import together
-from services.core.descriptor import Descriptor, Platform
+from services.core.descriptor import Descriptor
 from services.core.digest import Digest
 from services.core.errors import (
     LimitExceeded,
@@ -14,6 +14,7 @@ from services.core.errors import (
     RegistryUnauthenticated,
 )
 from services.core.manifest import Index, Manifest
+from services.core.platforms import Platform
 from services.core.reference import Reference
 from services.registry_gateway.fetch import BlobFetcher
 from services.registry_gateway.manifests import Manifests

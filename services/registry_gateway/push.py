@@ -138,7 +138,7 @@ class Pusher:
                     raise LimitExceeded(f"{subject} has {len(before.manifests)} referrers already")
                 # As others wrote it: members that lns does not know stay.
                 index = parse_json_object(sent.raw, what=str(tag))
-            listed = index["manifests"] or []
+            listed = index["manifests"]
             described = (
                 descriptor_json(referrer.descriptor)
                 | {"artifactType": referrer.artifact_type}
@@ -163,7 +163,11 @@ def read_referrers(subject: Reference, sent: RawManifest) -> Index | None:
     """
     try:
         index = parse_manifest(sent.raw, media_type=sent.media_type)
+        # Strictly: the reader of images takes an absent list for an empty one.
+        listed = parse_json_object(sent.raw, what="list of referrers").get("manifests")
     except (RegistryProtocol, LimitExceeded):
+        return None
+    if not isinstance(listed, list):
         return None
     if not isinstance(index, Index) or index.descriptor.media_type != OCI_INDEX:
         return None
