@@ -164,7 +164,7 @@ class CopyImage:
         ) as error:
             board.warn(f"what refers to {digest} was not copied: {error.message}")
         for suffix in _SUFFIXES:
-            tag = f"{digest.replace(':', '-')}.{suffix}"
+            tag = f"{digest.algorithm}-{digest.hex[:64]}.{suffix}"
             try:
                 found.append((tag, await self._manifests.root(source.tagged(tag))))
             except ManifestUnknown:

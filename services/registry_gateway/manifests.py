@@ -273,9 +273,10 @@ class Manifests:
         manifest = parse_manifest(
             sent.raw, media_type=media_type or sent.media_type, digest=reference.digest
         )
+        digest = manifest.descriptor.digest
         if pins is not None:
-            await pins.add([manifest.descriptor.digest])
-        await self._store.write(sent.raw)
+            await pins.add([digest])
+        await self._store.write(sent.raw, algorithm=digest.algorithm)
         return manifest
 
 

@@ -85,8 +85,8 @@ class BlobStore(Protocol):
     async def verify(self, digest: Digest) -> bool:
         """Reads a blob and says whether it is there and whole; a damaged one is removed."""
 
-    async def write(self, data: bytes) -> Digest:
-        """Stores a small blob and returns its digest.
+    async def write(self, data: bytes, *, algorithm: str = "sha256") -> Digest:
+        """Stores a small blob under its digest by an algorithm, and returns that.
 
         Raises:
             CapacityExhausted: the disk is full.

@@ -152,7 +152,8 @@ def referrers_tag(subject: Reference) -> Reference:
     """Returns the fallback tag that lists what refers to a digest (OCI distribution 1.1)."""
     if subject.digest is None:
         raise ValueError("a subject has a digest")
-    return subject.tagged(str(subject.digest).replace(":", "-"))
+    digest = subject.digest
+    return subject.tagged(f"{digest.algorithm[:32]}-{digest.hex[:64]}")
 
 
 def read_referrers(subject: Reference, sent: RawManifest) -> Index | None:

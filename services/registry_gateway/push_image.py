@@ -175,7 +175,7 @@ def _parts_of(
         if raw is None:
             _check_missing("the source", [descriptor.digest])
             raise AssertionError("unreachable")
-        return parse_manifest(raw, media_type=descriptor.media_type)
+        return parse_manifest(raw, media_type=descriptor.media_type, digest=descriptor.digest)
 
     def visit(here: Manifest | Index) -> None:
         if isinstance(here, Index):

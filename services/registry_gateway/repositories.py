@@ -118,7 +118,9 @@ class Repositories:
         """
         # By the registry's own word: the store may know a manifest that the registry lost.
         sent = await self._registry.fetch_manifest(reference)
-        found = parse_manifest(sent.raw, media_type=sent.media_type).descriptor
+        found = parse_manifest(
+            sent.raw, media_type=sent.media_type, digest=reference.digest
+        ).descriptor
         if not force:
             others = await self._other_tags(reference, found)
             if others:

@@ -244,7 +244,8 @@ class StoredImages:
         if size is None or size > MAX_MANIFEST_BYTES:
             return None
         try:
-            return parse_manifest(await self._store.read(digest, limit=MAX_MANIFEST_BYTES))
+            raw = await self._store.read(digest, limit=MAX_MANIFEST_BYTES)
+            return parse_manifest(raw, digest=digest)
         except LnsError:  # what is no manifest names nothing
             return None
 

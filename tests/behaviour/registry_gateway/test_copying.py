@@ -249,3 +249,40 @@ async def test_layers_of_content_have_a_title(world: World) -> None:
     manifest = json.loads(repository.manifests[Digest(response.descriptor.digest)].raw)
     titles = [one["annotations"]["org.opencontainers.image.title"] for one in manifest["layers"]]
     assert titles == ["docs.tar.gz"]
+
+
+async def test_sha512_digests_hold_from_the_source_to_the_target(world: World) -> None:
+    data = random_bytes(300, "sha512")
+    long = Digest.of(data, algorithm="sha512")
+    image = build_image(data)
+    document = json.loads(image.raw)
+    document["layers"][0]["digest"] = long
+    inner = Built(
+        raw=json.dumps(document).encode(),
+        media_type=OCI_MANIFEST,
+        blobs={**image.blobs, long: data},
+    )
+    named = Digest.of(inner.raw, algorithm="sha512")
+    entry = inner.descriptor | {
+        "digest": named,
+        "platform": {"os": "linux", "architecture": "amd64"},
+    }
+    index = json.dumps({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [entry]}).encode()
+    here = world.registry.repositories[SOURCE]
+    here.manifests[named] = RawManifest(raw=inner.raw, media_type=OCI_MANIFEST)
+    world.registry.put(f"{SOURCE}:1", index, OCI_INDEX, inner.blobs)
+
+    pulled = (await world.pull(f"{SOURCE}:1"))[-1].result
+    await copy(world)
+    pushed = pb.PushImageRequest(
+        source=f"{SOURCE}:1", reference="third.example/x:1", all_platforms=True
+    )
+    async for _ in world.stub.PushImage(pushed):
+        pass
+
+    assert pulled.descriptor.digest == named
+    for place in (TARGET, "third.example/x"):
+        there = world.registry.repositories[place]
+        assert there.manifests[named].raw == inner.raw
+        assert there.blobs[long] == data
+    assert long in world.store.blobs

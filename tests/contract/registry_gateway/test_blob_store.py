@@ -62,6 +62,29 @@ async def test_what_is_written_is_there(store: BlobStore, data: bytes) -> None:
         assert file.read() == data[len(data) // 2 :]
 
 
+async def test_a_blob_is_kept_under_the_algorithm_of_its_digest(store: BlobStore) -> None:
+    long = Digest.of(DATA, algorithm="sha512")
+    wanted = Descriptor(media_type="", digest=long, size=len(DATA))
+
+    for data, kept in ((DATA[::-1], False), (DATA, True)):
+        with closing(await store.ingest(wanted, resume=False)) as ingest:
+            ingest.write(data)
+            if kept:
+                ingest.commit()
+            else:
+                with pytest.raises(ContentCorrupt):
+                    ingest.commit()
+    assert await store.write(b"another", algorithm="sha512") == Digest.of(
+        b"another", algorithm="sha512"
+    )
+
+    assert await store.read(long, limit=100) == DATA
+    assert await store.verify(long)
+    assert await store.size(DIGEST) is None
+    assert set(await store.list()) == {long, Digest.of(b"another", algorithm="sha512")}
+    assert await store.remove([long]) == {long: len(DATA)}
+
+
 async def test_a_blob_above_the_limit_is_not_read(store: BlobStore) -> None:
     await store.write(DATA)
 

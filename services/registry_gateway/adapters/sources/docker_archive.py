@@ -176,7 +176,7 @@ def _gzipped(
     source: BlobSource, target: Path, diff_id: Digest, spool: Spool, stop: Stop
 ) -> tuple[Digest, int, BlobSource]:
     """Returns digest, size and source of a layer as gzip; checks its content on the way."""
-    plain, packed = hashlib.sha256(), hashlib.sha256()
+    plain, packed = diff_id.hasher(), hashlib.sha256()
     with source.open() as file:
         kept = compression_of(file) is Compression.GZIP
         chunks = _through(plain, stop.watched(uncompressed(file, what=f"layer {diff_id.short}")))
@@ -186,8 +186,9 @@ def _gzipped(
         else:
             spool.write(target, _through(packed, _gzip(chunks)))
     if plain.hexdigest() != diff_id.hex:
+        found = f"{diff_id.algorithm}:{plain.hexdigest()}"
         raise ContentCorrupt(
-            f"a layer has the content sha256:{plain.hexdigest()}, the config says {diff_id}",
+            f"a layer has the content {found}, the config says {diff_id}",
             metadata={"digest": diff_id},
         )
     if not kept:

@@ -25,7 +25,6 @@ from services.registry_gateway.progress import Stop
 _REF_NAME: Final = "org.opencontainers.image.ref.name"
 _LAYOUT: Final = "oci-layout"
 _INDEX: Final = "index.json"
-_BLOBS: Final = "blobs/sha256/"
 _MAX_DEPTH: Final = 3
 
 
@@ -112,14 +111,14 @@ def _gather(
     if depth > _MAX_DEPTH:
         raise RequestInvalid(f"{place}: indexes are nested deeper than {_MAX_DEPTH} levels")
     raw = read_small(source, MAX_MANIFEST_BYTES, f"manifest {descriptor.digest.short}")
-    if Digest.of(raw) != descriptor.digest:
+    if not descriptor.digest.is_of(raw):
         raise ContentCorrupt(
             f"{place}: manifest {descriptor.digest} has other bytes",
             metadata={"digest": descriptor.digest},
         )
     parse_json_object(raw, what=f"manifest {descriptor.digest.short}")
     manifests[descriptor.digest] = raw
-    parsed = parse_manifest(raw, media_type=descriptor.media_type)
+    parsed = parse_manifest(raw, media_type=descriptor.media_type, digest=descriptor.digest)
     if isinstance(parsed, Index):
         for entry in parsed.manifests:
             _gather(place, entry, blobs, manifests, depth=depth + 1)
@@ -132,7 +131,7 @@ class _Blobs(Mapping[Digest, BlobSource]):
         self._find = find
 
     def __getitem__(self, digest: Digest) -> BlobSource:
-        found = self._find(_BLOBS + digest.hex)
+        found = self._find(f"blobs/{digest.algorithm}/{digest.hex}")
         if found is None:
             raise KeyError(digest)
         return found

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import hashlib
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -43,7 +42,7 @@ class DiskIngest:
         self._target = target
         self._keep = resume
         self._committed = False
-        self._hasher = hashlib.sha256()
+        self._hasher = self.descriptor.digest.hasher()
         self.position = 0
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self._file = os.open(part, flags | (0 if resume else os.O_EXCL), 0o600)
@@ -69,7 +68,7 @@ class DiskIngest:
         self._writer.discard()
         os.ftruncate(self._file, 0)
         os.lseek(self._file, 0, os.SEEK_SET)
-        self._hasher = hashlib.sha256()
+        self._hasher = self.descriptor.digest.hasher()
         self.position = 0
 
     def commit(self) -> None:
@@ -78,7 +77,7 @@ class DiskIngest:
             raise self._corrupt(f"has {self.position} of its {self.descriptor.size} bytes")
         found = self._hasher.hexdigest()
         if found != self.descriptor.digest.hex:
-            raise self._corrupt(f"has the digest sha256:{found}")
+            raise self._corrupt(f"has the digest {self.descriptor.digest.algorithm}:{found}")
         with disk_errors("store", self.descriptor.digest):
             self._writer.flush()
             os.fchmod(self._file, 0o444)

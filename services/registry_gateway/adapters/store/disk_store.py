@@ -1,16 +1,16 @@
 """The node's blobs as files.
 
-    blobs/sha256/<hex>           whole and verified, mode 0444, byte for byte as it came
+    blobs/<algorithm>/<hex>      whole and verified, mode 0444, byte for byte as it came; the
+                                 algorithms are sha256 and sha512, as in an OCI layout
     blobs/ingest/<hex>.part      the beginning of a blob that is being fetched, or was when we died
     blobs/ingest/<hex>.<x>.part  a blob that a client is writing; of no use once its stream ended
 
-A blob gets its name in `sha256/` by a rename after its bytes were hashed and synced, so whoever
+A blob gets its name by a rename after its bytes were hashed and synced, so whoever
 finds a name finds the whole blob; other services read the files without asking. One process owns
 the directory (`chassis.locks`); inside it one ingest of a blob is at work at a time.
 """
 
 import contextlib
-import hashlib
 import os
 import secrets
 import threading
@@ -34,6 +34,7 @@ from services.registry_gateway.ports import BlobSource, Ingest
 
 READ_BYTES: Final = 1 << 20
 _PART: Final = ".part"
+_ALGORITHMS: Final = ("sha256", "sha512")
 
 
 class DiskStore:
@@ -47,18 +48,18 @@ class DiskStore:
             blocking: where the disk is waited for.
             reserve_bytes: what must stay free on the disk.
         """
-        self._blobs = root / "sha256"
+        self._blobs = {name: root / name for name in _ALGORITHMS}
         self._ingests = root / "ingest"
         self._blocking = blocking
         self._reserve = reserve_bytes
         self._guard = threading.Lock()
         self._at_work: set[str] = set()
-        for directory in (self._blobs, self._ingests):
+        for directory in (*self._blobs.values(), self._ingests):
             directory.mkdir(parents=True, exist_ok=True, mode=0o755)
 
     def path(self, digest: Digest) -> Path:
         """Returns where the blob is, or would be."""
-        return self._blobs / digest.hex
+        return self._blobs[digest.algorithm] / digest.hex
 
     async def size(self, digest: Digest) -> int | None:
         """See `BlobStore`."""
@@ -81,11 +82,11 @@ class DiskStore:
         stop = threading.Event()
         return await self._blocking.run_cancellable(stop, self._verify, digest, stop)
 
-    async def write(self, data: bytes) -> Digest:
+    async def write(self, data: bytes, *, algorithm: str = "sha256") -> Digest:
         """See `BlobStore`."""
 
         def write() -> Digest:
-            digest = Digest.of(data)
+            digest = Digest.of(data, algorithm=algorithm)
             if self._size(digest) is not None:
                 return digest
             descriptor = Descriptor(media_type="", digest=digest, size=len(data))
@@ -124,9 +125,11 @@ class DiskStore:
 
         def scan() -> dict[Digest, int]:
             found = {}
-            for entry in os.scandir(self._blobs):
-                with contextlib.suppress(DigestInvalid, FileNotFoundError):
-                    found[Digest.from_hex(entry.name)] = entry.stat(follow_symlinks=False).st_size
+            for algorithm, directory in self._blobs.items():
+                for entry in os.scandir(directory):
+                    with contextlib.suppress(DigestInvalid, FileNotFoundError):
+                        digest = Digest(f"{algorithm}:{entry.name}")
+                        found[digest] = entry.stat(follow_symlinks=False).st_size
             return found
 
         return await self._blocking.run(scan)
@@ -159,7 +162,7 @@ class DiskStore:
             raise LimitExceeded(
                 f"blob {digest.short} has more than {limit} bytes", metadata={"digest": digest}
             )
-        if Digest.of(data) != digest:
+        if not digest.is_of(data):
             self.path(digest).unlink(missing_ok=True)
             raise ContentCorrupt(
                 f"blob {digest.short} was damaged on the disk and has been removed",
@@ -169,7 +172,7 @@ class DiskStore:
         return data
 
     def _verify(self, digest: Digest, stop: threading.Event) -> bool:
-        hasher = hashlib.sha256()
+        hasher = digest.hasher()
         try:
             with self.path(digest).open("rb", buffering=0) as file:
                 while not stop.is_set() and (chunk := file.read(READ_BYTES)):
