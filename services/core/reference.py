@@ -57,6 +57,9 @@ class Reference:
         """
         if not text or len(text) > MAX_REFERENCE_CHARACTERS:
             raise _invalid(text, "it is empty" if not text else "it is longer than 1024 characters")
+        scheme, separator, rest = text.partition("://")
+        if separator:
+            raise _with_scheme(text, scheme, rest)
         name, _, digest_text = text.partition("@")
         try:
             digest = Digest(digest_text) if "@" in text else None
@@ -168,6 +171,15 @@ def _check_path(text: str, path: str) -> None:
         if not _SEGMENT.match(segment):
             way_out = "; repository names are lower-case" if segment != segment.lower() else ""
             raise _invalid(text, f"its path segment {segment[:80]!r} is not one{way_out}")
+
+
+def _with_scheme(text: str, scheme: str, rest: str) -> ReferenceInvalid:
+    shown = text if len(text) <= 200 else text[:200] + "…"  # noqa: PLR2004 - for people only
+    return ReferenceInvalid(
+        f"{shown!r} begins with {scheme[:40]}://, and a reference has no scheme",
+        hint=f"leave it out: {rest[:200]}",
+        metadata={"reference": shown},
+    )
 
 
 def _invalid(text: str, why: str) -> ReferenceInvalid:

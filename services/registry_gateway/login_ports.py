@@ -39,6 +39,9 @@ class CredentialSource(Protocol):
             repository: the path in it; empty for the registry as a whole.
         """
 
+    def problems(self, host: str, repository: str = "") -> Sequence[str]:
+        """Returns what kept the source from an answer, for a person: broken files, helpers."""
+
 
 class Credentials(CredentialSource, Protocol):
     """A source that may remember its answers."""
@@ -63,6 +66,9 @@ class Keyring(Protocol):
 
     def find(self, host: str, repository: str = "") -> Credential | None:
         """Returns the credential for a host, whatever the repository, or None."""
+
+    def problems(self, host: str, repository: str = "") -> Sequence[str]:
+        """Returns what kept the keyring from an answer, for a person."""
 
     def put(self, host: str, credential: Credential) -> None:
         """Stores the credential for a host."""

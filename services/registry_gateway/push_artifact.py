@@ -95,32 +95,38 @@ class PushArtifact:
             annotations=annotations,
             subject=subject,
         )
-        async with self._pins.session() as pins:
-            blobs = [manifest.config, *manifest.layers]
-            await pins.add([manifest.descriptor.digest, *(blob.digest for blob in blobs)])
-            await self._check_layers(layers)
-            await self._store.write(config)
-            if not layers:
-                await self._store.write(EMPTY)
-            await self._store.write(manifest.raw)
-            board = Board()
-            await self._pusher.push(reference, [manifest], self._store.source, board)
-            await self._index.put_tag(
-                StoredTag(
-                    reference=store_key(reference),
-                    root=manifest.descriptor,
-                    manifest=None,
-                    family=wanted.slug,
-                    total_bytes=manifest.total_bytes,
-                    created=datetime.now(UTC),
-                )
-            )
+        board = Board()
+        await self._push(reference, manifest, config, wanted, board)
         return PushedArtifact(
             reference=reference,
             descriptor=manifest.descriptor,
             family=wanted,
             warnings=board.warnings,
         )
+
+    async def _push(
+        self, reference: Reference, manifest: Manifest, config: bytes, family: Family, board: Board
+    ) -> None:
+        """Writes what is new into the store, pushes all of it, and records the tag."""
+        async with self._pins.session() as pins:
+            blobs = [manifest.config, *manifest.layers]
+            await pins.add([manifest.descriptor.digest, *(blob.digest for blob in blobs)])
+            if any(layer.media_type == OCI_EMPTY for layer in manifest.layers):
+                await self._store.write(EMPTY)
+            await self._check_layers(manifest.layers)
+            await self._store.write(config)
+            await self._store.write(manifest.raw)
+            await self._pusher.push(reference, [manifest], self._store.source, board)
+            await self._index.put_tag(
+                StoredTag(
+                    reference=store_key(reference),
+                    root=manifest.descriptor,
+                    manifest=None,
+                    family=family.slug,
+                    total_bytes=manifest.total_bytes,
+                    created=datetime.now(UTC),
+                )
+            )
 
     async def _check_layers(self, layers: Sequence[Descriptor]) -> None:
         problems = []

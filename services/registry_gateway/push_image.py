@@ -134,7 +134,7 @@ class PushImage:
         blobs = blobs_of(parts)
         await pins.add(blob.digest for blob in blobs)
         missing = await self._store.missing(blob.digest for blob in blobs)
-        _check_missing(source, sorted(missing))
+        _check_missing(source, sorted(missing), hint=f"lns pull {source}")
         return parts
 
     async def _find(self, source: str) -> tuple[Reference, StoredTag | None]:
@@ -196,11 +196,13 @@ def _check_blobs(parts: Sequence[Manifest | Index], blobs: Mapping[Digest, BlobS
     _check_missing("the source", sorted(lacking))
 
 
-def _check_missing(source: str, digests: Sequence[Digest]) -> None:
+def _check_missing(
+    source: str, digests: Sequence[Digest], *, hint: str = "make the archive or layout again"
+) -> None:
     if digests:
         raise BlobsMissing(
             f"{source} lacks {len(digests)} of the blobs that it names",
-            hint="pull it again",
+            hint=hint,
             violations=[
                 Violation(subject=digest, description="is missing", type="MISSING")
                 for digest in digests

@@ -72,7 +72,7 @@ HOSTILE = [
     ("ghcr.io/-a", "segment"),
     ("ghcr.io/a_", "segment"),
     ("ghcr.io/a___b", "segment"),
-    ("https://ghcr.io/a", "host"),
+    ("https://ghcr.io/a", "scheme"),
     ("user@host.example/a", "digest"),
     ("host.example:0/a", "host"),
     ("host.example:65536/a", "host"),
@@ -203,3 +203,12 @@ def test_a_first_segment_is_a_host_by_dockers_rule(text: str, *, expected: bool)
 )
 def test_loopback_is_this_machine_only(host: str, *, expected: bool) -> None:
     assert is_loopback_host(host) is expected
+
+
+@pytest.mark.parametrize("scheme", ["https", "http", "docker", "oci", "docker-daemon"])
+def test_a_reference_with_a_scheme_says_to_leave_it_out(scheme: str) -> None:
+    with pytest.raises(ReferenceInvalid) as caught:
+        Reference.parse(f"{scheme}://registry.example/team/app:1")
+
+    assert "no scheme" in caught.value.message
+    assert caught.value.hint == "leave it out: registry.example/team/app:1"

@@ -167,7 +167,7 @@ class Authenticator:
         if challenge.scheme == "basic":
             credential = self._credentials.find(host, access.repository)
             if credential is None or not credential.username:
-                raise _login_wanted(host)
+                raise self._login_wanted(host, access)
             if sent == _basic(credential):
                 raise _refused_credential(host, credential)
             return challenge
@@ -186,6 +186,18 @@ class Authenticator:
             for origin in gone:
                 del self._origins[origin]
             self._tokens = {k: v for k, v in self._tokens.items() if k.origin not in gone}
+
+    def _login_wanted(self, host: str, access: Access) -> RegistryUnauthenticated:
+        problems = self._credentials.problems(host, access.repository)
+        if problems:
+            return RegistryUnauthenticated(
+                f"{host} wants a login, and what is stored cannot be used: {'; '.join(problems)}",
+                hint=f"mend that, or log in with lns: lns login {host}",
+                metadata={"registry": host},
+            )
+        return RegistryUnauthenticated(
+            f"{host} wants a login", hint=f"lns login {host}", metadata={"registry": host}
+        )
 
     def _state(self, origin: Origin) -> _OriginState:
         with self._guard:
@@ -238,13 +250,20 @@ class Authenticator:
             url = realm + ("&" if urlsplit(realm).query else "?") + urlencode(parameters)
             reply = self._http.send("GET", url, headers=headers, stop=stop, sender=key.origin)
         with reply:
-            return self._read_token(reply, host, credential, asked_at)
+            return self._read_token(reply, host, key.access, credential, asked_at)
 
     def _read_token(
-        self, reply: Reply, host: str, credential: Credential | None, asked_at: float
+        self,
+        reply: Reply,
+        host: str,
+        access: Access,
+        credential: Credential | None,
+        asked_at: float,
     ) -> _Token:
         if reply.status_code in (400, 401, 403):
-            raise _refused_credential(host, credential) if credential else _login_wanted(host)
+            if credential is None:
+                raise self._login_wanted(host, access)
+            raise _refused_credential(host, credential)
         if reply.status_code != 200:  # noqa: PLR2004 - HTTP's OK
             raise RegistryUnavailable(
                 f"the token server of {host} answered {reply.status_code}",
@@ -273,12 +292,6 @@ def _choose(challenges: Iterable[Challenge]) -> Challenge | None:
 def _basic(credential: Credential) -> str:
     text = f"{credential.username}:{credential.secret}"
     return "Basic " + base64.b64encode(text.encode("utf-8")).decode("ascii")
-
-
-def _login_wanted(host: str) -> RegistryUnauthenticated:
-    return RegistryUnauthenticated(
-        f"{host} wants a login", hint=f"lns login {host}", metadata={"registry": host}
-    )
 
 
 def _refused_credential(host: str, credential: Credential) -> RegistryUnauthenticated:

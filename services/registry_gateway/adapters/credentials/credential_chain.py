@@ -42,6 +42,10 @@ class CredentialChain:
             self._kept[key] = (now, found)
         return found
 
+    def problems(self, host: str, repository: str = "") -> Sequence[str]:
+        """See `CredentialSource`; asks every source anew."""
+        return [one for source in self._sources for one in source.problems(host, repository)]
+
     def forget(self, host: str) -> None:
         """See `Credentials`."""
         with self._guard:

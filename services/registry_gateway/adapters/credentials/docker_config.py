@@ -12,7 +12,7 @@ import binascii
 import json
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,29 +44,37 @@ class DockerConfig:
 
     def find(self, host: str, repository: str = "") -> Credential | None:
         """See `CredentialSource`."""
-        document = self._read()
+        return self._find(host, repository, [])
+
+    def problems(self, host: str, repository: str = "") -> Sequence[str]:
+        """See `CredentialSource`."""
+        problems: list[str] = []
+        self._find(host, repository, problems)
+        return list(dict.fromkeys(problems))
+
+    def _find(self, host: str, repository: str, problems: list[str]) -> Credential | None:
+        document = self._read(problems)
         auths = _mapping(document, "auths")
         for namespace in _namespaces(host, repository):
-            found = self._of_entry(auths.get(namespace))
+            found = self._of_entry(auths.get(namespace), problems)
             if found is not None:
                 return found
         keys = _HUB_KEYS if host == "docker.io" else (host,)
-        helper = next(
-            (h for h in (_mapping(document, "credHelpers").get(key) for key in keys) if h),
-            document.get("credsStore"),
-        )
+        helpers = _mapping(document, "credHelpers")
+        # An empty name says that this host has no helper, whatever `credsStore` says.
+        helper = next((helpers[key] for key in keys if key in helpers), document.get("credsStore"))
         if helper:
-            found = self._ask(helper, keys[0])
+            found = self._ask(helper, keys[0], problems)
             if found is not None:
                 return found
         for key, entry in auths.items():
             if key in keys or _host_of(key) in keys:
-                found = self._of_entry(entry)
+                found = self._of_entry(entry, problems)
                 if found is not None:
                     return found
         return None
 
-    def _of_entry(self, entry: object) -> Credential | None:
+    def _of_entry(self, entry: object, problems: list[str]) -> Credential | None:
         if not isinstance(entry, dict):
             return None
         token = entry.get("identitytoken")
@@ -76,9 +84,11 @@ class DockerConfig:
         encoded = entry.get("auth")
         if isinstance(encoded, str) and encoded:
             try:
-                text = base64.b64decode(encoded, validate=True).decode("utf-8")
+                # As Docker's decoder does, without line ends.
+                compact = encoded.replace("\r", "").replace("\n", "")
+                text = base64.b64decode(compact, validate=True).decode("utf-8")
             except (binascii.Error, UnicodeDecodeError):
-                log.warning("credential_unreadable", file=str(self._path))
+                problems.append(f"the `auth` of a registry in {self._path} is no login")
                 return None
             username, _, secret = text.partition(":")
             secret = secret.rstrip("\0")
@@ -86,10 +96,10 @@ class DockerConfig:
             return Credential(username=username, secret=secret, stored_in=self._name)
         return None
 
-    def _ask(self, helper: object, key: str) -> Credential | None:
+    def _ask(self, helper: object, key: str, problems: list[str]) -> Credential | None:
         """Asks a program `docker-credential-<helper>`, as Docker does."""
         if not isinstance(helper, str) or not _HELPER_NAME.match(helper):
-            log.warning("credential_helper_refused", file=str(self._path))
+            problems.append(f"{self._path} names a credential helper that cannot be one")
             return None
         program = f"docker-credential-{helper}"
         try:
@@ -102,18 +112,25 @@ class DockerConfig:
             )
             answer = json.loads(done.stdout[:_MAX_BYTES])
             username, secret = answer["Username"], answer["Secret"]
-        except subprocess.CalledProcessError:
-            return None  # how helpers say that they have nothing
+        except subprocess.CalledProcessError as error:
+            if b"not found" not in error.stdout.lower():  # how helpers say that they have nothing
+                problems.append(f"{program} failed with the exit code {error.returncode}")
+            return None
+        except FileNotFoundError:
+            problems.append(f"{program}, which {self._path} names, is not installed")
+            return None
         except (OSError, subprocess.TimeoutExpired, ValueError, LookupError, TypeError) as error:
             # Only the class: the text of a JSON error may hold what the helper printed.
             log.warning("credential_helper_failed", helper=program, error=type(error).__name__)
+            late = isinstance(error, subprocess.TimeoutExpired)
+            problems.append(f"{program} {'does not answer' if late else 'gave no usable answer'}")
             return None
         if not isinstance(username, str) or not isinstance(secret, str) or not secret:
             return None
         name = "" if username == _IDENTITY_TOKEN else username
         return Credential(username=name, secret=secret, stored_in=program)
 
-    def _read(self) -> Mapping[str, Any]:
+    def _read(self, problems: list[str]) -> Mapping[str, Any]:
         try:
             with self._path.open("rb") as file:
                 document = json.loads(file.read(_MAX_BYTES))
@@ -123,8 +140,16 @@ class DockerConfig:
             log.warning(
                 "credential_file_unreadable", file=str(self._path), error=type(error).__name__
             )
+            problems.append(
+                f"{self._path} cannot be read: {error.strerror}"
+                if isinstance(error, OSError)
+                else f"{self._path} is not JSON"
+            )
             return {}
-        return document if isinstance(document, dict) else {}
+        if not isinstance(document, dict):
+            problems.append(f"{self._path} is not a JSON object")
+            return {}
+        return document
 
 
 def _mapping(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
@@ -140,5 +165,10 @@ def _namespaces(host: str, repository: str) -> Iterator[str]:
 
 
 def _host_of(key: str) -> str:
-    """Returns the host of a key such as `https://registry.example/v2/`."""
-    return key.partition("://")[2].partition("/")[0] if "://" in key else key.rstrip("/")
+    """Returns the host of a key such as `https://registry.example/v2/` or `registry.example/v1/`.
+
+    Docker takes the host of any key whose path is that of an API; other paths are namespaces.
+    """
+    scheme, separator, rest = key.partition("://")
+    host, _, path = (rest if separator else scheme).partition("/")
+    return host if separator or path.strip("/") in ("", "v1", "v2") else key

@@ -49,6 +49,10 @@ class LoginFile:
             return None
         return Credential(username=entry["username"], secret=entry["secret"], stored_in="file")
 
+    def problems(self, host: str, repository: str = "") -> Sequence[str]:
+        """See `CredentialSource`."""
+        return ()
+
     def put(self, host: str, credential: Credential) -> StoredLogin:
         """See `LoginStore`."""
         entry = {"username": credential.username}

@@ -1,5 +1,6 @@
 """Logins in the OS keyring, by registry host."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from services.chassis import keyrings
@@ -18,6 +19,10 @@ class OsKeyring:
         """See `Keyring`."""
         username, _, secret = (self._keyring.find(host) or "").partition(":")
         return Credential(username=username, secret=secret, stored_in="keyring") if secret else None
+
+    def problems(self, host: str, repository: str = "") -> Sequence[str]:
+        """See `Keyring`."""
+        return ()
 
     def put(self, host: str, credential: Credential) -> None:
         """See `Keyring`."""

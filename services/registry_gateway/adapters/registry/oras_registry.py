@@ -57,6 +57,9 @@ class _One:
     def find(self, host: str, repository: str = "") -> Credential | None:
         return self.credential
 
+    def problems(self, host: str, repository: str = "") -> Sequence[str]:
+        return ()
+
     def forget(self, host: str) -> None:
         pass
 

@@ -7,9 +7,8 @@ are read in another order than they lie in.
 import contextlib
 import io
 import os
-import posixpath
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Final
@@ -18,6 +17,7 @@ from services.archives.limits import ArchiveUnsafe, TarLimits
 from services.archives.stream import FileStream
 from services.archives.tar import Kind, TarReader
 from services.core.errors import RequestInvalid
+from services.registry_gateway.adapters.sources.members import Members
 from services.registry_gateway.adapters.sources.spool import Spool
 from services.registry_gateway.adapters.sources.uncompressed import (
     Compression,
@@ -84,10 +84,8 @@ class _Window(io.RawIOBase, BinaryIO):
 
 
 @contextlib.contextmanager
-def opened_archive(path: Path, spool: Spool, stop: Stop) -> Iterator[Mapping[str, BlobSource]]:
+def opened_archive(path: Path, spool: Spool, stop: Stop) -> Iterator[Members]:
     """Yields the regular files of a tar file by name; blocks while it is decompressed.
-
-    The last of each name counts; links to files of the archive are followed once.
 
     Raises:
         RequestInvalid: it cannot be read, is no tar file, or has too many members.
@@ -116,30 +114,28 @@ def _open_regular(path: Path) -> BinaryIO:
         ) from error
 
 
-def _indexed(path: Path, stop: Stop, *, place: Path) -> Mapping[str, BlobSource]:
+def _indexed(path: Path, stop: Stop, *, place: Path) -> Members:
     """Returns what `opened_archive` says of a plain archive, which people know as `place`."""
-    found: dict[str, BlobSource] = {}
-    links: list[tuple[str, str]] = []
+    found = Members()
     try:
         with path.open("rb", buffering=0) as file:
             stream = FileStream(file, stop.check)
             for count, member in enumerate(TarReader(stream, _LIMITS)):
                 if count >= _MAX_MEMBERS:
                     raise RequestInvalid(f"{place} has more than {_MAX_MEMBERS} members")
-                name = os.fsdecode(member.name).removeprefix("./")
+                name = os.fsdecode(member.name)
                 if member.kind is Kind.FILE and not member.is_sparse:
-                    found[name] = FilePart(path=path, start=stream.position, size=member.size)
+                    part = FilePart(path=path, start=stream.position, size=member.size)
+                    found.add_file(name, part)
                 elif member.kind in (Kind.SYMLINK, Kind.HARD_LINK):
-                    base = posixpath.dirname(name) if member.kind is Kind.SYMLINK else ""
-                    target = posixpath.normpath(posixpath.join(base, os.fsdecode(member.link_name)))
-                    links.append((name, target))
+                    target = os.fsdecode(member.link_name)
+                    found.add_link(name, target, symbolic=member.kind is Kind.SYMLINK)
     except (ArchiveUnsafe, OSError) as error:
         raise RequestInvalid(
             f"{place} cannot be read as an archive: {error}",
             hint="give a tar file, compressed or not, of `docker save` or `skopeo copy`",
         ) from error
-    linked = {name: found[target] for name, target in links if target in found}
-    return linked | found
+    return found
 
 
 def read_small(source: BlobSource, limit: int, what: str) -> bytes:

@@ -17,9 +17,17 @@ from isal import isal_zlib
 
 from services.core.descriptor import OCI_IMAGE_CONFIG, OCI_LAYER_GZIP, OCI_MANIFEST, Descriptor
 from services.core.digest import Digest
-from services.core.errors import ContentCorrupt, ImageUnknown, RegistryProtocol, RequestInvalid
+from services.core.errors import (
+    ContentCorrupt,
+    ImageUnknown,
+    LnsError,
+    RegistryProtocol,
+    RequestInvalid,
+)
 from services.core.manifest import MAX_LAYERS, parse_json_object
+from services.core.reference import Reference
 from services.registry_gateway.adapters.sources.archives import FilePart, opened_archive, read_small
+from services.registry_gateway.adapters.sources.members import Members
 from services.registry_gateway.adapters.sources.spool import Spool
 from services.registry_gateway.adapters.sources.uncompressed import (
     Compression,
@@ -102,14 +110,17 @@ def _manifest(config: bytes, layers: Sequence[Mapping[str, Any]]) -> bytes:
     return json.dumps(document, separators=(",", ":")).encode("ascii")
 
 
-def _member(path: Path, members: Mapping[str, BlobSource], name: str) -> BlobSource:
+def _member(path: Path, members: Members, name: str) -> BlobSource:
     source = members.get(name)
     if source is None:
-        raise RequestInvalid(f"{path}: {name[:200]!r}, which it names, is not in it")
+        raise RequestInvalid(
+            f"{path} is not complete: its {_MANIFEST} names {name[:200]!r}, which is not in it",
+            hint="save the image again",
+        )
     return source
 
 
-def _entries(path: Path, members: Mapping[str, BlobSource]) -> list[_Entry]:
+def _entries(path: Path, members: Members) -> list[_Entry]:
     top = members.get(_MANIFEST)
     if top is None:
         raise RequestInvalid(
@@ -152,13 +163,23 @@ def _choose(path: Path, entries: Sequence[_Entry], name: str) -> _Entry:
         raise RequestInvalid(
             f"{path} has {len(entries)} images", hint=f"add :NAME to the source, one of {listed}"
         )
-    wanted = name if ":" in name.rpartition("/")[2] else f"{name}:latest"
+    wanted = full_name(name)
     for entry in entries:
-        if wanted in entry.names:
+        if wanted in map(full_name, entry.names):
             return entry
     raise ImageUnknown(
-        f"{path} has no image {wanted!r}; it has {listed}", metadata={"image": wanted}
+        f"{path} has no image {name!r}; it has {listed}",
+        hint="name one of those after the path, or leave the name out if there is one image",
+        metadata={"image": name},
     )
+
+
+def full_name(text: str) -> str:
+    """Returns the name of an image as a reference with host and tag; what is none, as it is."""
+    try:
+        return str(Reference.parse(text))
+    except LnsError:
+        return text
 
 
 def _diff_ids(config: bytes, what: str) -> list[Digest]:

@@ -18,11 +18,13 @@ from services.core.errors import (
 )
 from services.core.manifest import MAX_MANIFEST_BYTES, Index, parse_json_object, parse_manifest
 from services.registry_gateway.adapters.sources.archives import FilePart, opened_archive, read_small
+from services.registry_gateway.adapters.sources.docker_archive import full_name
 from services.registry_gateway.adapters.sources.spool import Spool
 from services.registry_gateway.ports import BlobSource, OpenedSource
 from services.registry_gateway.progress import Stop
 
 _REF_NAME: Final = "org.opencontainers.image.ref.name"
+_CONTAINERD_NAME: Final = "io.containerd.image.name"
 _LAYOUT: Final = "oci-layout"
 _INDEX: Final = "index.json"
 _MAX_DEPTH: Final = 3
@@ -82,18 +84,32 @@ def _open(place: str, tag: str, find: Callable[[str], BlobSource | None]) -> Ope
 def _choose(place: str, index: Index, tag: str) -> Descriptor:
     entries = index.manifests
     if tag:
-        entries = tuple(e for e in entries if e.annotations.get(_REF_NAME) == tag)
+        entries = tuple(e for e in entries if _is_named(e, tag))
     if len(entries) == 1:
         return entries[0]
     names = sorted({e.annotations.get(_REF_NAME, "") for e in index.manifests} - {""})
     listed = ", ".join(names[:20]) or "none with a name"
     if not entries:
         raise ImageUnknown(
-            f"{place} has no image {tag!r}; it has {listed}", metadata={"image": tag}
+            f"{place} has no image {tag!r}; it has {listed}",
+            hint="name one of those after the path, or leave the name out if there is one image",
+            metadata={"image": tag},
         )
     raise RequestInvalid(
         f"{place} has {len(entries)} images", hint=f"add :TAG to the source, one of {listed}"
     )
+
+
+def _is_named(entry: Descriptor, wanted: str) -> bool:
+    """Says whether an entry has a name: as the layout writes it, short or full, or its tag."""
+    names = [entry.annotations.get(key, "") for key in (_REF_NAME, _CONTAINERD_NAME)]
+    for name in filter(None, names):
+        full = full_name(name)
+        if wanted == name or full_name(wanted) == full:
+            return True
+        if ":" in name and wanted == full.rpartition(":")[2] and "@" not in full:
+            return True
+    return False
 
 
 def _gather(

@@ -80,6 +80,9 @@ class Known:
         by_host = self.by_host.get(host.replace(".", "_"))
         return self.by_repository.get((host, repository), by_host)
 
+    def problems(self, host: str, repository: str = "") -> tuple[str, ...]:
+        return ()
+
     def forget(self, host: str) -> None:
         self.forgotten.append(host)
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,8 @@ def path(tmp_path: Path) -> Path:
         ({"username": "me", "password": "secret"}, ("me", "secret")),
         ({"auth": encoded("me:x"), "username": "other", "password": "y"}, ("me", "x")),
         ({"identitytoken": "token", "auth": encoded("0000:")}, ("", "token")),
+        ({"auth": encoded("me:secret") + "\n"}, ("me", "secret")),
+        ({"auth": encoded("me:secret")[:4] + "\r\n" + encoded("me:secret")[4:]}, ("me", "secret")),
         ({}, None),
         ({"auth": ""}, None),
         ({"auth": encoded("nocolon")}, None),
@@ -66,6 +69,10 @@ def test_an_entry_is_read_in_each_of_its_forms(
         (f"https://{HOST}", HOST, True),
         (f"https://{HOST}/v2/", HOST, True),
         (f"{HOST}/", HOST, True),
+        (f"{HOST}/v1/", HOST, True),
+        (f"{HOST}/v2", HOST, True),
+        (f"http://{HOST}/v1/", HOST, True),
+        (f"https://{HOST}/any/path", HOST, True),
         ("https://index.docker.io/v1/", "docker.io", True),
         ("docker.io", "docker.io", True),
         ("index.docker.io", "docker.io", True),
@@ -219,6 +226,48 @@ def test_a_file_that_is_broken_has_no_logins(path: Path, content: bytes) -> None
     path.write_bytes(content)
 
     assert DockerConfig(path, name="docker").find(HOST) is None
+
+
+def test_an_empty_helper_name_says_that_the_host_has_none(path: Path, helpers: Path) -> None:
+    write_helper(helpers, "all", logins={HOST: login("wrong", "wrong")})
+    auths = {HOST: {"auth": encoded("me:right")}}
+    document = {"auths": auths, "credHelpers": {HOST: ""}, "credsStore": "all"}
+
+    found = config(path, document).find(HOST)
+
+    assert found is not None
+    assert found.secret == "right"
+
+
+@pytest.mark.parametrize(
+    ("document", "reason"),
+    [
+        ({"credsStore": "not-there"}, "docker-credential-not-there, which .* is not installed"),
+        ({"credHelpers": {HOST: "../x"}}, "a credential helper that cannot be one"),
+        ({"auths": {HOST: {"auth": "%%%"}}}, "is no login"),
+        ([], "not a JSON object"),
+    ],
+)
+def test_what_kept_a_login_from_being_found_is_said(path: Path, document: Any, reason: str) -> None:
+    logins = config(path, document)
+
+    assert logins.find(HOST) is None
+    (problem,) = logins.problems(HOST)
+    assert re.search(reason, problem)
+
+
+@pytest.mark.parametrize("content", [b"{", b"\xff", b"[" * 100_000])
+def test_a_broken_file_is_said_to_be_one(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+    assert DockerConfig(path, name="docker").problems(HOST) == [f"{path} is not JSON"]
+
+
+def test_what_is_merely_absent_is_no_problem(path: Path, helpers: Path) -> None:
+    write_helper(helpers, "one", logins={})
+
+    assert config(path, {"credsStore": "one"}).problems(HOST) == []
+    assert DockerConfig(path.with_name("none"), name="docker").problems(HOST) == []
 
 
 def test_a_file_that_is_not_there_has_no_logins(path: Path) -> None:

@@ -31,6 +31,9 @@ class Logins:
         self.asked.append(host)
         return LOGIN
 
+    def problems(self, host: str, repository: str = "") -> tuple[str, ...]:
+        return ()
+
     def forget(self, host: str) -> None:
         pass
 
