@@ -24,10 +24,18 @@ from cli.render.text import printable
 from cli.render.timing import process_age, timing_lines
 from cli.run import foreground
 from cli.run.attachment import Attachment
-from cli.run.console import STDIN, open_console, open_lines, process_terminal_size
+from cli.run.console import (
+    STDIN,
+    LineAsker,
+    ProcessConsole,
+    open_console,
+    open_lines,
+    process_terminal_size,
+)
 from cli.run.group import GroupRun, group_code
 from cli.run.launch import Order, Services, launch
 from cli.run.local_files import place
+from cli.run.prompting import Asker, Prompter
 from cli.run.request import PULL_MODES, PlanFlags, resolve_request, run_options
 from cli.run.signals import SignalSender
 from cli.run.watching import Watch
@@ -236,6 +244,15 @@ async def _until_started(context: Context, watch: Watch) -> None:
         raise foreground.failure_of(watch.run)
 
 
+def _asker(context: Context, console: ProcessConsole, options: run_pb2.RunOptions) -> Asker | None:
+    """Returns who asks the person at this terminal; None where nobody can be asked here."""
+    if terminal.terminal_size(STDIN) is None:
+        return None
+    if options.tty and options.stdin:
+        return console
+    return None if options.stdin or options.tty else LineAsker(context.note)
+
+
 async def _attached(
     context: Context, session: Session, watch: Watch, options: run_pb2.RunOptions, keys: bytes
 ) -> int:
@@ -256,7 +273,9 @@ async def _attached(
             terminal=options.terminal if options.HasField("terminal") else None,
         )
         attachment = Attachment(session.vm, start, console, revive=revive)
-        ending = await foreground.follow_run(watch, attachment, session.vm, revive=revive)
+        prompter = Prompter(session.egress, run_id, _asker(context, console, options), context.note)
+        async with prompter.prompting():
+            ending = await foreground.follow_run(watch, attachment, session.vm, revive=revive)
     if ending.exit is None:
         context.note(f"lns: left {watch.run.name} running; `lns attach {watch.run.name}` returns")
         return 0

@@ -11,9 +11,13 @@ from lns.vm.v1 import vm_service_pb2 as pb
 from cli import terminal
 from cli.context import Context
 from cli.render.lines import PrefixedLines
+from cli.run.screen import Screen
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 _PENDING_INPUTS = 4
+_HELD_MOST = 4 << 20
+_SETTLE_SECONDS = 0.7
+_LINE_MOST = 80
 
 
 class ProcessConsole:
@@ -22,6 +26,11 @@ class ProcessConsole:
     def __init__(self) -> None:
         self._requests: asyncio.Queue[pb.AttachRequest] = asyncio.Queue()
         self._room = asyncio.Semaphore(_PENDING_INPUTS)
+        self._screen = Screen()
+        self._held: list[tuple[int, bytes]] | None = None
+        self._held_bytes = 0
+        self._released = asyncio.Event()
+        self._answers: TerminalAnswers | None = None
 
     async def next(self) -> pb.AttachRequest:
         """Returns the next thing that the user does."""
@@ -31,17 +40,119 @@ class ProcessConsole:
         return request
 
     async def show(self, data: bytes, *, is_error: bool) -> None:
-        """Writes to standard output or standard error."""
-        await terminal.write_all(STDERR if is_error else STDOUT, data)
+        """Writes to standard output or standard error; keeps it while a question stands there."""
+        descriptor = STDERR if is_error else STDOUT
+        while self._held is not None:
+            if self._held_bytes < _HELD_MOST:
+                self._held.append((descriptor, data))
+                self._held_bytes += len(data)
+                return
+            await self._released.wait()
+        self._screen.feed(data)
+        await terminal.write_all(descriptor, data)
+
+    @contextlib.asynccontextmanager
+    async def asking(self, lines: list[str]) -> AsyncIterator["TerminalAnswers"]:
+        """Shows a question on a screen of its own while the block runs."""
+        self._held, self._held_bytes, self._released = [], 0, asyncio.Event()
+        self._answers = answers = TerminalAnswers()
+        was_alternate = self._screen.is_alternate
+        try:
+            await terminal.write_all(STDOUT, b"\a" + self._screen.open())
+            for line in lines:
+                await answers.say(line)
+            yield answers
+        finally:
+            self._answers = None
+            await terminal.write_all(STDOUT, self._screen.close())
+            held, self._held = self._held, None
+            for descriptor, data in held:
+                self._screen.feed(data)
+                await terminal.write_all(descriptor, data)
+            self._released.set()
+            if was_alternate:
+                self._draw_again()
+
+    def _draw_again(self) -> None:
+        """Has a program that fills the screen draw it: the size changes, and changes back."""
+        size = process_terminal_size()
+        if size is None:
+            return
+        smaller = run_pb2.TerminalSize(rows=max(1, size.rows - 1), columns=size.columns)
+        for one in (smaller, size):
+            self.did(pb.AttachRequest(resize=one))
 
     async def typed(self, data: bytes) -> None:
-        """Adds input; waits while the other side is slow."""
+        """Adds input; waits while the other side is slow. It answers a question that stands."""
+        if self._answers is not None:
+            self._answers.typed(data)
+            return
         await self._room.acquire()
         self.did(pb.AttachRequest(stdin=data))
 
     def did(self, request: pb.AttachRequest) -> None:
         """Adds what the user does besides giving input."""
         self._requests.put_nowait(request)
+
+
+class TerminalAnswers:
+    """Lines that a person types at a raw terminal while a question stands there.
+
+    What was typed for the program, and arrives in the first moment, is no answer.
+    """
+
+    def __init__(self) -> None:
+        self._lines: asyncio.Queue[str] = asyncio.Queue()
+        self._line = b""
+        self._since = asyncio.get_running_loop().time()
+
+    def typed(self, data: bytes) -> None:
+        """Takes keys."""
+        if asyncio.get_running_loop().time() - self._since < _SETTLE_SECONDS:
+            return
+        for key in data:
+            if key in b"\r\n":
+                self._lines.put_nowait(self._line.decode(errors="replace"))
+                self._line = b""
+            elif key in (8, 127):
+                self._line = self._line[:-1]
+            elif len(self._line) < _LINE_MOST:
+                self._line += bytes([key])
+
+    async def line(self) -> str:
+        """Returns the next line that is typed."""
+        return await self._lines.get()
+
+    async def say(self, text: str) -> None:
+        """Shows a line below the question."""
+        await terminal.write_all(STDOUT, text.encode() + b"\r\n")
+
+
+class LineAsker:
+    """Asks in lines at a terminal that is not the run's."""
+
+    def __init__(self, note: Callable[[str], None]) -> None:
+        self._note = note
+        self._reader: terminal.InputReader | None = None
+
+    @contextlib.asynccontextmanager
+    async def asking(self, lines: list[str]) -> AsyncIterator["LineAsker"]:
+        """Shows a question while the block runs."""
+        for line in lines:
+            self._note(line)
+        yield self
+
+    async def line(self) -> str:
+        """Returns the next line that is typed."""
+        self._reader = self._reader or terminal.InputReader(STDIN)
+        data = await self._reader.next()
+        if not data:
+            await asyncio.Event().wait()  # nobody is there any more
+        return data.decode(errors="replace")
+
+    async def say(self, text: str) -> None:
+        """Shows a line below the question."""
+        self._note(text)
 
 
 @contextlib.asynccontextmanager

@@ -26,7 +26,8 @@ from tests.support.vm_service import VmClient
 
 APPLETS = (  # noqa: SIM905  # a list of words is read as one
     "[ awk cat chmod chown chroot cp cut dd df env false find free grep head hostname httpd id "
-    "kill ln ls mkdir mknod mount mv nc nproc ps pwd readlink rm rmdir sed seq sh sha256sum sleep "
+    "kill ln ls mkdir mknod mount mv nc nproc nslookup ping ps pwd readlink rm rmdir sed seq sh "
+    "sha256sum sleep "
     "sort stat stty sync tail test timeout touch tr true tty umount uname uniq wc wget yes"
 ).split()
 
@@ -127,18 +128,24 @@ async def microvms(home: Path) -> AsyncIterator[tuple[VmClient, Client]]:
 
 
 @contextlib.asynccontextmanager
-async def served_runner(home: Path, *, agent: Path | None = None) -> AsyncIterator[VmClient]:
+async def served_runner(
+    home: Path, *, agent: Path | None = None, names: tuple[str, ...] = ()
+) -> AsyncIterator[VmClient]:
     """Serves vm_runner of a state directory whose materializer is served already.
 
     Args:
         home: the state directory.
         agent: another guest agent than the one that is shipped.
+        names: that are not looked up, as `NAME=ADDRESS`.
     """
     address = f"unix:{home}/vm.sock"
     settings = VmSettings(
         materializer=PeerSettings(target=f"unix:{home}/materializer.sock"),
         kernels=kernel_cache(os.environ),
         agent=agent,
+        egress_names=names,
+        credentials=home / "credentials.json",
+        integrations=home / "integrations.yaml",
         accelerator=AcceleratorMode(os.environ.get("LNS_TEST_ACCELERATOR", "auto")),
         boot_time=240,  # the machine may be busy with other tests
         shutdown_time=120,

@@ -10,12 +10,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from services.chassis import durable
 from services.chassis.blocking import Blocking
 from services.core.errors import CapacityExhausted
 from services.vm_runner.egress_worker.orders import Leaf
 
 _KEY, _CERTIFICATE = "ca.key", "ca.pem"
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
 _BACK = dt.timedelta(days=3)
 """So that a guest whose clock is behind, after a resume for example, finds certificates valid."""
 _CA_DAYS, _LEAF_DAYS = dt.timedelta(days=3650), dt.timedelta(days=90)
@@ -89,15 +89,17 @@ class RunAuthorities:
     def _open(self, directory: Path) -> RunAuthority:
         try:
             return self._read(directory)
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):  # or half written
             pass
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = _root(key)
         try:
-            durable.write_bytes(directory / _KEY, _private(key), mode=0o600)
-            durable.write_bytes(
-                directory / _CERTIFICATE, certificate.public_bytes(serialization.Encoding.PEM)
-            )
+            # Not durably: after a crash of the host there is no guest that trusts it.
+            descriptor = os.open(directory / _KEY, _NEW_FILE, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(_private(key))
+            public = certificate.public_bytes(serialization.Encoding.PEM)
+            (directory / _CERTIFICATE).write_bytes(public)
         except OSError as error:
             raise CapacityExhausted(f"a certificate cannot be written: {error}") from error
         return RunAuthority(key, certificate, self._blocking)

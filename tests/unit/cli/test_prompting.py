@@ -1,0 +1,142 @@
+"""The question in `lns run`: asked once, answered by what is typed, taken back when settled."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import cast
+
+import pytest
+from lns.egress.v1 import egress_service_pb2 as pb
+from lns.egress.v1.egress_service_pb2_grpc import EgressServiceStub
+
+from cli.run.prompting import Prompter
+from services.core.errors import ApprovalUnknown
+from tests.support.eventually import eventually
+
+ASKED = pb.Approval(
+    approval_id="3f2a", run_id="r", run_name="surveyor", host="api.example.com", port=443,
+    note="to read\x1b[2J the docs",
+)  # fmt: skip
+
+
+class FakeEgress:
+    """The service, with the events that a test puts in."""
+
+    def __init__(self, policy: Path) -> None:
+        self.events: asyncio.Queue[pb.WatchApprovalsResponse] = asyncio.Queue()
+        self.answers: list[tuple[str, str]] = []
+        self._policy = policy
+        self.gone = False
+
+    async def WatchApprovals(  # noqa: N802 - as the stub
+        self, request: pb.WatchApprovalsRequest
+    ) -> AsyncIterator[pb.WatchApprovalsResponse]:
+        while True:
+            yield await self.events.get()
+
+    async def AnswerApproval(  # noqa: N802 - as the stub
+        self, request: pb.AnswerApprovalRequest
+    ) -> pb.AnswerApprovalResponse:
+        if self.gone:
+            raise ApprovalUnknown("it has expired")
+        self.answers.append((request.approval_id, request.verdict))
+        return pb.AnswerApprovalResponse()
+
+    async def GetRunPolicy(  # noqa: N802 - as the stub
+        self, request: pb.GetRunPolicyRequest
+    ) -> pb.GetRunPolicyResponse:
+        return pb.GetRunPolicyResponse(run_id="r", path=str(self._policy))
+
+
+class FakeAsker:
+    """A person at a terminal."""
+
+    def __init__(self) -> None:
+        self.shown: list[str] = []
+        self.typed: asyncio.Queue[str] = asyncio.Queue()
+        self.is_asking = False
+
+    @contextlib.asynccontextmanager
+    async def asking(self, lines: list[str]) -> AsyncIterator["FakeAsker"]:
+        self.shown += lines
+        self.is_asking = True
+        yield self
+        self.is_asking = False
+
+    async def line(self) -> str:
+        return await self.typed.get()
+
+    async def say(self, text: str) -> None:
+        self.shown.append(text)
+
+
+@pytest.fixture
+def egress(tmp_path: Path) -> FakeEgress:
+    (tmp_path / "lns-policy.yaml").write_text("# mine\nnetwork: {defaultVerdict: ask}\n")
+    return FakeEgress(tmp_path / "lns-policy.yaml")
+
+
+@contextlib.asynccontextmanager
+async def prompted(egress: FakeEgress, asker: FakeAsker | None) -> AsyncIterator[list[str]]:
+    notes: list[str] = []
+    prompter = Prompter(cast("EgressServiceStub", egress), "r", asker, notes.append)
+    async with prompter.prompting():
+        egress.events.put_nowait(pb.WatchApprovalsResponse(asked=ASKED))
+        yield notes
+
+
+@pytest.mark.parametrize(
+    ("typed", "verdict"), [("a", "allow"), ("D ", "deny"), ("aa", "allow"), ("dd", "deny")]
+)
+async def test_what_is_typed_answers(egress: FakeEgress, typed: str, verdict: str) -> None:
+    asker = FakeAsker()
+    async with prompted(egress, asker):
+        await eventually(lambda: asker.is_asking)
+        asker.typed.put_nowait(typed)
+        await eventually(lambda: bool(egress.answers))
+        await eventually(lambda: not asker.is_asking)
+    assert egress.answers == [("3f2a", verdict)]
+    text = egress._policy.read_text()
+    assert ("api.example.com:443" in text) is (len(typed.strip()) == 2)
+    assert text.startswith("# mine")
+
+
+async def test_anything_else_is_no_answer(egress: FakeEgress) -> None:
+    asker = FakeAsker()
+    async with prompted(egress, asker):
+        for typed in ("", "yes", "ls -l", "a"):
+            asker.typed.put_nowait(typed)
+        await eventually(lambda: bool(egress.answers))
+    assert egress.answers == [("3f2a", "allow")]
+
+
+async def test_a_guest_s_words_do_not_steer_the_terminal(egress: FakeEgress) -> None:
+    asker = FakeAsker()
+    async with prompted(egress, asker):
+        await eventually(lambda: asker.is_asking)
+    assert not any("\x1b" in line for line in asker.shown)
+
+
+async def test_a_question_that_is_settled_elsewhere_is_taken_back(egress: FakeEgress) -> None:
+    asker = FakeAsker()
+    async with prompted(egress, asker):
+        await eventually(lambda: asker.is_asking)
+        settled = pb.ApprovalSettled(approval_id="3f2a")
+        egress.events.put_nowait(pb.WatchApprovalsResponse(settled=settled))
+        await eventually(lambda: not asker.is_asking)
+    assert egress.answers == []
+
+
+async def test_an_answer_that_comes_too_late_ends_the_question(egress: FakeEgress) -> None:
+    asker, egress.gone = FakeAsker(), True
+    async with prompted(egress, asker):
+        await eventually(lambda: asker.is_asking)
+        asker.typed.put_nowait("a")
+        await eventually(lambda: not asker.is_asking)
+
+
+async def test_where_nobody_can_be_asked_a_line_says_how_to_answer(egress: FakeEgress) -> None:
+    async with prompted(egress, None) as notes:
+        await eventually(lambda: bool(notes))
+    assert "lns approvals allow 3f2a" in notes[0]
