@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+import uuid
 from collections.abc import Awaitable, Callable, Sequence
 
 import click
@@ -89,18 +90,21 @@ async def _members(session: Session, text: str) -> list[str]:
 @click.option("-a", "--attach", is_flag=True, help="Attach, for one run; exit with its code.")
 @click.option("-i", "--interactive", is_flag=True, help="With -a: connect standard input.")
 async def start(context: Context, runs: tuple[str, ...], attach: bool, interactive: bool) -> int:
-    """Start runs that were created or have ended; what they wrote is still there."""
+    """Start runs that were created or have ended; what they wrote is still there.
+
+    Returns when their workloads run.
+    """
     if attach and len(runs) != 1:
         raise RequestInvalid("-a attaches to one run", hint="start the others without -a")
 
     async def act(session: Session, run: str) -> str:
-        await session.vm.StartRun(pb.StartRunRequest(run=run))
+        await _start(context, session, run)
         return run
 
     if not attach:
         return await each(context, runs, act)
     async with open_session(context, Peer.VM_RUNNER) as session:
-        await act(session, runs[0])
+        await session.vm.StartRun(_start_request(runs[0]))
         return await attach_to(
             context, session, runs[0], stdin=interactive, keys=terminal.DEFAULT_DETACH_KEYS
         )
@@ -143,7 +147,7 @@ async def restart(context: Context, runs: tuple[str, ...], grace: float | None) 
         found = (await session.vm.GetRun(pb.GetRunRequest(run=run))).run
         if found.state in (State.STATE_STARTING, State.STATE_RUNNING, State.STATE_PAUSED):
             await _stop(session, run, grace)
-        await session.vm.StartRun(pb.StartRunRequest(run=run))
+        await _start(context, session, run)
         return run
 
     return await each(context, runs, act)
@@ -210,7 +214,8 @@ async def rm(context: Context, runs: tuple[str, ...], force: bool) -> int:
     """Remove runs with what they wrote and their logs."""
 
     async def act(session: Session, run: str) -> str:
-        await session.vm.RemoveRun(pb.RemoveRunRequest(run=run, force=force))
+        request = pb.RemoveRunRequest(run=run, force=force, request_id=uuid.uuid4().hex)
+        await session.vm.RemoveRun(request)
         return run
 
     return await each(context, runs, act)
@@ -234,6 +239,29 @@ async def prune(context: Context, volumes: bool, dry_run: bool, force: bool) -> 
         context.write(name)
     context.note(f"{'would free' if dry_run else 'freed'} {format_size(response.freed_bytes)}")
     return 0
+
+
+def _start_request(run: str) -> pb.StartRunRequest:
+    return pb.StartRunRequest(run=run, request_id=uuid.uuid4().hex)
+
+
+async def _start(context: Context, session: Session, run: str) -> None:
+    """Starts a run, and returns when its workload runs or has ended.
+
+    Raises:
+        LnsError: it cannot be started, or failed before its workload ran.
+    """
+    started = (await session.vm.StartRun(_start_request(run))).run
+    if started.state != State.STATE_STARTING:
+        return
+
+    async def revive() -> None:
+        await reach_suite(context)
+
+    watch = Watch(session.vm, started, note=context.note, has_past=True)
+    await watch.until(lambda one: one.has_started or one.has_ended, revive=revive)
+    if watch.has_failed and not watch.has_started:
+        raise from_status(watch.run.error)
 
 
 async def _stop(session: Session, run: str, grace: float | None) -> None:

@@ -1,6 +1,7 @@
 """`lns volume`: named volumes."""
 
 import sys
+import uuid
 from typing import Any
 
 import click
@@ -51,6 +52,7 @@ async def volume_create(
         name=name,
         limit_bytes=parse_mebibytes(size, what="a volume") * _MIB if size else 0,
         labels=parse_labels(label),
+        request_id=uuid.uuid4().hex,
     )
     async with open_session(context, Peer.VM_RUNNER) as session:
         response = await session.vm.CreateVolume(request)
@@ -73,7 +75,7 @@ async def volume_rm(context: Context, names: tuple[str, ...]) -> None:
     """Remove volumes with what they hold."""
     async with open_session(context, Peer.VM_RUNNER) as session:
         for name in names:
-            await session.vm.RemoveVolume(pb.RemoveVolumeRequest(name=name))
+            await session.vm.RemoveVolume(_remove_request(name))
             context.write(name)
 
 
@@ -86,15 +88,19 @@ async def volume_prune(context: Context, force: bool) -> None:
     freed = 0
     async with open_session(context, Peer.VM_RUNNER) as session:
         for one in await _volumes(session):
-            if one.run_ids:
+            if one.run_ids or one.problem:
                 continue
             try:
-                await session.vm.RemoveVolume(pb.RemoveVolumeRequest(name=one.name))
+                await session.vm.RemoveVolume(_remove_request(one.name))
             except InUse:
                 continue  # a run took it meanwhile
             context.write(one.name)
             freed += one.used_bytes
     context.note(f"freed {format_size(freed)}")
+
+
+def _remove_request(name: str) -> pb.RemoveVolumeRequest:
+    return pb.RemoveVolumeRequest(name=name, request_id=uuid.uuid4().hex)
 
 
 async def _volumes(session: Session) -> list[run_pb2.Volume]:

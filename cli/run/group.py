@@ -5,6 +5,7 @@ The service knows single runs that record their group; what is done to all of th
 
 import asyncio
 import contextlib
+import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -32,7 +33,7 @@ async def start_all(runs: Sequence[run_pb2.Run], runner: Runner) -> list[run_pb2
     """
 
     async def start(run: run_pb2.Run) -> run_pb2.Run:
-        return (await runner.StartRun(pb.StartRunRequest(run=run.run_id))).run
+        return (await runner.StartRun(_start_request(run))).run
 
     try:
         return await together([start(run) for run in runs])
@@ -41,12 +42,18 @@ async def start_all(runs: Sequence[run_pb2.Run], runner: Runner) -> list[run_pb2
         raise
 
 
+def _start_request(run: run_pb2.Run) -> pb.StartRunRequest:
+    return pb.StartRunRequest(run=run.run_id, request_id=uuid.uuid4().hex)
+
+
 async def remove_all(runs: Sequence[run_pb2.Run], runner: Runner) -> None:
     """Removes runs by force; one that cannot be removed does not keep the others."""
 
     async def remove(run: run_pb2.Run) -> None:
         with contextlib.suppress(LnsError):
-            await runner.RemoveRun(pb.RemoveRunRequest(run=run.run_id, force=True))
+            request_id = uuid.uuid4().hex
+            request = pb.RemoveRunRequest(run=run.run_id, force=True, request_id=request_id)
+            await runner.RemoveRun(request)
 
     await together([remove(run) for run in runs])
 

@@ -148,12 +148,13 @@ class Volumes:
             InUse: a run holds it.
         """
         async with self._change(name):
-            if name not in self._known and self._answered.answer(request_id) == name:
-                return 0
+            removed = self._answered.answer(request_id)
+            if removed and (name not in self._known or _identity(self._known[name]) != removed):
+                return 0  # what has the name now is another one
             volume = await self.get(name)
             if volume.run_ids:
                 raise _in_use(name, volume.run_ids, hint="stop the runs that use it first")
-            await self._answered.keep(request_id, name)
+            await self._answered.keep(request_id, _identity(volume))
             await self._store.remove(name)
             del self._known[name]
             return volume.used_bytes
@@ -235,6 +236,11 @@ class Volumes:
         """Returns the names of the volumes whose disks are among some files."""
         disks = {self._store.disk(name): name for name in self._known}
         return sorted({disks[path] for path in paths if path in disks})
+
+
+def _identity(volume: Volume) -> str:
+    """Returns what tells a volume from a later one of its name."""
+    return f"{volume.name} {volume.create_time.isoformat()}"
 
 
 def named_mounts(run: Run) -> tuple[VolumeMount, ...]:

@@ -116,7 +116,6 @@ def test_one_that_fails_keeps_no_other_from_being_done(
         (["kill", "web"], "KillRun", pb.KillRunRequest(run="web", signal="KILL")),
         (["pause", "web"], "PauseRun", pb.PauseRunRequest(run="web")),
         (["resume", "web"], "ResumeRun", pb.ResumeRunRequest(run="web")),
-        (["start", "web"], "StartRun", pb.StartRunRequest(run="web")),
         (["rename", "web", "net"], "RenameRun", pb.RenameRunRequest(run="web", name="net")),
     ],
 )
@@ -128,6 +127,50 @@ def test_a_command_is_one_call(
 
     assert lns(*arguments).code == 0
     assert services.asked(method) == [request_]
+
+
+def changes(*runs: run_pb2.Run) -> list[pb.WatchRunResponse]:
+    return [
+        pb.WatchRunResponse(event=run_pb2.RunEvent(sequence=number, state_changed=run))
+        for number, run in enumerate(runs, start=1)
+    ]
+
+
+@pytest.mark.parametrize("command", ["start", "restart"])
+def test_start_and_restart_return_when_the_workload_runs(
+    services: ScriptedServices, lns: Client, command: str
+) -> None:
+    ended = a_run(state=State.STATE_EXITED, start_time=Timestamp(seconds=1))
+    starting = a_run(state=State.STATE_STARTING)
+    starting.ClearField("start_time")
+    running = a_run(state=State.STATE_RUNNING)
+    found = iter([ended, running] if command == "restart" else [running])
+    services["GetRun"] = lambda _: pb.GetRunResponse(run=next(found))
+    services["StartRun"] = pb.StartRunResponse(run=starting)
+    services["WatchRun"] = list(changes(ended, starting, running))
+
+    assert lns(command, "web").out == "web\n"
+    (request,) = services.asked("StartRun")
+    assert (request.run, len(request.request_id)) == ("web", 32)
+    assert len(services.asked("WatchRun")) == 1
+
+
+def test_a_start_that_fails_before_its_workload_runs_says_why(
+    services: ScriptedServices, lns: Client
+) -> None:
+    starting = a_run(state=State.STATE_STARTING)
+    starting.ClearField("start_time")
+    failed = a_run(state=State.STATE_FAILED)
+    failed.ClearField("start_time")
+    failed.end_time.GetCurrentTime()
+    failed.error.CopyFrom(to_status(VmFailed("the microVM of run web failed: it burned")))
+    services["GetRun"] = pb.GetRunResponse(run=failed)
+    services["StartRun"] = pb.StartRunResponse(run=starting)
+    services["WatchRun"] = list(changes(starting, failed))
+
+    result = lns("start", "web")
+    assert (result.code, result.out) == (1, "")
+    assert "it burned" in result.err
 
 
 def test_stop_waits_as_long_as_the_run_may_take(services: ScriptedServices, lns: Client) -> None:
