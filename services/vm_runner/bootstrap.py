@@ -96,7 +96,6 @@ async def open_vm_runner(home: Path, own: VmSettings) -> AsyncIterator[Sequence[
         InUse: another process owns the runs.
         HostUnready: this machine's architecture is not supported.
     """
-    architecture = _architecture()
     async with contextlib.AsyncExitStack() as stack:
         (home / "runs").mkdir(mode=0o700, parents=True, exist_ok=True)
         stack.enter_context(owner_lock(home / "runs" / ".lock", what=f"the runs below {home}"))
@@ -112,13 +111,7 @@ async def open_vm_runner(home: Path, own: VmSettings) -> AsyncIterator[Sequence[
         )
         cgroups = _cgroups(own)
         confinement = _confinement(own, cgroups)
-        hypervisor = QemuHypervisor(
-            binary=own.qemu or f"qemu-system-{architecture.value}",
-            files=files,
-            choice=choice,
-            confinement=confinement,
-            architecture=architecture,
-        )
+        hypervisor = _hypervisor(own, files, choice, confinement)
         disks = Ext4Images()
         kept = await _reserve(home, blocking)
         answered, volumes = _kept(home, own, blocking, kept, disks)
@@ -230,6 +223,19 @@ def _kept(
     answered = AnsweredRequests(answers)
     store = VolumeFiles(home / "volumes", blocking=blocking, kept=kept)
     return answered, Volumes(store, disks, default_bytes=own.disk, answered=answered)
+
+
+def _hypervisor(
+    own: VmSettings, files: GuestFileCache, choice: AcceleratorChoice, confinement: Confinement
+) -> QemuHypervisor:
+    architecture = _architecture()
+    return QemuHypervisor(
+        binary=own.qemu or f"qemu-system-{architecture.value}",
+        files=files,
+        choice=choice,
+        confinement=confinement,
+        architecture=architecture,
+    )
 
 
 def _guest_files(home: Path, own: VmSettings, blocking: Blocking) -> GuestFileCache:

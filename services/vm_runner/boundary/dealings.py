@@ -20,6 +20,7 @@ from services.vm_runner.boundary.decider import Decider, Ruling
 from services.vm_runner.boundary.opening import Dialled, Refused, open_connection
 from services.vm_runner.boundary.pages import Pages
 from services.vm_runner.boundary.ports import WorkerLink
+from services.vm_runner.boundary.recording import closed_record, record_of, request_record
 from services.vm_runner.boundary.records import EgressRecord, RecordKind
 from services.vm_runner.boundary.run_credentials import RunCredentials
 from services.vm_runner.boundary.run_policy import LoadedPolicy, RunPolicy
@@ -43,7 +44,6 @@ from services.vm_runner.egress_worker.reports import (
     Notice,
     PageWanted,
     RequestDecided,
-    RequestVerdict,
     ToRunner,
 )
 
@@ -298,68 +298,27 @@ class Dealings:
             )
         )
 
-    async def _record(
-        self,
-        ruling: Ruling,
-        host: Host,
-        port: int,
-        *,
-        verdict: str,
-        address: str = "",
-        connection: int = 0,
-    ) -> None:
-        opinion = ruling.decision.opinion
-        await self._audit.append(
-            EgressRecord(
-                kind=RecordKind.CONNECTION,
-                verdict=verdict,
-                host=str(host),
-                port=port,
-                address=address,
-                rule=opinion.route.match if opinion is not None and opinion.route else "",
-                origin=ruling.decision.place,
-                reason=ruling.reason,
-                how_to_allow=ruling.how_to_allow if verdict == "deny" else "",
-                connection=connection,
-            )
-        )
-
     # ---- what becomes of them ----
+
+    async def _record(
+        self, ruling: Ruling, host: Host, port: int, *, verdict: str, address: str = "",
+        connection: int = 0,
+    ) -> None:  # fmt: skip
+        record = record_of(
+            ruling, host, port, verdict=verdict, address=address, connection=connection
+        )
+        await self._audit.append(record)
 
     async def _request_decided(self, told: RequestDecided) -> None:
         one = self._open.get(told.connection)
-        denied = told.verdict is RequestVerdict.DENIED
-        await self._audit.append(
-            EgressRecord(
-                kind=RecordKind.REQUEST,
-                verdict="deny" if denied else "allow",
-                host=str(one.host) if one else told.host,
-                port=one.port if one else 0,
-                method=told.method,
-                path=told.path,
-                rule=told.rule,
-                reason=f"refused: {told.reason}" if denied else "",
-                connection=told.connection,
-            )
-        )
+        host, port = (str(one.host), one.port) if one else (told.host, 0)
+        await self._audit.append(request_record(told, host, port))
 
     async def _closed(self, told: Closed) -> None:
         one = self._open.pop(told.connection, None)
         if one is None or one.host.kind is HostKind.PAGE:
             return
-        reason = ": ".join(part for part in (str(told.reason), told.text) if part)
-        await self._audit.append(
-            EgressRecord(
-                kind=RecordKind.CLOSED,
-                host=str(one.host),
-                port=one.port,
-                address=one.address,
-                reason=reason,
-                connection=told.connection,
-                sent_bytes=told.sent,
-                received_bytes=told.received,
-            )
-        )
+        await self._audit.append(closed_record(told, str(one.host), one.port, one.address))
 
     async def _page_wanted(self, wanted: PageWanted) -> None:
         if self._pages_open >= _PAGES_MOST:
