@@ -1,5 +1,6 @@
 """One invocation: arguments to a command, and every way in which it can end to an exit code."""
 
+import logging
 from collections.abc import Mapping, Sequence
 
 import click
@@ -16,8 +17,10 @@ def dispatch(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
     """Runs the command that `arguments` name and returns its exit code."""
     context = Context(environment=environment)
     context.debug = context.is_set("LNS_DEBUG")
+    if not context.debug:
+        logging.lastResort = None  # where nobody set logging up, libraries write here
     try:
-        result = lns.main(list(arguments), prog_name="lns", standalone_mode=False, obj=context)
+        result = _invoke(list(arguments), context)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return USAGE
@@ -34,3 +37,14 @@ def dispatch(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
             context.note(line)
         return context.failure
     return result if isinstance(result, int) else 0
+
+
+def _invoke(arguments: list[str], context: Context) -> object:
+    """Does what click's `main` does, which would take a broken pipe for a failure of its own."""
+    if context.is_set("_LNS_COMPLETE"):
+        return lns.main(arguments, prog_name="lns", standalone_mode=False, obj=context)
+    try:
+        with lns.make_context("lns", arguments, obj=context) as click_context:
+            return lns.invoke(click_context)
+    except click.exceptions.Exit as end:
+        return end.exit_code

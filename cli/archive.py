@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from cli.run.copy_forms import clash
 from services.archives.limits import ArchiveUnsafe, TarLimits, show_name, unsafe
 from services.archives.stream import ByteStream
 from services.archives.tar import Kind, Member, TarReader
@@ -58,8 +59,11 @@ def pack(source: Path, name: str, output: BinaryIO) -> None:
     def plain(entry: tarfile.TarInfo) -> tarfile.TarInfo:
         if not (entry.isreg() or entry.isdir() or entry.issym() or entry.islnk()):
             raise RequestInvalid(
-                f"{entry.name!r} is a device, socket or FIFO", hint="copy what is beside it"
+                f"{entry.name!r} is a device, socket or FIFO",
+                hint="leave it out: copy the files around it one by one",
             )
+        entry.uid = entry.gid = 0  # as docker does: a user of this machine is none of the run's
+        entry.uname = entry.gname = ""
         return entry
 
     with tarfile.open(fileobj=output, mode="w|", format=tarfile.PAX_FORMAT) as archive:
@@ -73,7 +77,7 @@ def unpack(
 
     Args:
         chunks: the archive; it is asked for no more than what the limits allow.
-        target: what the root of the archive becomes, or a directory into which it is put.
+        target: what the root of the archive becomes; a directory merges with one that is there.
         name: the name that the root must have: that of the path that was asked for.
         limits: the most that the archive may bring.
 
@@ -86,23 +90,39 @@ def unpack(
         LimitExceeded: it is larger than the limits; nothing is left of it.
         OSError: the target cannot be written.
     """
-    into = target.is_dir()
-    parent = target if into else target.parent
+    parent = target if target.is_dir() else target.parent
     if not parent.is_dir():  # a temporary name below it would say nothing to anybody
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(parent))
     fresh = Path(tempfile.mkdtemp(prefix=".lns-cp-", dir=parent))
     try:
         limits = limits or CopyLimits()
         count = _Copy(fresh, os.fsencode(name), limits).take(chunks)
-        place = target / name if into else target
-        if place.is_dir() and not place.is_symlink():
-            raise RequestInvalid(f"{place} is a directory that is there already")
-        (fresh / name).rename(place)
+        _put(fresh / name, target)
     except ArchiveUnsafe as error:
         raise _refused(error) from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return count
+
+
+def _put(fresh: Path, place: Path) -> None:
+    """Moves what was unpacked to its place; directories merge, files and links give way to such.
+
+    Links that are there are replaced, never followed: only the place itself was chosen by the user.
+
+    Raises:
+        RequestInvalid: a directory and something else want one place; the rest of it stays.
+    """
+    is_there = os.path.lexists(place)
+    there_is_directory = place.is_dir() and not place.is_symlink()
+    is_directory = fresh.is_dir() and not fresh.is_symlink()
+    if is_there and there_is_directory is not is_directory:
+        raise clash(str(place), is_directory=is_directory)
+    if not there_is_directory:
+        fresh.rename(place)
+        return
+    for child in sorted(fresh.iterdir()):
+        _put(child, place / child.name)
 
 
 class _Copy:

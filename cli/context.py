@@ -5,8 +5,10 @@ asynchronous bodies and notes what the command is doing, for the first line of a
 """
 
 import asyncio
+import contextlib
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+import signal
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -102,13 +104,31 @@ def _decorator(
             shown = {name: _shown(value) for name, value in parameters.items()}
             context.doing = doing.format_map(shown).rstrip()
             context.failure = failure
-            result = function(context, **parameters)
-            return asyncio.run(result) if inspect.iscoroutine(result) else result
+            with _interruptible():
+                result = function(context, **parameters)
+                return asyncio.run(result) if inspect.iscoroutine(result) else result
 
         flag = click.option("--debug", is_flag=True, help="Show everything known about an error.")
         return make(flag(pass_context(body)))
 
     return decorate
+
+
+@contextlib.contextmanager
+def _interruptible() -> Iterator[None]:
+    """Has an interrupt end the command's function in Python's way, so that it cleans up.
+
+    Before and after that it ends the process, if it does so by default: see `cli.main`.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _shown(value: Any) -> str:

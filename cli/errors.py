@@ -11,6 +11,7 @@ import click
 
 from cli.context import Context
 from cli.render.text import printable
+from cli.suggestions import suggestion
 from services.core.errors import LnsError, Violation
 
 _REGISTRY_LOGIN = "log in with `lns login REGISTRY`"
@@ -18,16 +19,17 @@ _WAYS_OUT: Mapping[str, str] = {
     "REFERENCE_INVALID": "write host[:port]/path[:tag][@sha256:…]",
     "DIGEST_INVALID": "write sha256: and 64, or sha512: and 128 lower-case hexadecimal digits",
     "ARTIFACT_INVALID": "correct the document; `lns types FAMILY` prints the schema",
-    "REQUEST_INVALID": "see the command's --help",
-    "DIGEST_MISMATCH": "try again; if it stays, the source changes while it is read",
+    "REQUEST_INVALID": "correct the value that is named above",
+    "DIGEST_MISMATCH": "try again; if it fails again, the source is being changed",
     "SETTINGS_INVALID": "correct the setting; docs/configuration.md lists every one",
-    "MANIFEST_UNKNOWN": "check the reference; is the tag pushed?",
+    "MANIFEST_UNKNOWN": "check the reference: the registry has no such tag or digest",
     "BLOB_UNKNOWN": "pull the reference again with `lns pull`",
     "RUN_UNKNOWN": "`lns ps -a` lists every run",
     "IMAGE_UNKNOWN": "`lns image ls` lists what the store has",
     "VOLUME_UNKNOWN": "`lns volume ls` lists every volume",
     "SNAPSHOT_UNKNOWN": "`lns snapshot ls` lists every snapshot",
     "LEASE_UNKNOWN": "try again",
+    "APPROVAL_UNKNOWN": "`lns approvals list` lists what waits for an answer",
     "EXEC_UNKNOWN": "the command has ended; start it again",
     "ARTIFACT_TYPE_UNSUPPORTED": "`lns inspect REF` says what a reference names",
     "PLATFORM_UNSUPPORTED": "choose another with --platform; `lns inspect REF` lists them",
@@ -38,12 +40,12 @@ _WAYS_OUT: Mapping[str, str] = {
     "BLOBS_MISSING": "pull the reference again with `lns pull`",
     "HOST_UNREADY": "`lns doctor` says what is missing and how to get it",
     "NAME_TAKEN": "choose another name, or remove what has it",
-    "IN_USE": "end what uses it first",
+    "IN_USE": "stop whatever uses it, then try again",
     "CAPACITY_EXHAUSTED": "free space: `lns prune`, `lns image prune`",
     "TOO_MANY_REQUESTS": "wait a moment and try again",
     "ATTACH_LAGGING": "attach again: `lns logs RUN` has what was missed",
-    "LIMIT_EXCEEDED": "make it smaller, or raise the limit in the settings",
-    "REGISTRY_UNAVAILABLE": "is the registry running, and its name right?",
+    "LIMIT_EXCEEDED": "reduce its size, or raise the limit in the settings (docs/configuration.md)",
+    "REGISTRY_UNAVAILABLE": "check the registry's name, and that it runs and can be reached",
     "SERVICE_UNAVAILABLE": "look with `lns service status` and `lns service logs`",
     "GUEST_UNREACHABLE": "`lns logs RUN` may say why; `lns restart RUN` starts it again",
     "DEADLINE_EXCEEDED": "try again; `lns service status` shows whether the services answer",
@@ -62,7 +64,7 @@ _WAYS_OUT: Mapping[str, str] = {
 
 def way_out(error: LnsError) -> str:
     """Returns what to do about an error: its own hint, else that of its reason."""
-    return error.hint or _WAYS_OUT.get(error.reason, "run it again with --debug to see more")
+    return error.hint or _WAYS_OUT.get(error.reason, "run it again with --debug for details")
 
 
 def describe(error: Exception, context: Context) -> list[str]:
@@ -76,12 +78,21 @@ def describe(error: Exception, context: Context) -> list[str]:
 
 def describe_usage(error: click.ClickException) -> list[str]:
     """Returns the lines for a command line that is not one, as `describe` does."""
+    usage = error.ctx if isinstance(error, click.UsageError) else None
+    why = error.format_message()
+    meant = ""
+    if usage is not None and isinstance(error, click.exceptions.NoSuchCommand):
+        why = f"{usage.command_path} has no command {error.command_name!r}"
+        if isinstance(usage.command, click.Group):
+            known = usage.command.list_commands(usage)
+            meant = suggestion(error.command_name, known, path=usage.command_path)
     lines = [
         "lns: cannot understand the command line",
-        f"  why: {printable(error.format_message()).removesuffix('.')}",
+        f"  why: {printable(why).removesuffix('.')}",
     ]
-    usage = error.ctx if isinstance(error, click.UsageError) else None
-    if usage is not None:
+    if meant:
+        lines.append(f"  try: {meant}")
+    elif usage is not None:
         usage_line = " ".join(usage.command.collect_usage_pieces(usage))
         lines.append(
             f"  try: {usage.command_path} {usage_line}; `{usage.command_path} --help` explains it"
@@ -90,7 +101,7 @@ def describe_usage(error: click.ClickException) -> list[str]:
 
 
 def _describe_lns_error(error: LnsError, context: Context) -> list[str]:
-    what = f"cannot {context.doing}" if context.doing else "that did not work"
+    what = f"cannot {context.doing}" if context.doing else "the command failed"
     lines = [f"lns: {printable(what)}", f"  why: {printable(error.message)}"]
     for number, violation in enumerate(error.violations):
         subject = f"{violation.subject}: " if violation.subject else ""
@@ -111,12 +122,12 @@ def _is_said(error: LnsError, violation: Violation, *, is_first: bool) -> bool:
 
 
 def _describe_os_error(error: OSError, context: Context) -> list[str]:
-    what = f"cannot {context.doing}" if context.doing else "that did not work"
+    what = f"cannot {context.doing}" if context.doing else "the command failed"
     where = f"{error.filename}: " if error.filename else ""
     lines = [
         f"lns: {printable(what)}",
         f"  why: {printable(f'{where}{error.strerror or error}')}",
-        f"  try: {_OS_WAYS_OUT.get(error.errno or 0, 'run it again with --debug to see more')}",
+        f"  try: {_OS_WAYS_OUT.get(error.errno or 0, 'run it again with --debug for details')}",
     ]
     if context.debug:
         lines += _trace(error)

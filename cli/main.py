@@ -1,5 +1,9 @@
-"""The entry point of `lns`."""
+"""The entry point of `lns`.
 
+Nothing but what a command needs is imported, and importing this module changes nothing.
+"""
+
+import _signal  # type: ignore[import-not-found]  # of C; `signal` wraps it in enumerations
 import gc
 import os
 import sys
@@ -9,6 +13,7 @@ from typing import NoReturn
 from cli.desk.launcher import start_behind, through_desk
 from services.core.version import VERSION
 
+_INTERRUPTED = 130
 _BROKEN_PIPE = 141
 
 
@@ -18,16 +23,22 @@ def main() -> NoReturn:
     The process is ended without tearing the interpreter down, which takes longer than a whole `lns
     ps`: by now every file and channel has been closed by the block that opened it.
     """
-    arguments = sys.argv[1:]
-    code = through_desk(arguments, os.environ)
-    if code is None:
-        code = run(arguments, os.environ)
-        start_behind(arguments, os.environ)
+    try:
+        _prepare()
+        arguments = sys.argv[1:]
+        code = through_desk(arguments, os.environ)
+        if code is None:
+            code = run(arguments, os.environ)
+            start_behind(arguments, os.environ)
+    except KeyboardInterrupt:
+        code = _INTERRUPTED
     try:
         sys.stdout.flush()
         sys.stderr.flush()
     except BrokenPipeError:
         code = _BROKEN_PIPE
+    except KeyboardInterrupt:
+        code = _INTERRUPTED
     os._exit(code)
 
 
@@ -38,7 +49,18 @@ def run(arguments: Sequence[str], environment: Mapping[str, str]) -> int:
         return 0
     # Importing makes objects that live on: collecting among them is a tenth of a short command.
     gc.set_threshold(50_000)
-    # Not at the top: click takes longer to import than `lns version` may take in all.
-    from cli.app import dispatch  # noqa: PLC0415
+    from cli.app import dispatch  # noqa: PLC0415 - click takes longer than `lns version` may
 
     return dispatch(arguments, environment)
+
+
+def _prepare() -> None:
+    """Has this process end at once where it is interrupted before its command has begun.
+
+    Python would print where it was. The command itself is interrupted in Python's way, so that it
+    cleans up: `cli.context` sees to that.
+    """
+    if _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler:
+        _signal.signal(_signal.SIGINT, _signal.SIG_DFL)
+    # Objects that are thrown away late, and threads, would print their failures by themselves.
+    sys.unraisablehook = lambda _: None

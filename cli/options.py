@@ -63,7 +63,7 @@ format_option: Decorator = click.option(
     "--format",
     "form",
     metavar="FORMAT",
-    help="table, json, or a template such as '{{.Name}}'.",
+    help="Output as table, json, or a template such as '{{.Name}}'.",
 )
 
 quiet_ids: Decorator = click.option("-q", "--quiet", is_flag=True, help="Print only ids.")
@@ -82,7 +82,7 @@ plan_options = combined(
             "--policy",
             type=existing_file(),
             metavar="FILE",
-            help="Policy file instead of the bundle's, or of lns-policy.yaml here.",
+            help="Policy file to use instead of the bundle's or ./lns-policy.yaml.",
         ),
         click.option(
             "--mount", multiple=True, metavar="REF[:PATH]", help="Mount an artifact; repeatable."
@@ -92,7 +92,8 @@ plan_options = combined(
             "--volume",
             multiple=True,
             metavar="SOURCE:PATH[:ro]",
-            help="Mount a named volume or a host path; `:secrets` hides none in it; repeatable.",
+            help="Mount a named volume or a host path; repeatable. `:secrets` keeps files visible"
+            " that look like secrets.",
         ),
         click.option(
             "-p",
@@ -113,13 +114,20 @@ plan_options = combined(
         ),
         click.option("-w", "--workdir", metavar="PATH", help="Working directory."),
         click.option("-u", "--user", metavar="USER[:GROUP]", help="User, by name or number."),
-        click.option("--entrypoint", metavar="PROGRAM", help="Replace the image's entry point."),
+        click.option(
+            "--entrypoint",
+            metavar="PROGRAM",
+            help="Use this program instead of the image's entry point.",
+        ),
         platform_option,
         click.option(
             "-l", "--label", multiple=True, metavar="NAME=VALUE", help="Label the run; repeatable."
         ),
         click.option(
-            "--locked", type=existing_file(), metavar="LOCK", help="Run exactly what a lock pins."
+            "--locked",
+            type=existing_file(),
+            metavar="LOCK",
+            help="Run exactly the digests in a lock file.",
         ),
     ]
 )
@@ -134,7 +142,7 @@ life_options = combined(
             type=click.Choice(["always", "missing", "never"]),
             default="missing",
             show_default=True,
-            help="When to fetch content; a tag is looked up in any case, a digest is not.",
+            help="When to download; `missing` still asks the registry which digest a tag has now.",
         ),
         click.option(
             "--cold", is_flag=True, help="Boot a kernel even if a snapshot could be resumed."
@@ -143,7 +151,7 @@ life_options = combined(
             "--restart",
             default="no",
             metavar="POLICY",
-            help="no, on-failure[:N] or always. [default: no]",
+            help="no, on-failure[:N], always or unless-stopped. [default: no]",
         ),
         click.option(
             "--approve-timeout",
@@ -151,18 +159,22 @@ life_options = combined(
             metavar="SECONDS",
             help="Time for an answer where the policy asks. [default: 60]",
         ),
-        click.option("--stop-signal", metavar="NAME", help="Signal that asks the workload to end."),
+        click.option(
+            "--stop-signal",
+            metavar="NAME",
+            help="Signal that `lns stop` sends. [default: the image's, else TERM]",
+        ),
         click.option(
             "--stop-timeout",
             type=click.FloatRange(min=0),
             metavar="SECONDS",
-            help="Time before force.",
+            help="Seconds between the stop signal and KILL. [default: 10]",
         ),
         click.option(
             "--pids-limit",
             type=click.IntRange(min=1),
             metavar="N",
-            help="Most processes in the guest.",
+            help="Maximum number of processes in the guest.",
         ),
     ]
 )

@@ -10,7 +10,8 @@ imported for the services that are asked for, since each takes its time.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
     from lns.vm.v1.vm_service_pb2_grpc import VmServiceStub
 
 
+_REVIVE_SECONDS = 0.1
+
+
 class Peer(StrEnum):
     """The four services, by the name of their configuration key."""
 
@@ -48,10 +52,18 @@ class Peer(StrEnum):
 
 
 class Session:
-    """Open channels, and a stub for each service that was asked for."""
+    """Open channels, and a stub for each service that was asked for.
 
-    def __init__(self, channels: Mapping[Peer, grpc.aio.Channel]) -> None:
+    Args:
+        channels: by the services that were asked for.
+        revive: makes services that were lost answer again, as far as this client can.
+    """
+
+    def __init__(
+        self, channels: Mapping[Peer, grpc.aio.Channel], revive: Callable[[], Awaitable[None]]
+    ) -> None:
         self._channels = channels
+        self.revive = revive
 
     @property
     def registry(self) -> "RegistryServiceStub":
@@ -108,7 +120,8 @@ async def open_session(context: Context, *peers: Peer) -> AsyncIterator[Session]
     calls.set_request_id(context.request_id)
     config = load_config(context)
     targets = {peer: config.get(peer, "") for peer in peers}
-    if not all(targets.values()):
+    uses_suite = not all(targets.values())
+    if uses_suite:
         suite = await reach_suite(context)
         sockets = {
             peer: suite.socket if peer is Peer.VM_RUNNER else suite.content_socket for peer in peers
@@ -123,7 +136,12 @@ async def open_session(context: Context, *peers: Peer) -> AsyncIterator[Session]
             files = [_descriptor(peer) for peer in peers if targets[peer] == target]
             settings = PeerSettings(target=target, tls=None if _is_local(target) else tls)
             channels[target] = await stack.enter_async_context(open_channel(settings, *files))
-        yield Session({peer: channels[target] for peer, target in targets.items()})
+
+        async def revive() -> None:
+            if uses_suite:
+                await revive_suite(context)
+
+        yield Session({peer: channels[target] for peer, target in targets.items()}, revive)
 
 
 def suite_files(context: Context) -> SuiteFiles:
@@ -143,19 +161,31 @@ async def reach_suite(context: Context, *, config: Path | None = None) -> Suite:
     suite = suite_process.find_suite(files)
     if suite is None:
         context.note("lns: starting the services in the background")
-        suite = await asyncio.to_thread(
-            suite_process.ensure_suite,
-            files,
-            is_ready=lambda: is_serving(files.socket),
-            environment=context.environment,
-            arguments=_arguments(config or config_path(context).with_name("services.yaml")),
-        )
+        suite = await _ensure_suite(context, files, config)
     if suite_process.is_other_version(suite):
         context.note(
             f"lns: the services that run are version {suite.version}, this is {VERSION};"
             " `lns service restart` brings them up to date"
         )
     return suite
+
+
+async def revive_suite(context: Context) -> None:
+    """Returns when a suite serves: one that ends is waited for, one that is gone started.
+
+    Another command may be restarting it: there is one starter at a time, and who waits for it finds
+    the suite running.
+
+    Raises:
+        ServiceUnavailable: none serves in time.
+    """
+    files = suite_files(context)
+    deadline = time.monotonic() + suite_process.START_SECONDS
+    while (suite := suite_process.find_suite(files)) is not None:
+        if await asyncio.to_thread(is_serving, suite.socket) or time.monotonic() > deadline:
+            return  # one that hangs is reported by the call that is tried next
+        await asyncio.sleep(_REVIVE_SECONDS)
+    await _ensure_suite(context, files, None)
 
 
 def is_serving(socket: Path, timeout: float = 1.0) -> bool:
@@ -189,6 +219,21 @@ def _descriptor(peer: Peer) -> FileDescriptor:
     from lns.vm.v1 import vm_service_pb2  # noqa: PLC0415 - see above
 
     return vm_service_pb2.DESCRIPTOR
+
+
+async def _ensure_suite(context: Context, files: SuiteFiles, config: Path | None) -> Suite:
+    return await asyncio.to_thread(
+        suite_process.ensure_suite,
+        files,
+        is_ready=lambda: is_serving(files.socket),
+        environment=context.environment,
+        arguments=suite_arguments(context, config),
+    )
+
+
+def suite_arguments(context: Context, config: Path | None) -> list[str]:
+    """Returns the arguments of a suite with the settings of a file, by default the user's."""
+    return _arguments(config or config_path(context).with_name("services.yaml"))
 
 
 def _arguments(config: Path) -> list[str]:

@@ -175,17 +175,66 @@ def ensure_suite(
     suite = find_suite(files)
     if suite is not None:
         return suite
+    with _starting(files):
+        return find_suite(files) or _start(files, is_ready, environment, arguments)
+
+
+def restart_suite(
+    files: SuiteFiles,
+    *,
+    is_ready: Callable[[], bool],
+    environment: Mapping[str, str],
+    arguments: Sequence[str],
+    timeout: float,
+) -> Suite:
+    """Stops the suite if it lives, and returns a new one; nobody else starts one meanwhile.
+
+    Args:
+        files: where it is.
+        is_ready: asks its health service.
+        environment: the variables that the new one gets.
+        arguments: further arguments of the new one.
+        timeout: seconds that the old one has to end.
+
+    Raises:
+        ServiceUnavailable: the old one did not end in time, or the new one did not serve in time.
+        SettingsInvalid: a directory is not the user's own.
+    """
+    with _starting(files):
+        suite = find_suite(files)
+        if suite is not None and not stop_suite(suite, timeout=timeout):
+            raise not_stopped(suite, timeout)
+        return _start(files, is_ready, environment, arguments)
+
+
+def not_stopped(suite: Suite, timeout: float) -> ServiceUnavailable:
+    """Returns the error that a suite did not end in time."""
+    return ServiceUnavailable(
+        f"process {suite.pid} did not end within {timeout:.0f} s",
+        hint="`lns service stop --force` kills it; runs go on",
+    )
+
+
+@contextlib.contextmanager
+def _starting(files: SuiteFiles) -> Iterator[None]:
+    """Makes the directories of a suite and keeps everybody else from starting it."""
     for directory in (files.home, files.run, files.log.parent):
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if files.socket.parent != files.run:
         make_private_directory(files.socket.parent)
     with _locked(files.run / "start.lock"):
-        suite = find_suite(files)
-        if suite is None:
-            said_before = files.log.stat().st_size if files.log.exists() else 0
-            process = _spawn(files, environment, arguments)
-            suite = _wait_until_ready(files, process, is_ready, said_before=said_before)
-    return suite
+        yield
+
+
+def _start(
+    files: SuiteFiles,
+    is_ready: Callable[[], bool],
+    environment: Mapping[str, str],
+    arguments: Sequence[str],
+) -> Suite:
+    said_before = files.log.stat().st_size if files.log.exists() else 0
+    process = _spawn(files, environment, arguments)
+    return _wait_until_ready(files, process, is_ready, said_before=said_before)
 
 
 def stop_suite(suite: Suite, *, timeout: float, force: bool = False) -> bool:

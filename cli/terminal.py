@@ -35,6 +35,9 @@ FORWARDED_SIGNALS: Final[Mapping[signal.Signals, str]] = {
 }
 """Signals that a foreground client passes on to the workload, with their names on the wire."""
 
+ENDING_SIGNALS: Final = frozenset({"INT", "TERM", "HUP", "QUIT"})
+"""Names of those that by themselves end a client."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Size:

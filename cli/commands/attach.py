@@ -11,14 +11,16 @@ from cli.context import RUN_FAILURE, Context, command
 from cli.options import existing_file
 from cli.run import foreground
 from cli.run.attachment import Attachment
-from cli.run.console import STDIN, open_console, process_terminal_size
-from cli.run.request import parse_environment
+from cli.run.console import STDIN, note_detached, open_console, process_terminal_size
+from cli.run.environment import parse_environment
 from cli.run.signals import SignalSender
 from cli.run.watching import State, Watch
-from cli.session import Peer, Session, open_session, reach_suite
+from cli.session import Peer, Session, open_session
 from services.core.errors import RequestInvalid
 
-_KEYS = click.option("--detach-keys", metavar="KEYS", help="Keys that leave: ctrl-p,ctrl-q.")
+_KEYS = click.option(
+    "--detach-keys", metavar="KEYS", help="Keys that detach. [default: ctrl-p,ctrl-q]"
+)
 
 
 @command("attach", doing="attach to {run}", failure=RUN_FAILURE)
@@ -39,10 +41,6 @@ async def attach_to(
     context: Context, session: Session, name: str, *, stdin: bool, keys: str
 ) -> int:
     """Attaches to the workload of a run until it ends or the user leaves; returns the exit code."""
-
-    async def revive() -> None:
-        await reach_suite(context)
-
     run = (await session.vm.GetRun(pb.GetRunRequest(run=name))).run
     watch = Watch(session.vm, run, note=context.note, has_past=True)
     if watch.has_ended:
@@ -65,9 +63,11 @@ async def attach_to(
             stdin=stdin and run.options.stdin,
             terminal=process_terminal_size() if run.options.tty else None,
         )
-        attachment = Attachment(session.vm, start, console, revive=revive, note=context.note)
-        ending = await foreground.follow_run(watch, attachment, session.vm, revive=revive)
-    return 0 if ending.exit is None else ending.exit.code
+        attachment = Attachment(
+            session.vm, start, console, revive=session.revive, note=context.note
+        )
+        ending = await foreground.follow_run(watch, attachment, session.vm, revive=session.revive)
+    return note_detached(context, run.name, console) if ending.exit is None else ending.exit.code
 
 
 @command(
@@ -78,6 +78,7 @@ async def attach_to(
 )
 @click.argument("run", metavar="RUN")
 @click.argument("argv", metavar="COMMAND...", nargs=-1, type=click.UNPROCESSED, required=True)
+@click.option("-d", "--detach", is_flag=True, help="Run it in the background.")
 @click.option("-i", "--interactive", is_flag=True, help="Connect standard input.")
 @click.option("-t", "--tty", is_flag=True, help="Give the command a terminal.")
 @click.option("-e", "--env", multiple=True, metavar="NAME[=VALUE]", help="Set a variable.")
@@ -95,6 +96,7 @@ async def exec_command(  # noqa: PLR0917 - one parameter a flag
     context: Context,
     run: str,
     argv: tuple[str, ...],
+    detach: bool,
     interactive: bool,
     tty: bool,
     env: tuple[str, ...],
@@ -112,6 +114,8 @@ async def exec_command(  # noqa: PLR0917 - one parameter a flag
     if not argv:
         raise RequestInvalid("there is no command after --", hint=f"lns exec {run} -- COMMAND...")
     keys = detach_keys or load_config(context).get("detach-keys") or terminal.DEFAULT_DETACH_KEYS
+    if detach and interactive:
+        raise RequestInvalid("-d leaves the command alone, -i stays with it", hint="leave -i out")
     if tty and interactive and terminal.terminal_size(STDIN) is None:
         raise RequestInvalid("-t -i needs a terminal as standard input", hint="leave -t out")
     spec = pb.ExecSpec(
@@ -123,15 +127,18 @@ async def exec_command(  # noqa: PLR0917 - one parameter a flag
     )
     async with open_session(context, Peer.VM_RUNNER) as session:
         start = pb.AttachStart(
-            run=run, exec=spec, stdin=interactive, terminal=process_terminal_size() if tty else None
+            run=run,
+            exec=spec,
+            stdin=interactive,
+            leave=detach,
+            terminal=process_terminal_size() if tty else None,
         )
         return await _execute(context, session, start, terminal.parse_detach_keys(keys))
 
 
 async def _execute(context: Context, session: Session, start: pb.AttachStart, keys: bytes) -> int:
-    async def revive() -> None:
-        await reach_suite(context)
-
     async with open_console(stdin=start.stdin, tty=start.exec.tty, detach_keys=keys) as console:
-        status = await Attachment(session.vm, start, console, revive=revive).follow()
+        status = await Attachment(session.vm, start, console, revive=session.revive).follow()
+    if status is None and not start.leave:
+        context.note(f"lns: detached; {start.exec.argv[0]} goes on in {start.run}")
     return 0 if status is None else status.code

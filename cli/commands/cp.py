@@ -1,28 +1,33 @@
 """`lns cp`: files into and out of a run."""
 
 import asyncio
-import io
 import os
 import re
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import BinaryIO
 
 import click
 from lns.vm.v1 import vm_service_pb2 as pb
 
 from cli import terminal
-from cli.archive import EMPTY_ARCHIVE_BYTES, pack, unpack
+from cli.archive import pack, unpack
 from cli.context import Context, command
 from cli.run.console import STDOUT
+from cli.run.copy_forms import Kind, Place, landing
 from cli.session import Peer, Session, open_session
 from services.chassis.streams import CHUNK_BYTES
 from services.core.errors import RequestInvalid
 
-_STREAM = Path("-")
+_STREAM = "-"
+_KINDS = {
+    pb.StatPathResponse.KIND_NONE: Kind.NOTHING,
+    pb.StatPathResponse.KIND_FILE: Kind.FILE,
+    pb.StatPathResponse.KIND_DIRECTORY: Kind.DIRECTORY,
+}
 _ROOT_NAME = "root"
 """What the guest agent calls `/`."""
 _IN_RUN = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*):(.*)", re.DOTALL)
@@ -30,11 +35,10 @@ _IN_RUN = re.compile(r"([A-Za-z0-9][A-Za-z0-9_.-]*):(.*)", re.DOTALL)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InRun:
-    """A path in a run."""
+    """A path in a run, as it was written."""
 
     run: str
-    path: PurePosixPath
-    is_directory: bool
+    path: str
 
 
 @command("cp", doing="copy {source}")
@@ -43,27 +47,29 @@ class InRun:
 async def cp(context: Context, source: str, target: str) -> None:
     """Copy SOURCE to TARGET, one of which is RUN:/PATH.
 
-    A TARGET that is a directory, or ends in /, is copied into; else its last name is the copy's.
-    As the place on this machine, - is a tar archive on standard input or output.
+    A TARGET that is a directory is copied into, and merged with what is there; one that does not
+    exist becomes the copy. SOURCE/. copies what a directory holds. A link is copied as a link, but
+    a link that is the TARGET is written through. What is copied into a run belongs to its root
+    user. As the place on this machine, - is a tar archive on standard input or output.
     """
     start, end = parse_place(source), parse_place(target)
-    if isinstance(end, Path) and target == "-" and terminal.terminal_size(STDOUT) is not None:
+    if isinstance(end, str) and target == "-" and terminal.terminal_size(STDOUT) is not None:
         raise RequestInvalid(
-            "an archive is nothing for a terminal", hint="lns cp RUN:/PATH - >FILE"
+            "a tar archive cannot be written to a terminal", hint="lns cp RUN:/PATH - >FILE"
         )
     async with open_session(context, Peer.VM_RUNNER) as session:
-        if isinstance(start, InRun) and isinstance(end, Path):
+        if isinstance(start, InRun) and isinstance(end, str):
             await _copy_out(session, start, end)
-        elif isinstance(start, Path) and isinstance(end, InRun):
+        elif isinstance(start, str) and isinstance(end, InRun):
             await _copy_in(session, start, end)
         else:
             raise RequestInvalid(
-                "one of SOURCE and TARGET is in a run, the other on this machine",
+                "exactly one of SOURCE and TARGET has to be in a run",
                 hint="write RUN:/path for the one, and a plain path for the other",
             )
 
 
-def parse_place(text: str) -> InRun | Path:
+def parse_place(text: str) -> InRun | str:
     """Returns the place that `RUN:/path` or a path of this machine names; `./a:b` is of this one.
 
     Raises:
@@ -71,25 +77,25 @@ def parse_place(text: str) -> InRun | Path:
     """
     match = _IN_RUN.fullmatch(text)
     if match is None:
-        return Path(text)
+        return text
     if not match[2].startswith("/"):
-        raise RequestInvalid(f"{text!r} names no absolute path in the run", hint="write RUN:/path")
-    path = PurePosixPath(match[2])
-    return InRun(run=match[1], path=path, is_directory=match[2].endswith("/"))
+        raise RequestInvalid(f"{text!r} is not an absolute path in the run", hint="write RUN:/path")
+    return InRun(run=match[1], path=match[2])
 
 
-async def _copy_out(session: Session, start: InRun, target: Path) -> None:
+async def _copy_out(session: Session, start: InRun, target: str) -> None:
     if target == _STREAM:
-        async for piece in session.vm.CopyOut(
-            pb.CopyOutRequest(run=start.run, path=str(start.path))
-        ):
+        pieces = session.vm.CopyOut(pb.CopyOutRequest(run=start.run, path=start.path))
+        async for piece in pieces:
             await terminal.write_all(STDOUT, piece.data)
         return
-    if start.path.name == "..":
-        raise RequestInvalid(f"{start.path} has no name of its own", hint="name the directory")
-    pieces = session.vm.CopyOut(pb.CopyOutRequest(run=start.run, path=str(start.path)))
+    source = await _place_in_run(session, start)
+    end = await asyncio.to_thread(_place_here, target)
+    copy = landing(source, end)
+    name = copy.name or _ROOT_NAME
+    pieces = session.vm.CopyOut(pb.CopyOutRequest(run=start.run, path=copy.source))
     chunks = _pulled(aiter(pieces), asyncio.get_running_loop())
-    await asyncio.to_thread(unpack, chunks, target, name=start.path.name or _ROOT_NAME)
+    await asyncio.to_thread(unpack, chunks, Path(copy.target), name=name)
 
 
 def _pulled(
@@ -105,30 +111,49 @@ def _pulled(
         yield data
 
 
-async def _copy_in(session: Session, source: Path, end: InRun) -> None:
+async def _copy_in(session: Session, source: str, end: InRun) -> None:
     if source == _STREAM:
-        header = pb.CopyInHeader(run=end.run, path=str(end.path))
+        header = pb.CopyInHeader(run=end.run, path=end.path)
         await session.vm.CopyIn(_steps(header, sys.stdin.buffer))
         return
-    own = await asyncio.to_thread(source.resolve)  # `.` has a name too
-    into = end.is_directory or await _is_directory(session, end)
-    directory = end.path if into else end.path.parent
-    name = own.name if into else end.path.name
+    target = await _place_in_run(session, end)
+    copy = landing(await asyncio.to_thread(_place_here, source), target)
+    directory, _, name = copy.target.rpartition("/")
     with tempfile.TemporaryFile() as file:
-        await asyncio.to_thread(pack, source, name, file)
+        # `.` is the directory itself, which an archive cannot call anything else.
+        await asyncio.to_thread(pack, Path(copy.source), name or ".", file)
         file.seek(0, os.SEEK_SET)
-        header = pb.CopyInHeader(run=end.run, path=str(directory))
+        header = pb.CopyInHeader(run=end.run, path=directory or "/")
         await session.vm.CopyIn(_steps(header, file))
 
 
-async def _is_directory(session: Session, place: InRun) -> bool:
-    """Returns whether a path in a run is a directory: an empty archive can be unpacked there."""
-    header = pb.CopyInHeader(run=place.run, path=str(place.path))
-    try:
-        await session.vm.CopyIn(_steps(header, io.BytesIO(bytes(EMPTY_ARCHIVE_BYTES))))
-    except RequestInvalid:
-        return False
-    return True
+def _place_here(text: str) -> Place:
+    """Returns what is at a path of this machine."""
+    path = Path(text)
+    resolved = os.path.realpath(text)
+    if path.is_dir():
+        kind = Kind.DIRECTORY
+    elif path.is_file():
+        kind = Kind.FILE
+    else:
+        kind = Kind.OTHER if path.exists() else Kind.NOTHING
+    return Place(
+        text=text if text != "" else ".",
+        kind=kind,
+        is_link=Path(text.rstrip("/") or "/").is_symlink(),
+        resolved=resolved if Path(resolved).parent.is_dir() else "",
+    )
+
+
+async def _place_in_run(session: Session, place: InRun) -> Place:
+    """Returns what is at a path of a run, as the guest says."""
+    response = await session.vm.StatPath(pb.StatPathRequest(run=place.run, path=place.path))
+    return Place(
+        text=place.path,
+        kind=_KINDS.get(response.followed, Kind.OTHER),
+        is_link=response.kind == pb.StatPathResponse.KIND_LINK,
+        resolved=response.resolved_path,
+    )
 
 
 async def _steps(header: pb.CopyInHeader, file: BinaryIO) -> AsyncIterator[pb.CopyInRequest]:

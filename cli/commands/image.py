@@ -121,8 +121,8 @@ async def image_history(context: Context, reference: str, no_trunc: bool, form: 
 
 @subcommand(image, "prune", doing="prune images")
 @click.option("-a", "--all", "everything", is_flag=True, help="Also references that no run uses.")
-@click.option("--dry-run", is_flag=True, help="Only say what would go.")
-@click.option("-f", "--force", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Only print what would be removed.")
+@click.option("-f", "--force", is_flag=True, help="Do not ask for confirmation.")
 async def image_prune(context: Context, everything: bool, dry_run: bool, force: bool) -> None:
     """Remove content that no reference and no run needs."""
     if not force and not dry_run and sys.stdin.isatty():

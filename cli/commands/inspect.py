@@ -24,7 +24,7 @@ from services.core.errors import LnsError, RunUnknown
     "--type",
     "kind",
     type=click.Choice(["run", "reference"]),
-    help="What NAME is; else both are tried.",
+    help="What NAME is. [default: try a run, then a reference]",
 )
 @platform_option
 @click.option("--format", "form", metavar="FORMAT", help="json or a template. [default: json]")
@@ -57,11 +57,11 @@ async def _run(session: Session, name: str, *, is_certain: bool) -> dict[str, An
         runs = await members_of(session.vm, name) if name else []
         if runs:
             group = to_document(runs[0].group)
-            return {"group": group, "runs": [to_document(run) for run in runs]}
+            return {"group": group, "runs": [to_document(run, words=True) for run in runs]}
         if is_certain:
             raise
         return None
-    return to_document(response.run)
+    return to_document(response.run, words=True)
 
 
 async def describe_reference(

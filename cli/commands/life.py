@@ -15,13 +15,14 @@ from cli.context import FAILURE, Context, command
 from cli.errors import describe
 from cli.options import Decorator
 from cli.render.progress import open_reporter
+from cli.render.runs import health
 from cli.render.text import format_size
 from cli.run.group import members_of
 from cli.run.stopping import stop_run
 from cli.run.watching import State, Watch
-from cli.session import Peer, Session, open_session, reach_suite
+from cli.session import Peer, Session, open_session
 from services.chassis.status import from_status
-from services.core.errors import LnsError, RequestInvalid, RunUnknown
+from services.core.errors import LnsError, RequestInvalid, RunStateConflict, RunUnknown
 
 runs_argument: Decorator = click.argument("runs", metavar="RUN...", nargs=-1, required=True)
 timeout_option: Decorator = click.option(
@@ -30,7 +31,7 @@ timeout_option: Decorator = click.option(
     "grace",
     type=click.FloatRange(min=0),
     metavar="SECONDS",
-    help="Time before force; default: the run's own.",
+    help="Seconds to wait before KILL; default: the run's own.",
 )
 
 
@@ -87,7 +88,9 @@ async def _members(session: Session, text: str) -> list[str]:
 
 @command("start", doing="start {runs}")
 @runs_argument
-@click.option("-a", "--attach", is_flag=True, help="Attach, for one run; exit with its code.")
+@click.option(
+    "-a", "--attach", is_flag=True, help="Attach to the run (one only) and exit with its exit code."
+)
 @click.option("-i", "--interactive", is_flag=True, help="With -a: connect standard input.")
 async def start(context: Context, runs: tuple[str, ...], attach: bool, interactive: bool) -> int:
     """Start runs that were created or have ended; what they wrote is still there.
@@ -156,7 +159,7 @@ async def restart(context: Context, runs: tuple[str, ...], grace: float | None) 
 @command("pause", doing="pause {runs}")
 @runs_argument
 async def pause(context: Context, runs: tuple[str, ...]) -> int:
-    """Hold the CPUs of runs; memory and connections stay."""
+    """Stop the CPUs of runs; memory and connections are kept."""
 
     async def act(session: Session, run: str) -> str:
         await session.vm.PauseRun(pb.PauseRunRequest(run=run))
@@ -168,7 +171,7 @@ async def pause(context: Context, runs: tuple[str, ...]) -> int:
 @command("resume", doing="resume {runs}")
 @runs_argument
 async def resume(context: Context, runs: tuple[str, ...]) -> int:
-    """Let paused runs go on."""
+    """Continue paused runs."""
 
     async def act(session: Session, run: str) -> str:
         await session.vm.ResumeRun(pb.ResumeRunRequest(run=run))
@@ -179,20 +182,23 @@ async def resume(context: Context, runs: tuple[str, ...]) -> int:
 
 @command("wait", doing="wait for {runs}")
 @runs_argument
-async def wait(context: Context, runs: tuple[str, ...]) -> int:
+@click.option("--healthy", is_flag=True, help="Wait until their health checks succeed instead.")
+async def wait(context: Context, runs: tuple[str, ...], healthy: bool) -> int:
     """Wait until runs have ended, and print the exit code of each.
 
-    Of a run that has ended already, it is the code that it ended with.
+    Of a run that has ended already, it is the code that it ended with. With --healthy, print the
+    name of each run as its health check succeeds; a run that becomes unhealthy, ends, or has no
+    health check is a failure.
     """
-
-    async def revive() -> None:
-        await reach_suite(context)
 
     async def act(session: Session, run: str) -> str:
         found = (await session.vm.GetRun(pb.GetRunRequest(run=run))).run
         watch = Watch(session.vm, found, note=lambda _: None, has_past=True)
+        if healthy:
+            await _until_healthy(session, watch)
+            return run
         if not watch.has_ended:
-            await watch.until(lambda one: one.has_ended, revive=revive)
+            await watch.until(lambda one: one.has_ended, revive=session.revive)
         return str(_exit_code(watch.run))
 
     return await each(context, runs, act)
@@ -209,7 +215,7 @@ async def rename(context: Context, run: str, name: str) -> None:
 
 @command("rm", doing="remove {runs}")
 @runs_argument
-@click.option("-f", "--force", is_flag=True, help="Kill it first if it runs.")
+@click.option("-f", "--force", is_flag=True, help="Kill the run first if it is running.")
 async def rm(context: Context, runs: tuple[str, ...], force: bool) -> int:
     """Remove runs with what they wrote and their logs."""
 
@@ -223,11 +229,13 @@ async def rm(context: Context, runs: tuple[str, ...], force: bool) -> int:
 
 @command("prune", doing="prune runs")
 @click.option("--volumes", is_flag=True, help="Also named volumes that no run uses.")
-@click.option("--dry-run", is_flag=True, help="Only say what would go.")
-@click.option("-f", "--force", is_flag=True, help="Do not ask.")
+@click.option("--dry-run", is_flag=True, help="Only print what would be removed.")
+@click.option("-f", "--force", is_flag=True, help="Do not ask for confirmation.")
 async def prune(context: Context, volumes: bool, dry_run: bool, force: bool) -> int:
-    """Remove every run that has ended."""
-    what = "every run that has ended" + (" and every unused volume" if volumes else "")
+    """Remove every run that has ended or was never started."""
+    what = "every run that has ended or was never started" + (
+        " and every unused volume" if volumes else ""
+    )
     if not force and not dry_run and sys.stdin.isatty():
         click.confirm(f"Remove {what}?", abort=True, err=True)
     request = pb.PruneRunsRequest(include_volumes=volumes, dry_run=dry_run)
@@ -255,11 +263,8 @@ async def _start(context: Context, session: Session, run: str) -> None:
     if started.state != State.STATE_STARTING:
         return
 
-    async def revive() -> None:
-        await reach_suite(context)
-
     watch = Watch(session.vm, started, note=context.note, has_past=True)
-    await watch.until(lambda one: one.has_started or one.has_ended, revive=revive)
+    await watch.until(lambda one: one.has_started or one.has_ended, revive=session.revive)
     if watch.has_failed and not watch.has_started:
         raise from_status(watch.run.error)
 
@@ -267,6 +272,39 @@ async def _start(context: Context, session: Session, run: str) -> None:
 async def _stop(session: Session, run: str, grace: float | None) -> None:
     found = (await session.vm.GetRun(pb.GetRunRequest(run=run))).run
     await stop_run(session.vm, found, grace=grace)
+
+
+async def _until_healthy(session: Session, watch: Watch) -> None:
+    """Waits until a run is healthy.
+
+    Raises:
+        RunStateConflict: it ended, is unhealthy or has no health check.
+    """
+    found = watch.run
+    if not found.plan.HasField("healthcheck"):
+        raise RunStateConflict(
+            f"the image of run {found.name} has no health check",
+            hint=f"`lns wait {found.name}` waits until it ends",
+        )
+
+    def is_decided(one: Watch) -> bool:
+        return one.has_ended or health(one.run) in ("healthy", "unhealthy")
+
+    if not is_decided(watch):
+        await watch.until(is_decided, revive=session.revive)
+    if health(watch.run) == "healthy":
+        return
+    if watch.has_ended:
+        raise RunStateConflict(
+            f"run {found.name} ended before it was healthy",
+            hint=f"`lns logs {found.name}` shows what it wrote",
+        )
+    said = watch.run.health.output.strip().splitlines()
+    raise RunStateConflict(
+        f"run {found.name} is unhealthy: {watch.run.health.failing_streak} checks failed in a row"
+        + (f", the last with: {said[-1]}" if said else ""),
+        hint=f"`lns inspect {found.name}` shows the last check",
+    )
 
 
 def _exit_code(run: run_pb2.Run) -> int:

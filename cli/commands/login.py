@@ -19,7 +19,9 @@ _DEVICE_MARGIN = 30.0
 
 @command("login", doing="log in to {registry}")
 @click.argument("registry", metavar="[REGISTRY]", required=False)
-@click.option("-u", "--username", default="", metavar="USER", help="User; none for a token.")
+@click.option(
+    "-u", "--username", default="", metavar="USER", help="User name; leave it out for a token."
+)
 @click.option("--password-stdin", is_flag=True, help="Read password or token from standard input.")
 @click.option("--device", is_flag=True, help="Log in with a browser, where the registry offers it.")
 @click.option("--list", "show", is_flag=True, help="List the registries with stored credentials.")

@@ -15,22 +15,28 @@ from cli.run.console import STDERR, STDOUT, open_lines
 from cli.run.egress_reading import read_records, record_line
 from cli.run.group import members_of
 from cli.run.log_reading import read_log
-from cli.session import Peer, Session, open_session, reach_suite
+from cli.session import Peer, Session, open_session
 from cli.terminal import write_all
-from services.chassis.settings_values import parse_duration
 from services.chassis.tasks import together
 from services.core.errors import RequestInvalid, RunUnknown
+
+_UNIT = r"(ms|s|secs?|seconds?|m|mins?|minutes?|h|hours?|hrs?|d|days?|w|weeks?)"
+_PART = re.compile(rf"(\d{{1,9}}(?:\.\d{{1,9}})?)\s*{_UNIT}(?![a-z])")
+_SPAN = re.compile(rf"(?:\d{{1,9}}(?:\.\d{{1,9}})?\s*{_UNIT}(?![a-z])[\s,]*)+")
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
 
 @command("logs", doing="show the log of {run}")
 @click.argument("run", metavar="RUN")
-@click.option("-f", "--follow", is_flag=True, help="Go on until the run ends.")
-@click.option("--since", metavar="TIME", help="From then on: 2025-01-31T12:00:00Z, or 10m ago.")
-@click.option("--until", metavar="TIME", help="Up to then.")
+@click.option("-f", "--follow", is_flag=True, help="Follow the log until the run ends.")
 @click.option(
-    "-n", "--tail", type=click.IntRange(min=0), metavar="N", help="Only the last N lines."
+    "--since",
+    metavar="TIME",
+    help="Only lines after this time: 10m, '2 hours ago', 2025-01-31T12:00:00Z.",
 )
-@click.option("-t", "--timestamps", is_flag=True, help="Begin each line with its time.")
+@click.option("--until", metavar="TIME", help="Only lines before this time.")
+@click.option("-n", "--tail", metavar="N", help="Only the last N lines; `all` for all.")
+@click.option("-t", "--timestamps", is_flag=True, help="Print the time before each line.")
 @click.option("--egress", is_flag=True, help="Show what it reached instead; see `lns egress`.")
 async def logs(
     context: Context,
@@ -38,11 +44,11 @@ async def logs(
     follow: bool,
     since: str | None,
     until: str | None,
-    tail: int | None,
+    tail: str | None,
     timestamps: bool,
     egress: bool,
 ) -> None:
-    """Show what a run wrote to standard output and standard error, each where it belongs.
+    """Show what a run wrote: its standard output on standard output, its errors on standard error.
 
     Of a group, the lines of all its runs, each behind the name of its agent.
     """
@@ -54,7 +60,7 @@ async def logs(
     request = pb.ReadLogsRequest(
         run=run,
         follow=follow,
-        tail_lines=tail,
+        tail_lines=parse_tail(tail),
         since_time=parse_time(since, now=time.time()) if since else None,
         until_time=parse_time(until, now=time.time()) if until else None,
     )
@@ -72,11 +78,8 @@ async def logs(
 async def _read(
     context: Context, session: Session, request: pb.ReadLogsRequest, *, timestamps: bool
 ) -> AsyncIterator[tuple[bytes, bool]]:
-    async def revive() -> None:
-        await reach_suite(context)
-
     stamper = Stamper()
-    async for piece in read_log(session.vm, request, revive=revive):
+    async for piece in read_log(session.vm, request, revive=session.revive):
         data = stamper.stamp(piece) if timestamps else piece.data
         yield data, piece.stream == pb.ReadLogsResponse.STREAM_STDERR
 
@@ -125,6 +128,35 @@ class Stamper:
         return b"\n".join(stamped)
 
 
+def parse_tail(text: str | None) -> int | None:
+    """Returns a number of lines; None for all of them.
+
+    Raises:
+        RequestInvalid: it is neither `all` nor a number.
+    """
+    if text is None or text == "all":
+        return None
+    if not re.fullmatch(r"[0-9]{1,9}", text):
+        raise RequestInvalid(f"{text!r} is not a number of lines", hint="write --tail 20, or all")
+    return int(text)
+
+
+def parse_span(text: str) -> float | None:
+    """Returns the seconds of `10m`, `1h30m`, `10 minutes ago` or `1 hour 30 minutes`.
+
+    None if it is no span of time.
+    """
+    span = text.strip().lower().removesuffix("ago").strip()
+    if not _SPAN.fullmatch(span):
+        return None
+    return sum(float(count) * _unit(unit) for count, unit in _PART.findall(span))
+
+
+def _unit(name: str) -> float:
+    """Returns the seconds of a unit of time, which its first letter tells but for one."""
+    return 0.001 if name == "ms" else _UNITS[name[0]]
+
+
 def parse_time(text: str, *, now: float) -> timestamp_pb2.Timestamp:
     """Returns a moment given in ISO 8601, as seconds since 1970, or as a span before `now`.
 
@@ -133,16 +165,17 @@ def parse_time(text: str, *, now: float) -> timestamp_pb2.Timestamp:
     """
     stamp = timestamp_pb2.Timestamp()
     try:
-        if re.fullmatch(r"\d+(\.\d+)?(ms|s|m|h|d)", text):
-            stamp.FromNanoseconds(round((now - parse_duration(text)) * 1e9))
+        if (span := parse_span(text)) is not None:
+            stamp.FromNanoseconds(round((now - span) * 1e9))
         elif re.fullmatch(r"\d+(\.\d+)?", text):
             stamp.FromNanoseconds(round(float(text) * 1e9))
         else:
             moment = dt.datetime.fromisoformat(text)
             moment = moment if moment.tzinfo else moment.astimezone()
             stamp.FromDatetime(moment.astimezone(dt.UTC).replace(tzinfo=None))
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:
         raise RequestInvalid(
-            f"{text!r} is not a time", hint="write 10m, 2025-01-31T12:00:00Z or seconds since 1970"
+            f"{text!r} is not a time",
+            hint="write 10m, '2 hours ago', 2025-01-31T12:00:00Z or seconds since 1970",
         ) from error
     return stamp

@@ -19,12 +19,16 @@ _MAX_PORT = 65535
 
 @command("port", doing="show the ports of {run}")
 @click.argument("run", metavar="RUN")
-@click.option("-p", "--publish", multiple=True, metavar="[IP:]HOST:GUEST", help="Publish one more.")
-@click.option("--unpublish", multiple=True, metavar="[IP:]HOST:GUEST", help="Take one back.")
+@click.option(
+    "-p", "--publish", multiple=True, metavar="[IP:]HOST:GUEST", help="Publish another port."
+)
+@click.option(
+    "--unpublish", multiple=True, metavar="[IP:]HOST:GUEST", help="Stop publishing a port."
+)
 async def port(
     context: Context, run: str, publish: tuple[str, ...], unpublish: tuple[str, ...]
 ) -> None:
-    """List the ports that a run publishes, after publishing and taking back what is asked for."""
+    """List the published ports of a run, after the changes that -p and --unpublish ask for."""
     if publish or unpublish:
         context.doing = f"change the ports of {run}"
     wanted, unwanted = list(map(parse_port, publish)), list(map(parse_port, unpublish))

@@ -1,4 +1,4 @@
-"""`lns ps`: which runs there are."""
+"""`lns ps`: the list of runs."""
 
 import time
 from collections.abc import AsyncIterator
@@ -8,13 +8,12 @@ from lns.vm.v1 import run_pb2
 from lns.vm.v1 import vm_service_pb2 as pb
 
 from cli.context import Context, command
-from cli.labels import parse_labels
 from cli.options import format_option, quiet_ids
 from cli.paging import PAGE_SIZE, every
 from cli.render.output import columns, write_rows
 from cli.render.runs import newest_first, run_row
+from cli.run.filters import parse_filters
 from cli.session import Peer, Session, open_session
-from services.core.errors import RequestInvalid
 
 _COLUMNS = columns(
     id="ID",
@@ -29,17 +28,21 @@ _COLUMNS = columns(
 
 
 @command("ps", doing="list runs")
-@click.option("-a", "--all", "everything", is_flag=True, help="Also runs that have ended.")
+@click.option("-a", "--all", "everything", is_flag=True, help="Include runs that have ended.")
 @click.option(
-    "-n", "--last", type=click.IntRange(min=1), metavar="N", help="The last N runs, any state."
+    "-n",
+    "--last",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Only the N newest runs, in any state.",
 )
-@click.option("--no-trunc", is_flag=True, help="Whole ids and commands.")
+@click.option("--no-trunc", is_flag=True, help="Do not shorten ids and commands.")
 @click.option(
     "--filter",
     "filters",
     multiple=True,
-    metavar="label=NAME=VALUE|group=NAME",
-    help="Only such runs; repeatable.",
+    metavar="KEY=VALUE",
+    help="By name, id, status, exited, health, ancestor, label or group; repeatable.",
 )
 @format_option
 @quiet_ids
@@ -53,13 +56,17 @@ async def ps(
     quiet: bool,
 ) -> None:
     """List runs, newest first."""
-    labels, group = _parse_filters(filters)
+    wanted = parse_filters(filters)
     async with open_session(context, Peer.VM_RUNNER) as session:
         runs = [
             run
             async for run in iter_runs(
-                session, include_ended=everything or bool(last), labels=labels, group=group
+                session,
+                include_ended=everything or bool(last) or wanted.wants_ended,
+                labels=dict(wanted.labels),
+                group=wanted.group,
             )
+            if wanted.matches(run)
         ]
     shown = newest_first(runs)[:last]
     rows = [
@@ -81,17 +88,3 @@ def iter_runs(
         include_ended=include_ended, page_size=PAGE_SIZE, labels=labels, group=group
     )
     return every(session.vm.ListRuns, request, lambda page: page.runs)
-
-
-def _parse_filters(filters: tuple[str, ...]) -> tuple[dict[str, str], str]:
-    """Returns the labels and the group that are asked for."""
-    groups = [one.removeprefix("group=") for one in filters if one.startswith("group=")]
-    labels = [one.removeprefix("label=") for one in filters if one.startswith("label=")]
-    for one in filters:
-        if not one.startswith(("label=", "group=")):
-            raise RequestInvalid(
-                f"{one!r} is not a filter", hint="write label=NAME=VALUE or group=NAME"
-            )
-    if len(set(groups)) > 1 or "" in groups:
-        raise RequestInvalid("a run is of one group", hint="write group=NAME once")
-    return parse_labels(labels), "".join(groups[:1])

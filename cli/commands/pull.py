@@ -28,7 +28,7 @@ _STDOUT = Path("-")
     "--output",
     type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
     metavar="FILE",
-    help="Write an artifact's document there, - is standard output; YAML if it ends in .yaml.",
+    help="File for the artifact's document (YAML if it ends in .yaml); - is standard output.",
 )
 @platform_option
 @click.option("--all-platforms", is_flag=True, help="Pull an image for every platform it has.")

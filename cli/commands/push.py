@@ -23,7 +23,7 @@ _SOURCE_KINDS = ("oci:", "oci-archive:", "docker-archive:", "docker-daemon:")
 @command("push", doing="push {reference}")
 @click.argument("source", metavar="SOURCE")
 @click.argument("reference", metavar="REF")
-@click.option("--family", metavar="FAMILY", help="Family of the artifact, if REF does not say it.")
+@click.option("--family", metavar="FAMILY", help="Family of the artifact, if REF does not name it.")
 @click.option(
     "--content",
     type=click.Path(exists=True, path_type=Path),

@@ -53,13 +53,13 @@ async def resolve(
     "--output",
     type=click.Path(dir_okay=False, allow_dash=True, path_type=Path),
     metavar="FILE",
-    help="Write the lock there instead of standard output, which - is too.",
+    help="File to write the lock to; - is standard output, the default.",
 )
 @click.option(
     "--check",
     type=existing_file(),
     metavar="LOCK",
-    help="Compare a lock with what its reference is now.",
+    help="Compare a lock file with the current state of its reference.",
 )
 @click.option("--no-pin", is_flag=True, help="Do not keep in the store what the lock names.")
 @platform_option

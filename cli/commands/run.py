@@ -1,10 +1,11 @@
 """`lns run`: a reference becomes a running microVM."""
 
+import asyncio
 import dataclasses
 import sys
 import time
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ from cli.run.console import (
     STDIN,
     LineAsker,
     ProcessConsole,
+    note_detached,
     open_console,
     open_lines,
     process_terminal_size,
@@ -39,7 +41,7 @@ from cli.run.prompting import Asker, Prompter
 from cli.run.request import PULL_MODES, PlanFlags, resolve_request, run_options
 from cli.run.signals import SignalSender
 from cli.run.watching import Watch
-from cli.session import Peer, Session, open_session, reach_suite
+from cli.session import Peer, Session, open_session
 from services.core.errors import RequestInvalid
 from services.core.policy_edit import POLICY_FILE_NAME
 
@@ -53,8 +55,8 @@ from services.core.policy_edit import POLICY_FILE_NAME
 )
 @click.argument("reference", metavar="[REF]", required=False)
 @plan_options
-@click.option("-d", "--detach", is_flag=True, help="Print the id and leave it running.")
-@click.option("--detach-keys", metavar="KEYS", help="Keys that leave the run: ctrl-p,ctrl-q.")
+@click.option("-d", "--detach", is_flag=True, help="Run in the background and print the id.")
+@click.option("--detach-keys", metavar="KEYS", help="Keys that detach. [default: ctrl-p,ctrl-q]")
 @life_options
 @click.option("--dry-run", is_flag=True, help="Show the plan and run nothing.")
 @click.option(
@@ -188,7 +190,9 @@ async def _run(
         context.doing = f"run {order.subject} as {runs[0].group.name or runs[0].name}"
         group = _group(context, session, watches) if len(runs) > 1 else None
         if detach:
-            await (group.until_started() if group else _until_started(context, watches[0]))
+            waiting = group.until_started() if group else _until_started(session, watches[0])
+            with terminal.cancelled_by_signals():
+                await _or_say_what_goes_on(context, runs, waiting)
     if detach:
         for run in runs:
             context.write(run.run_id)
@@ -207,12 +211,23 @@ async def _run(
     return code, [one.run for one in watches]
 
 
-def _group(context: Context, session: Session, watches: Sequence[Watch]) -> GroupRun:
-    async def revive() -> None:
-        await reach_suite(context)
+async def _or_say_what_goes_on(
+    context: Context, runs: Sequence[run_pb2.Run], waiting: Awaitable[None]
+) -> None:
+    """Waits; one who interrupts that has not ended the runs, and is told their ids."""
+    try:
+        await waiting
+    except asyncio.CancelledError:
+        for run in runs:
+            context.write(run.run_id)
+        name = runs[0].group.name or runs[0].name
+        context.note(f"lns: {name} goes on starting; `lns rm -f {name}` ends and removes it")
+        raise
 
+
+def _group(context: Context, session: Session, watches: Sequence[Watch]) -> GroupRun:
     by_name = {watch.run.plan.member: watch for watch in watches}
-    return GroupRun(by_name, session.vm, revive=revive, note=context.note)
+    return GroupRun(by_name, session.vm, revive=session.revive, note=context.note)
 
 
 async def _followed(context: Context, group: GroupRun, names: Sequence[str]) -> int:
@@ -235,11 +250,8 @@ def _never_ran(context: Context, run: run_pb2.Run) -> int:
     return run.exit.code
 
 
-async def _until_started(context: Context, watch: Watch) -> None:
-    async def revive() -> None:
-        await reach_suite(context)
-
-    await watch.until(lambda one: one.has_started or one.has_ended, revive=revive)
+async def _until_started(session: Session, watch: Watch) -> None:
+    await watch.until(lambda one: one.has_started or one.has_ended, revive=session.revive)
     if watch.has_failed:
         raise foreground.failure_of(watch.run)
 
@@ -256,9 +268,6 @@ def _asker(context: Context, console: ProcessConsole, options: run_pb2.RunOption
 async def _attached(
     context: Context, session: Session, watch: Watch, options: run_pb2.RunOptions, keys: bytes
 ) -> int:
-    async def revive() -> None:
-        await reach_suite(context)
-
     run_id = watch.run.run_id
     async with (
         SignalSender(session.vm, run_id, has_started=lambda: watch.has_started) as signals,
@@ -272,13 +281,14 @@ async def _attached(
             stdin=options.stdin,
             terminal=options.terminal if options.HasField("terminal") else None,
         )
-        attachment = Attachment(session.vm, start, console, revive=revive)
+        attachment = Attachment(session.vm, start, console, revive=session.revive)
         prompter = Prompter(session.egress, run_id, _asker(context, console, options), context.note)
         async with prompter.prompting():
-            ending = await foreground.follow_run(watch, attachment, session.vm, revive=revive)
+            ending = await foreground.follow_run(
+                watch, attachment, session.vm, revive=session.revive
+            )
     if ending.exit is None:
-        context.note(f"lns: left {watch.run.name} running; `lns attach {watch.run.name}` returns")
-        return 0
+        return note_detached(context, watch.run.name, console)
     if ending.exit.oom_killed:
         context.note("lns: the workload needed more memory than it has; give it more with -m")
     return ending.exit.code

@@ -13,7 +13,7 @@ from cli.options import existing_file
 from cli.render.output import write_document
 from cli.suite_process import Suite, SuiteFiles
 from services.chassis.settings import state_directory
-from services.core.errors import RequestInvalid, ServiceUnavailable
+from services.core.errors import RequestInvalid
 from services.core.version import VERSION
 
 _STOP_SECONDS = 60.0
@@ -29,10 +29,10 @@ _CONFIG = click.option(
 
 @click.group("service", short_help="Manage the background processes with the services")
 def service() -> None:
-    """Manage the two background processes that serve lns on sockets of your own.
+    """Manage the two background processes that serve lns on unix sockets of the user.
 
-    They start by themselves with the first command that needs them, and are one thing to these
-    commands. Runs go on without them.
+    The first command that needs them starts both, and these commands treat them as one. Runs
+    continue while they are stopped.
     """
 
 
@@ -44,7 +44,9 @@ async def service_start(context: Context, config: Path | None) -> None:
 
 
 @subcommand(service, "stop", doing="stop the services")
-@click.option("-f", "--force", is_flag=True, help="Kill them instead of letting calls end.")
+@click.option(
+    "-f", "--force", is_flag=True, help="Kill the services without waiting for calls in progress."
+)
 async def service_stop(context: Context, force: bool) -> None:
     """Let calls under way end, and stop the services."""
     suite = suite_process.find_suite(_files(context))
@@ -59,10 +61,18 @@ async def service_stop(context: Context, force: bool) -> None:
 @_CONFIG
 async def service_restart(context: Context, config: Path | None) -> None:
     """Stop the services if they run, and start them."""
-    suite = suite_process.find_suite(_files(context))
-    if suite is not None:
-        await _stop(suite, force=False)
-    await _start(context, config)
+    from cli.session import is_serving, suite_arguments  # noqa: PLC0415 - imports gRPC
+
+    files = _files(context)
+    suite = await asyncio.to_thread(
+        suite_process.restart_suite,
+        files,
+        is_ready=lambda: is_serving(files.socket),
+        environment=context.environment,
+        arguments=suite_arguments(context, config),
+        timeout=_STOP_SECONDS,
+    )
+    context.note(f"the services run as process {suite.pid}")
 
 
 @subcommand(service, "status", doing="look at the services")
@@ -87,7 +97,7 @@ def _said(value: object) -> str:
 
 
 @subcommand(service, "logs", doing="show the log of the services")
-@click.option("-f", "--follow", is_flag=True, help="Go on with what they say from now on.")
+@click.option("-f", "--follow", is_flag=True, help="Follow the log.")
 @click.option(
     "-n",
     "--tail",
@@ -95,10 +105,10 @@ def _said(value: object) -> str:
     default=100,
     show_default=True,
     metavar="N",
-    help="Begin with the last N lines.",
+    help="Show the last N lines.",
 )
 def service_logs(context: Context, follow: bool, tail: int) -> None:
-    """Show what the services say."""
+    """Show the log of the services."""
     path = _files(context).log
     for line in suite_process.tail(path, tail):
         context.write(line)
@@ -127,10 +137,7 @@ async def _stop(suite: Suite, *, force: bool) -> None:
         suite_process.stop_suite, suite, timeout=_STOP_SECONDS, force=force
     )
     if not ended:
-        raise ServiceUnavailable(
-            f"process {suite.pid} did not end within {_STOP_SECONDS:.0f} s",
-            hint="`lns service stop --force` kills it; runs go on",
-        )
+        raise suite_process.not_stopped(suite, _STOP_SECONDS)
 
 
 def _status(files: SuiteFiles, suite: Suite | None) -> dict[str, Any]:

@@ -67,7 +67,7 @@ async def snapshot_rm(context: Context, snapshot_ids: tuple[str, ...]) -> None:
 
 
 @subcommand(snapshot, "prune", doing="prune snapshots")
-@click.option("-f", "--force", is_flag=True, help="Do not ask.")
+@click.option("-f", "--force", is_flag=True, help="Do not ask for confirmation.")
 async def snapshot_prune(context: Context, force: bool) -> None:
     """Remove every snapshot; the next run of each image boots."""
     if not force and sys.stdin.isatty():

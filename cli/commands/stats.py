@@ -13,6 +13,7 @@ from cli.options import format_option
 from cli.render.output import columns, write_rows
 from cli.render.text import format_size, short_id
 from cli.render.writer import clear_screen
+from cli.run.group import members_of
 from cli.session import Peer, Session, open_session
 
 _COLUMNS = columns(
@@ -23,7 +24,7 @@ _INTERVAL_SECONDS = 1.0
 
 @command("stats", doing="show what runs use")
 @click.argument("runs", metavar="[RUN...]", nargs=-1)
-@click.option("--no-stream", is_flag=True, help="Show one sample and end.")
+@click.option("--no-stream", is_flag=True, help="Print one sample and exit.")
 @format_option
 async def stats(context: Context, runs: tuple[str, ...], no_stream: bool, form: str | None) -> None:
     """Show CPU, memory, disk and channel use of runs, of all that live by default."""
@@ -63,6 +64,15 @@ def stats_row(now: run_pb2.RunStats, before: run_pb2.RunStats | None) -> dict[st
     }
 
 
+async def _named(session: Session, names: tuple[str, ...]) -> list[str]:
+    """Returns the runs that are named, those of a group for the group's name."""
+    runs: list[str] = []
+    for name in names:
+        members = await members_of(session.vm, name) if name else []
+        runs += [run.run_id for run in members] or [name]
+    return runs
+
+
 async def _sample(session: Session, runs: tuple[str, ...]) -> dict[str, run_pb2.RunStats]:
-    response = await session.vm.GetStats(pb.GetStatsRequest(runs=runs))
+    response = await session.vm.GetStats(pb.GetStatsRequest(runs=await _named(session, runs)))
     return {one.run_id: one for one in response.stats}

@@ -26,7 +26,7 @@ _COLUMNS = columns(
     slug="FAMILY", kind="KIND", path_segment="PATH SEGMENT", layer="CLASS", mount="DEFAULT MOUNT"
 )
 _REGISTRY = click.option(
-    "--registry", default="", metavar="HOST", help="Ask a registry that has schemas of its own."
+    "--registry", default="", metavar="HOST", help="Use the schemas of this registry."
 )
 
 
@@ -82,7 +82,7 @@ async def validate(context: Context, file: str, family: str, registry: str) -> N
     metavar="FILE",
     help="File to write; default: FAMILY.yaml, - for standard output.",
 )
-@click.option("-f", "--force", is_flag=True, help="Replace a file that is there.")
+@click.option("-f", "--force", is_flag=True, help="Overwrite an existing file.")
 def init(context: Context, family: str, output: Path | None, force: bool) -> None:
     """Write a commented starter file of a family, and say what to do with it.
 

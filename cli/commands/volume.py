@@ -42,7 +42,7 @@ async def volume_ls(context: Context, form: str | None, quiet: bool) -> None:
 
 @subcommand(volume, "create", doing="create volume {name}")
 @click.argument("name", metavar="NAME")
-@click.option("--size", metavar="SIZE", help="Most that it may hold: 512Mi, 10g.")
+@click.option("--size", metavar="SIZE", help="Maximum size: 512Mi, 10g.")
 @click.option("-l", "--label", multiple=True, metavar="NAME=VALUE", help="Label; repeatable.")
 async def volume_create(
     context: Context, name: str, size: str | None, label: tuple[str, ...]
@@ -80,7 +80,7 @@ async def volume_rm(context: Context, names: tuple[str, ...]) -> None:
 
 
 @subcommand(volume, "prune", doing="prune volumes")
-@click.option("-f", "--force", is_flag=True, help="Do not ask.")
+@click.option("-f", "--force", is_flag=True, help="Do not ask for confirmation.")
 async def volume_prune(context: Context, force: bool) -> None:
     """Remove the volumes that no run uses."""
     if not force and sys.stdin.isatty():

@@ -13,33 +13,45 @@ from cli.render.text import format_age
 _LONG = (FieldDescriptor.CPPTYPE_INT64, FieldDescriptor.CPPTYPE_UINT64)
 
 
-def to_document(message: Message) -> dict[str, Any]:
+def to_document(message: Message, *, words: bool = False) -> dict[str, Any]:
     """Returns a message as a document: the protos' field names, defaults for what is unset.
 
-    Integers are numbers, also those of 64 bits, which the JSON of protos has as text.
+    Integers are numbers, also those of 64 bits, which the JSON of protos has as text. With `words`
+    enum values are words, `running` and not `STATE_RUNNING`; one that was not set is empty.
     """
     from google.protobuf import json_format  # noqa: PLC0415 - slow to import, and seldom needed
 
     document: dict[str, Any] = json_format.MessageToDict(
         message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
     )
-    return _numbers(message.DESCRIPTOR.fields_by_name, document)
+    return _plain(message.DESCRIPTOR.fields_by_name, document, words=words)
 
 
-def _numbers(fields: Mapping[str, Any], document: dict[str, Any]) -> dict[str, Any]:
-    """Returns a document with numbers where it has texts of them; others are not among `fields`."""
+def _plain(fields: Mapping[str, Any], document: dict[str, Any], *, words: bool) -> dict[str, Any]:
+    """Returns a document as people read it; values that are not of `fields` stay as they are."""
     return {
-        name: _number(fields[name], value) if name in fields else value
+        name: _value(fields[name], value, words=words) if name in fields else value
         for name, value in document.items()
     }
 
 
-def _number(field: Any, value: Any) -> Any:
+def _value(field: Any, value: Any, *, words: bool) -> Any:
     if isinstance(value, list):
-        return [_number(field, one) for one in value]
+        return [_value(field, one, words=words) for one in value]
     if isinstance(value, dict) and field.message_type is not None:
-        return _numbers(field.message_type.fields_by_name, value)
+        return _plain(field.message_type.fields_by_name, value, words=words)
+    if words and field.enum_type is not None:
+        return _word(field.enum_type, value)
     return int(value) if isinstance(value, str) and field.cpp_type in _LONG else value
+
+
+def _word(kind: Any, value: Any) -> Any:
+    """Returns the word of an enum value: its name without what all names of the enum begin with."""
+    zero = kind.values_by_number[0].name
+    if value == zero:
+        return ""
+    prefix = zero.removesuffix("UNSPECIFIED")
+    return value.removeprefix(prefix).lower().replace("_", "-") if isinstance(value, str) else value
 
 
 def iso_time(stamp: Timestamp) -> str:

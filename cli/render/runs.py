@@ -13,6 +13,9 @@ from cli.render.text import format_age, short_id, shorten
 State = run_pb2.Run.State
 _COMMAND_WIDTH = 24
 
+ENDED = frozenset({State.STATE_EXITED, State.STATE_FAILED, State.STATE_LOST})
+"""States after which nothing runs."""
+
 STATES: Mapping[int, str] = {
     State.STATE_CREATED: "created",
     State.STATE_STARTING: "starting",
@@ -22,6 +25,13 @@ STATES: Mapping[int, str] = {
     State.STATE_EXITED: "exited",
     State.STATE_FAILED: "failed",
     State.STATE_LOST: "lost",
+}
+
+
+HEALTH: Mapping[int, str] = {
+    run_pb2.Health.STATUS_STARTING: "starting",
+    run_pb2.Health.STATUS_HEALTHY: "healthy",
+    run_pb2.Health.STATUS_UNHEALTHY: "unhealthy",
 }
 
 
@@ -39,8 +49,9 @@ def run_row(run: run_pb2.Run, *, now: float, whole: bool = False) -> dict[str, A
         "created_at": iso_time(run.create_time),
         "state": STATES.get(run.state, "unknown"),
         "status": status(run, now=now),
+        "health": health(run),
         "exit_code": run.exit.code if run.HasField("exit") else None,
-        "ports": [format_port(port) for port in run.ports],
+        "ports": [format_port(port) for port in run.ports] if run.state not in ENDED else [],
         "labels": dict(sorted(run.plan.labels.items())),
     }
 
@@ -50,13 +61,28 @@ def status(run: run_pb2.Run, *, now: float) -> str:
     state = STATES.get(run.state, "unknown").capitalize()
     if run.state in (State.STATE_RUNNING, State.STATE_PAUSED) and run.start_time.seconds:
         up = f"Up {format_age(now - run.start_time.seconds)}"
-        return f"{up} (Paused)" if run.state == State.STATE_PAUSED else up
+        if run.state == State.STATE_PAUSED:
+            return f"{up} (Paused)"
+        checked = health(run)
+        return (
+            f"{up} ({'health: starting' if checked == 'starting' else checked})" if checked else up
+        )
     if run.state == State.STATE_EXITED:
         code = f"{run.exit.code}, out of memory" if run.exit.oom_killed else run.exit.code
         return f"Exited ({code}) {age(run.end_time, now=now)}".rstrip()
     if run.state in (State.STATE_FAILED, State.STATE_LOST):
         return f"{state} {age(run.end_time, now=now)}".rstrip()
     return state
+
+
+def health(run: run_pb2.Run) -> str:
+    """Returns what the health checks of a run say: `starting`, `healthy`, `unhealthy` or nothing.
+
+    Of a workload that does not run it is nothing.
+    """
+    if run.state not in (State.STATE_RUNNING, State.STATE_PAUSED):
+        return ""
+    return HEALTH.get(run.health.status, "") if run.HasField("health") else ""
 
 
 def format_port(port: run_plan_pb2.PortMapping) -> str:

@@ -2,18 +2,20 @@
 
 A workload goes on without its client, and its log has what it wrote. So a connection that is lost
 is taken up again. With `replay` the log is replayed, and as many bytes of each stream as were shown
-are left out; without it what was written meanwhile stays in the log.
+are left out; without it what was written meanwhile stays in the log. What was typed meanwhile is
+sent then. Signals, sizes and leaving go ahead of what is typed.
 """
 
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from lns.vm.v1 import run_pb2
 from lns.vm.v1 import vm_service_pb2 as pb
 
 from cli.run.ports import Runner
+from cli.run.typed_input import TypedInput
 from services.core.errors import AttachLagging, GuestUnreachable, ServiceUnavailable
 
 _DETACH_SECONDS = 1.0
@@ -24,12 +26,20 @@ _PAUSE_SECONDS = 0.2
 class Console(Protocol):
     """The user's side."""
 
-    async def next(self) -> pb.AttachRequest:
-        """Returns the next thing that the user does: input, its end, a new size, leaving."""
+    async def next_input(self) -> bytes:
+        """Returns what the user types next; nothing, once, at its end."""
+        ...
+
+    async def next_control(self) -> pb.AttachRequest:
+        """Returns the next thing that the user does beside typing: a signal, a size, leaving."""
         ...
 
     async def show(self, data: bytes, *, is_error: bool) -> None:
-        """Writes output of the process, all of it."""
+        """Writes output of the process, all of it.
+
+        Raises:
+            BrokenPipeError: nobody reads it any more.
+        """
         ...
 
 
@@ -41,7 +51,7 @@ class Attachment:
         start: what to attach to; of a workload, with `replay`.
         console: the user's side.
         revive: called before a lost connection is taken up again; makes the services answer.
-        note: shows a line to the person, who may have missed output without `replay`.
+        note: shows a line to the user, who may have missed output without `replay`.
     """
 
     def __init__(
@@ -60,24 +70,46 @@ class Attachment:
         self._note = note
         self._shown = {False: 0, True: 0}
         self._replayed = {False: 0, True: 0}
-        self._input_ended = False
+        self._input = TypedInput()
+        self._control: asyncio.Future[pb.AttachRequest] | None = None
         self._leaving = asyncio.Event()
+        self._broken = asyncio.Event()
         self._is_connected = False
 
     async def follow(self) -> run_pb2.ExitStatus | None:
         """Returns how the process ended, or None when the user left it.
 
         Raises:
+            BrokenPipeError: nobody reads the output; an exec was ended by that.
             LnsError: the service refused, or stayed out of reach.
         """
+        typing = asyncio.ensure_future(self._type())
+        try:
+            return await self._follow()
+        finally:
+            typing.cancel()
+            if self._control is not None:
+                self._control.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await typing
+
+    async def _type(self) -> None:
+        while data := await self._console.next_input():
+            await self._input.add(data)
+        await self._input.add(b"")
+
+    async def _follow(self) -> run_pb2.ExitStatus | None:
         failures = 0
+        again = False
         while True:
+            self._input.connect(again=again)
             try:
                 return await self._leave_or(self._connect())
             except (ServiceUnavailable, GuestUnreachable, AttachLagging):
                 failures = 1 if self._is_connected else failures + 1
                 if self._start.HasField("exec") or failures > _ATTEMPTS:
                     raise
+                again = again or self._is_connected
                 await asyncio.sleep(_PAUSE_SECONDS * failures)
                 await self._revive()
                 if self._is_connected and not self._start.replay:
@@ -92,6 +124,8 @@ class Attachment:
         left = asyncio.ensure_future(self._left())
         try:
             await asyncio.wait({connected, left}, return_when=asyncio.FIRST_COMPLETED)
+            if self._broken.is_set():
+                raise BrokenPipeError
             return await connected if connected.done() else None
         finally:
             for task in (connected, left):
@@ -117,6 +151,10 @@ class Attachment:
                 await self._show(response.stdout, is_error=False)
             elif kind == "stderr":
                 await self._show(response.stderr, is_error=True)
+            elif kind == "stdin_ready":
+                self._input.ready(response.stdin_ready.position, response.stdin_ready.boot)
+            elif kind == "stdin_taken":
+                self._input.taken(response.stdin_taken)
             elif kind == "exited":
                 exited = response.exited
                 ended.set()
@@ -130,30 +168,54 @@ class Attachment:
     async def _show(self, data: bytes, *, is_error: bool) -> None:
         skip = max(0, min(len(data), self._shown[is_error] - self._replayed[is_error]))
         self._replayed[is_error] += len(data)
-        if skip < len(data):
+        if skip >= len(data) or self._broken.is_set():
+            return
+        try:
             await self._console.show(data[skip:], is_error=is_error)
-            self._shown[is_error] += len(data) - skip
+        except BrokenPipeError:
+            if not self._start.HasField("exec"):
+                raise
+            self._broken.set()
+            self._leaving.set()  # the process has a moment to end by itself
+        self._shown[is_error] += len(data) - skip
 
     async def _requests(self, ended: asyncio.Event) -> AsyncIterator[pb.AttachRequest]:
+        """Yields what the user does, ahead of what they type, until the process has ended."""
         yield pb.AttachRequest(start=self._start)
-        if self._input_ended:
-            yield pb.AttachRequest(stdin_closed=pb.StdinClosed())
+        data = asyncio.ensure_future(self._input.next())
         over = asyncio.ensure_future(ended.wait())
+        broken = asyncio.ensure_future(self._broken.wait())
+        waiting: set[asyncio.Future[Any]] = {data, over, broken}
         try:
             while True:
-                coming = asyncio.ensure_future(self._console.next())
-                try:
-                    await asyncio.wait({coming, over}, return_when=asyncio.FIRST_COMPLETED)
-                except BaseException:
-                    coming.cancel()
-                    raise
+                control = self._next_control()
+                await asyncio.wait({control, *waiting}, return_when=asyncio.FIRST_COMPLETED)
                 if over.done():
-                    coming.cancel()
                     return
-                request = coming.result()
-                self._input_ended |= request.HasField("stdin_closed")
-                yield request
-                if request.HasField("detach"):
-                    self._leaving.set()
+                if control.done():
+                    self._control = None
+                    if control.result().HasField("detach"):
+                        while rest := self._input.next_now():
+                            yield pb.AttachRequest(stdin=rest)
+                        self._leaving.set()
+                    yield control.result()
+                elif broken in waiting and broken.done():
+                    waiting.remove(broken)
+                    yield pb.AttachRequest(output_closed=pb.OutputClosed())
+                elif data.done():
+                    waiting.remove(data)
+                    if data.result():
+                        yield pb.AttachRequest(stdin=data.result())
+                        data = asyncio.ensure_future(self._input.next())
+                        waiting.add(data)
+                    else:
+                        yield pb.AttachRequest(stdin_closed=pb.StdinClosed())
         finally:
-            over.cancel()
+            for task in (data, over, broken):
+                task.cancel()
+
+    def _next_control(self) -> asyncio.Future[pb.AttachRequest]:
+        """Returns what the user does next; what a lost connection left is for the next one."""
+        if self._control is None:
+            self._control = asyncio.ensure_future(self._console.next_control())
+        return self._control

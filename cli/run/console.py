@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 
 from lns.vm.v1 import run_pb2
@@ -18,26 +19,35 @@ _PENDING_INPUTS = 4
 _HELD_MOST = 4 << 20
 _SETTLE_SECONDS = 0.7
 _LINE_MOST = 80
+_FLUSH_SECONDS = 1.0
 
 
 class ProcessConsole:
-    """What the user types and does, as requests; what the process writes, to the descriptors."""
+    """What the user types and does; what the process writes, to the descriptors.
+
+    Attributes:
+        left_by: name of the signal that made the client leave, if one did.
+    """
 
     def __init__(self) -> None:
-        self._requests: asyncio.Queue[pb.AttachRequest] = asyncio.Queue()
-        self._room = asyncio.Semaphore(_PENDING_INPUTS)
+        self._input: asyncio.Queue[bytes] = asyncio.Queue(_PENDING_INPUTS)
+        self._control: asyncio.Queue[pb.AttachRequest] = asyncio.Queue()
+        self.left_by = ""
         self._screen = Screen()
         self._held: list[tuple[int, bytes]] | None = None
         self._held_bytes = 0
         self._released = asyncio.Event()
         self._answers: TerminalAnswers | None = None
 
-    async def next(self) -> pb.AttachRequest:
-        """Returns the next thing that the user does."""
-        request = await self._requests.get()
-        if request.HasField("stdin"):
-            self._room.release()
-        return request
+    async def next_input(self) -> bytes:
+        """Returns what the user types next; nothing, once, at its end."""
+        data = await self._input.get()
+        self._input.task_done()
+        return data
+
+    async def next_control(self) -> pb.AttachRequest:
+        """Returns the next thing that the user does beside typing."""
+        return await self._control.get()
 
     async def show(self, data: bytes, *, is_error: bool) -> None:
         """Writes to standard output or standard error; keeps it while a question stands there."""
@@ -83,16 +93,38 @@ class ProcessConsole:
             self.did(pb.AttachRequest(resize=one))
 
     async def typed(self, data: bytes) -> None:
-        """Adds input; waits while the other side is slow. It answers a question that stands."""
-        if self._answers is not None:
+        """Adds input, or its end; waits while the other side is slow.
+
+        It answers a question that stands there.
+        """
+        if self._answers is not None and data:
             self._answers.typed(data)
             return
-        await self._room.acquire()
-        self.did(pb.AttachRequest(stdin=data))
+        await self._input.put(data)
+
+    async def flushed(self) -> None:
+        """Waits until what was typed was taken, though not for long."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._input.join(), _FLUSH_SECONDS)
 
     def did(self, request: pb.AttachRequest) -> None:
-        """Adds what the user does besides giving input."""
-        self._requests.put_nowait(request)
+        """Adds what the user does beside typing."""
+        self._control.put_nowait(request)
+
+    def resized(self, size: terminal.Size) -> None:
+        """Adds a new size of the terminal."""
+        self.did(
+            pb.AttachRequest(resize=run_pb2.TerminalSize(rows=size.rows, columns=size.columns))
+        )
+
+    def signalled(self, name: str) -> None:
+        """Adds a signal for the process."""
+        self.did(pb.AttachRequest(signal=name))
+
+    def left(self, name: str) -> None:
+        """Leaves because of a signal."""
+        self.left_by = name
+        self.did(pb.AttachRequest(detach=pb.Detach()))
 
 
 class TerminalAnswers:
@@ -161,31 +193,32 @@ async def open_console(
 ) -> AsyncIterator[ProcessConsole]:
     """Yields the console of this process; the terminal is as before when the block ends.
 
+    Signals go to the process. Only where the keys of this terminal reach the process as they are,
+    and it goes on without its client, signals that end a client end this one alone: they come from
+    a terminal that was closed, or from `kill`.
+
     Args:
         stdin: whether standard input is read.
-        tty: whether the terminal is the process's: raw, with its size followed.
+        tty: whether the process has a terminal: this one is raw then, its size followed.
         detach_keys: the keys that leave the process alone, where standard input is a terminal.
-        on_signal: takes the names of signals for the process, where it has no terminal of its own;
-            by default they go with the input.
+        on_signal: takes the names of signals for a workload; for other processes they go with what
+            the user does.
     """
     console = ProcessConsole()
-
-    def resized(size: terminal.Size) -> None:
-        console.did(
-            pb.AttachRequest(resize=run_pb2.TerminalSize(rows=size.rows, columns=size.columns))
-        )
+    deliver = on_signal or console.signalled
+    is_terminal = terminal.terminal_size(STDIN) is not None
+    is_raw = stdin and tty and is_terminal
 
     def signalled(name: str) -> None:
-        console.did(pb.AttachRequest(signal=name))
+        leaves = is_raw and on_signal is not None and name in terminal.ENDING_SIGNALS
+        (console.left if leaves else deliver)(name)
 
     async with contextlib.AsyncExitStack() as stack:
-        is_terminal = terminal.terminal_size(STDIN) is not None
         if tty:
-            stack.enter_context(terminal.resizes(STDOUT, resized))
-        else:
-            stack.enter_context(terminal.forwarded_signals(on_signal or signalled))
-        if stdin and tty and is_terminal:
+            stack.enter_context(terminal.resizes(STDOUT, console.resized))
+        if is_raw:
             stack.enter_context(terminal.raw_mode(STDIN))
+        stack.enter_context(terminal.forwarded_signals(signalled))
         if stdin:
             keys = terminal.DetachFilter(detach_keys) if is_terminal else None
             reading = asyncio.ensure_future(_read(console, keys))
@@ -202,9 +235,16 @@ async def _read(console: ProcessConsole, keys: terminal.DetachFilter | None) -> 
         if data:
             await console.typed(data)
         if leaves:
+            await console.flushed()
             console.did(pb.AttachRequest(detach=pb.Detach()))
             return
-    console.did(pb.AttachRequest(stdin_closed=pb.StdinClosed()))
+    await console.typed(b"")
+
+
+def note_detached(context: Context, name: str, console: ProcessConsole) -> int:
+    """Says how a run that was left goes on; returns the exit code of its client."""
+    context.note(f"lns: detached from {name}; `lns attach {name}` goes on")
+    return 128 + signal.Signals[f"SIG{console.left_by}"] if console.left_by else 0
 
 
 async def _end(task: asyncio.Future[None]) -> None:

@@ -19,10 +19,9 @@ from cli.run.foreground import Revive, failure_of, follow_run
 from cli.run.ports import Runner
 from cli.run.stopping import stop_run
 from cli.run.watching import Watch
+from cli.terminal import ENDING_SIGNALS
 from services.chassis.tasks import settle, together
 from services.core.errors import LnsError
-
-_ENDING_SIGNALS = frozenset({"INT", "TERM", "HUP", "QUIT"})
 
 
 async def start_all(runs: Sequence[run_pb2.Run], runner: Runner) -> list[run_pb2.Run]:
@@ -155,7 +154,7 @@ class GroupRun:
 
     def signalled(self, name: str) -> None:
         """Acts on a signal to the client: stops the group, kills it at the second time."""
-        if name not in _ENDING_SIGNALS:
+        if name not in ENDING_SIGNALS:
             self._spawn(self._kill(name))
         elif self._stopping is None:
             self._note("lns: stopping the group; once more kills it")
@@ -194,7 +193,11 @@ class _Output:
         self._name = name
         self._lines = lines
 
-    async def next(self) -> pb.AttachRequest:
+    async def next_input(self) -> bytes:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def next_control(self) -> pb.AttachRequest:
         await asyncio.Event().wait()
         raise AssertionError
 

@@ -128,7 +128,7 @@ async def resolve_all(order: Order, resolver: Resolver) -> Sequence[run_plan_pb2
         )
     if len(plans) > 1 and (order.options.tty or order.options.stdin):
         raise RequestInvalid(
-            f"{order.subject} has {len(plans)} agents, and this terminal cannot be all of theirs",
+            f"{order.subject} has {len(plans)} agents, and -i and -t connect the terminal to one",
             hint="leave -i and -t out; `lns exec -i -t NAME sh` gives a terminal in one of them",
         )
     return plans

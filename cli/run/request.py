@@ -8,11 +8,12 @@ from pathlib import Path
 from google.protobuf import duration_pb2
 from lns.registry.v1 import registry_service_pb2 as registry_pb
 from lns.resolver.v1 import resolver_service_pb2 as resolver_pb
-from lns.types.v1 import descriptor_pb2, run_plan_pb2
+from lns.types.v1 import descriptor_pb2
 from lns.vm.v1 import run_pb2
 
 from cli.context import Context
 from cli.labels import parse_labels
+from cli.run.environment import parse_environment
 from cli.run.local_files import is_local, refuse_file
 from services.core.errors import RequestInvalid
 
@@ -22,13 +23,13 @@ PULL_MODES: Mapping[str, registry_pb.PullMode.ValueType] = {
     "never": registry_pb.PULL_MODE_NEVER,
 }
 
-_RESTART = re.compile(r"(no|on-failure|always)(?::(\d{1,6}))?")
+_RESTART = re.compile(r"(no|on-failure|always|unless-stopped)(?::(\d{1,6}))?")
 _RESTART_MODES: Mapping[str, run_pb2.RestartPolicy.Mode.ValueType] = {
     "no": run_pb2.RestartPolicy.MODE_NO,
     "on-failure": run_pb2.RestartPolicy.MODE_ON_FAILURE,
     "always": run_pb2.RestartPolicy.MODE_ALWAYS,
+    "unless-stopped": run_pb2.RestartPolicy.MODE_UNLESS_STOPPED,
 }
-_MAX_ENV_FILE_BYTES = 1024 * 1024
 _MIN_PLATFORM_PARTS, _MAX_PLATFORM_PARTS = 2, 3
 
 
@@ -78,7 +79,7 @@ def resolve_request(
     if flags.locked is not None:
         if reference is not None:
             raise RequestInvalid(
-                "a lock names what is run, so that a reference beside it has no place",
+                f"both REF and --locked say what to run; {flags.locked} names its reference itself",
                 hint=f"`lns run --locked {flags.locked}`",
             )
         request.lock = flags.locked.read_bytes()
@@ -90,7 +91,7 @@ def resolve_request(
         request.imageless.SetInParent()
     else:
         raise RequestInvalid(
-            "there is neither a reference nor a command",
+            "neither a reference nor a command was given",
             hint="`lns run REF`, or `lns run -- COMMAND` for a machine without an image",
         )
     return request
@@ -139,7 +140,7 @@ def run_options(
 
 
 def parse_restart(text: str) -> run_pb2.RestartPolicy:
-    """Returns the policy `no`, `on-failure[:n]` or `always`.
+    """Returns the policy `no`, `on-failure[:n]`, `always` or `unless-stopped`.
 
     Raises:
         RequestInvalid: it is none of these.
@@ -147,7 +148,8 @@ def parse_restart(text: str) -> run_pb2.RestartPolicy:
     match = _RESTART.fullmatch(text)
     if match is None or (match[2] and match[1] != "on-failure"):
         raise RequestInvalid(
-            f"{text!r} is not a restart policy", hint="write no, on-failure, on-failure:5 or always"
+            f"{text!r} is not a restart policy",
+            hint="write no, on-failure, on-failure:5, always or unless-stopped",
         )
     return run_pb2.RestartPolicy(mode=_RESTART_MODES[match[1]], max_restarts=int(match[2] or 0))
 
@@ -175,33 +177,6 @@ def to_duration(seconds: float) -> duration_pb2.Duration:
     duration = duration_pb2.Duration()
     duration.FromNanoseconds(round(seconds * 1e9))
     return duration
-
-
-def parse_environment(
-    entries: Sequence[str], files: Sequence[Path], environment: Mapping[str, str]
-) -> list[run_plan_pb2.EnvVar]:
-    """Returns the variables of `--env-file` and `-e`, the latter on top, sorted by name.
-
-    `NAME` alone takes the value that the client has, and is left out where it has none.
-
-    Raises:
-        RequestInvalid: an entry has no name.
-        OSError: a file cannot be read.
-    """
-    lines = [line for file in files for line in _env_lines(file)]
-    values: dict[str, str] = {}
-    for entry in [*lines, *entries]:
-        name, equals, value = entry.partition("=")
-        if not name or any(character.isspace() for character in name):
-            raise RequestInvalid(
-                f"{entry.partition('=')[0]!r} is not the name of a variable",
-                hint="write NAME=value, or NAME to pass yours on",
-            )
-        if equals:
-            values[name] = value
-        elif name in environment:
-            values[name] = environment[name]
-    return [run_plan_pb2.EnvVar(name=name, value=values[name]) for name in sorted(values)]
 
 
 def _overrides(flags: PlanFlags, argv: Sequence[str], context: Context) -> resolver_pb.Overrides:
@@ -232,15 +207,3 @@ def _absolute_volume(volume: str) -> str:
     if colon and (source in (".", "..") or source.startswith(("./", "../"))):
         return f"{Path(source).resolve()}:{rest}"
     return volume
-
-
-def _env_lines(file: Path) -> list[str]:
-    with file.open("rb") as opened:
-        data = opened.read(_MAX_ENV_FILE_BYTES + 1)
-    if len(data) > _MAX_ENV_FILE_BYTES:
-        raise RequestInvalid(f"{file} is larger than 1 MiB", hint="is it an environment file?")
-    try:
-        lines = data.decode("utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise RequestInvalid(f"{file} is not UTF-8 text") from error
-    return [line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")]

@@ -4,7 +4,7 @@ A plan that arrives is checked for what its proto promises (versions, ranges, ab
 names), so that whoever boots it need not doubt its form. `messages` explains the names.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from lns.types.v1 import run_plan_pb2 as pb
@@ -78,6 +78,10 @@ def format_run_plan(value: core.RunPlan) -> pb.RunPlan:
         member=value.member,
         closure=[format_pinned_manifest(one) for one in value.closure],
         has_workflow=value.has_workflow,
+        stop_signal=value.stop_signal,
+        image_volumes=value.image_volumes,
+        healthcheck=(None if value.healthcheck is None else _format_healthcheck(value.healthcheck)),
+        exposed_ports=value.exposed_ports,
     )
 
 
@@ -108,9 +112,7 @@ def parse_run_plan(message: pb.RunPlan, field: str = "plan") -> core.RunPlan:
         ports=tuple(
             messages.parse_port(one, f"{field}.ports[{i}]") for i, one in enumerate(message.ports)
         ),
-        volumes=tuple(
-            _parse_volume(one, f"{field}.volumes[{i}]") for i, one in enumerate(message.volumes)
-        ),
+        volumes=_parse_volumes(message.volumes, f"{field}.volumes"),
         mounts=tuple(
             _parse_mount(one, f"{field}.mounts[{i}]") for i, one in enumerate(message.mounts)
         ),
@@ -127,17 +129,16 @@ def parse_run_plan(message: pb.RunPlan, field: str = "plan") -> core.RunPlan:
             core.CredentialNeed(name=one.name, env=one.env) for one in message.credentials
         ),
         warnings=tuple(message.warnings),
-        origins=tuple(
-            _parse_origin(one, f"{field}.origins[{i}]") for i, one in enumerate(message.origins)
-        ),
+        origins=_parse_origins(message.origins, f"{field}.origins"),
         labels=MappingProxyType(dict(message.labels)),
         group=message.group,
         member=message.member,
-        closure=tuple(
-            parse_pinned_manifest(one, f"{field}.closure[{i}]")
-            for i, one in enumerate(message.closure)
-        ),
+        closure=_parse_closure(message.closure, f"{field}.closure"),
         has_workflow=message.has_workflow,
+        stop_signal=message.stop_signal,
+        image_volumes=_parse_paths(message.image_volumes, f"{field}.image_volumes"),
+        healthcheck=_parse_healthcheck(message, f"{field}.healthcheck"),
+        exposed_ports=tuple(message.exposed_ports),
     )
 
 
@@ -163,6 +164,32 @@ def parse_pinned_manifest(message: pb.PinnedManifest, field: str) -> core.Pinned
         repository=message.repository,
         manifest=messages.parse_descriptor(message.manifest, f"{field}.manifest"),
     )
+
+
+def _format_healthcheck(value: core.Healthcheck) -> pb.Healthcheck:
+    message = pb.Healthcheck(argv=value.argv, retries=value.retries)
+    message.interval.FromNanoseconds(round(value.interval * 1e9))
+    message.timeout.FromNanoseconds(round(value.timeout * 1e9))
+    message.start_period.FromNanoseconds(round(value.start_period * 1e9))
+    message.start_interval.FromNanoseconds(round(value.start_interval * 1e9))
+    return message
+
+
+def _parse_healthcheck(plan: pb.RunPlan, field: str) -> core.Healthcheck | None:
+    if not plan.HasField("healthcheck"):
+        return None
+    message = plan.healthcheck
+    value = core.Healthcheck(
+        argv=tuple(message.argv),
+        interval=message.interval.ToNanoseconds() / 1e9,
+        timeout=message.timeout.ToNanoseconds() / 1e9,
+        start_period=message.start_period.ToNanoseconds() / 1e9,
+        start_interval=message.start_interval.ToNanoseconds() / 1e9,
+        retries=message.retries,
+    )
+    if not value.is_valid():
+        raise invalid(field, "needs a command, times up to a day and at least 1 retry")
+    return value
 
 
 def _format_image(value: core.PinnedImage) -> pb.PinnedImage:
@@ -208,6 +235,24 @@ def _parse_resources(message: pb.Resources, field: str) -> core.Resources:
         memory_mib=message.memory_mib,
         disk_mib=message.disk_mib,
     )
+
+
+def _parse_paths(paths: Iterable[str], field: str) -> tuple[str, ...]:
+    return tuple(messages.absolute_path(one, f"{field}[{i}]") for i, one in enumerate(paths))
+
+
+def _parse_closure(
+    closure: Iterable[pb.PinnedManifest], field: str
+) -> tuple[core.PinnedManifest, ...]:
+    return tuple(parse_pinned_manifest(one, f"{field}[{i}]") for i, one in enumerate(closure))
+
+
+def _parse_volumes(volumes: Iterable[pb.VolumeMount], field: str) -> tuple[core.VolumeMount, ...]:
+    return tuple(_parse_volume(one, f"{field}[{i}]") for i, one in enumerate(volumes))
+
+
+def _parse_origins(origins: Iterable[pb.ValueOrigin], field: str) -> tuple[core.ValueOrigin, ...]:
+    return tuple(_parse_origin(one, f"{field}[{i}]") for i, one in enumerate(origins))
 
 
 def _parse_volume(message: pb.VolumeMount, field: str) -> core.VolumeMount:

@@ -95,7 +95,8 @@ class ServerSettings:
 
     allow: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Certificate names (SAN) by method: `/lns.vm.v1.VmService/StartRun`, `/lns.vm.v1.VmService/*`
-    or `*`. What none of them names is open to every certificate of the authority."""
+    or `*`. A method that no entry covers may be called with every certificate that the authority
+    has signed."""
 
     grace: Seconds = 10.0
     """How long calls may go on after SIGTERM."""

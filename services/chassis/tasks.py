@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar
 
+from services.core.errors import LnsError
+
 T = TypeVar("T")
 
 
@@ -39,3 +41,12 @@ async def settle(future: asyncio.Future[T]) -> None:
             continue
     if not future.cancelled():
         future.exception()  # seen, so that asyncio does not report it as forgotten
+
+
+def first_error(errors: BaseExceptionGroup[LnsError]) -> LnsError:
+    """Returns one of the errors of a group: its tasks failed for one reason."""
+    error: BaseException = errors
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, LnsError)  # noqa: S101  # `except*` lets nothing else through
+    return error

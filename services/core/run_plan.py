@@ -15,6 +15,9 @@ from services.core.platforms import Platform
 
 PLAN_SCHEMA_VERSION: Final = 1
 
+HEALTHCHECK_MOST: Final = 86_400.0
+"""The longest time of a health check, in seconds."""
+
 
 class Verdict(StrEnum):
     """What a policy says of a connection."""
@@ -188,6 +191,28 @@ class PinnedManifest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Healthcheck:
+    """A command that says whether a workload is well, with Docker's defaults; times in seconds."""
+
+    argv: tuple[str, ...]
+    interval: float = 30.0
+    timeout: float = 30.0
+    start_period: float = 0.0
+    start_interval: float = 5.0
+    retries: int = 3
+
+    def is_valid(self) -> bool:
+        """Says whether the times are positive and at most a day; only `start_period` may be 0."""
+        times = (self.interval, self.timeout, self.start_interval)
+        return (
+            bool(self.argv)
+            and all(0 < time <= HEALTHCHECK_MOST for time in times)
+            and 0 <= self.start_period <= HEALTHCHECK_MOST
+            and self.retries > 0
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunPlan:
     """One run, fully resolved: nothing in it needs a tag to be looked up again.
 
@@ -216,4 +241,8 @@ class RunPlan:
     member: str = ""
     closure: tuple[PinnedManifest, ...] = ()
     has_workflow: bool = False
+    stop_signal: str = ""
+    image_volumes: tuple[str, ...] = ()
+    healthcheck: Healthcheck | None = None
+    exposed_ports: tuple[str, ...] = ()
     schema_version: int = PLAN_SCHEMA_VERSION

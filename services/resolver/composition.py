@@ -7,18 +7,21 @@ default of `lns config`, built-in.
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Final, TypeVar
 
 from services.core.artifacts.specs import AgentSpec
 from services.core.errors import LnsError
 from services.core.run_plan import (
     CredentialNeed,
+    Healthcheck,
     OriginKind,
     PinnedImage,
     PortMapping,
     RunPlan,
     VolumeMount,
 )
+from services.core.signals import parse_signal, signal_name
 from services.resolver.flags import guest_path, mount_path, parse_port_flag, parse_volume_flag
 from services.resolver.image_config import MAX_TEXT
 from services.resolver.ingredients import Ingredients
@@ -63,6 +66,8 @@ class _Composer:
         credentials = self._credentials()
         name, user, workdir, ports = self._name(), self._user(), self._workdir(), self._ports()
         env, labels = self._env(), self._labels()
+        stop_signal, image_volumes = self._stop_signal(), self._image_volumes(volumes)
+        healthcheck, exposed_ports = self._image_values()
         for planned in self._of.mounts:
             self._origins.note(f"mounts[{planned.mount.path}]", planned.kind, planned.detail)
         if argv is None or resources is None:
@@ -88,6 +93,10 @@ class _Composer:
             member=self._of.name if self._of.group else "",
             closure=self._of.closure,
             has_workflow=self._of.has_workflow,
+            stop_signal=stop_signal,
+            image_volumes=image_volumes,
+            healthcheck=healthcheck,
+            exposed_ports=exposed_ports,
             origins=self._origins.sorted(),
         )
 
@@ -267,6 +276,9 @@ class _Composer:
     def _labels(self) -> dict[str, str]:
         labels: dict[str, str] = {}
         agent = self._of.agent
+        for name, value in self._config.labels.items() if self._config is not None else ():
+            labels[name] = value
+            self._origins.note(f"labels.{name}", OriginKind.IMAGE, self._image_detail)
         for name, value in agent.artifact.labels.items() if agent is not None else ():
             labels[name] = value
             self._origins.note(f"labels.{name}", OriginKind.AGENT, self._agent_detail)
@@ -274,6 +286,43 @@ class _Composer:
             labels[name] = value
             self._origins.note(f"labels.{name}", _FLAG, "--label")
         return dict(sorted(labels.items()))
+
+    def _stop_signal(self) -> str:
+        given = self._config.stop_signal if self._config is not None else ""
+        if not given:
+            return ""
+        number = parse_signal(given)
+        if number is None:
+            self._warnings.append(
+                f"the image's StopSignal {given[:40]!r} is not a signal: TERM is used"
+            )
+            return ""
+        self._origins.note("stop_signal", OriginKind.IMAGE, self._image_detail)
+        return signal_name(number)
+
+    def _image_volumes(self, volumes: tuple[VolumeMount, ...]) -> tuple[str, ...]:
+        """Returns the image's own volumes, without those on which something is mounted."""
+        taken = {volume.target for volume in volumes}
+        taken.update(planned.mount.path for planned in self._of.mounts)
+        kept = []
+        for path in self._config.volumes if self._config is not None else ():
+            place = self._try(self._of.label, partial(guest_path, path, what="volume of the image"))
+            if place is not None and place != "/" and place not in taken:
+                kept.append(place)
+        if kept:
+            self._origins.note("image_volumes", OriginKind.IMAGE, self._image_detail)
+        return tuple(sorted(set(kept)))
+
+    def _image_values(self) -> tuple[Healthcheck | None, tuple[str, ...]]:
+        """Returns health check and exposed ports, which only the image says."""
+        if self._config is None:
+            return None, ()
+        self._warnings.extend(self._config.ignored)
+        if self._config.healthcheck is not None:
+            self._origins.note("healthcheck", OriginKind.IMAGE, self._image_detail)
+        if self._config.exposed_ports:
+            self._origins.note("exposed_ports", OriginKind.IMAGE, self._image_detail)
+        return self._config.healthcheck, self._config.exposed_ports
 
     def _from_agent(self, value: str | None) -> Offer[str]:
         return Offer(value=value, kind=OriginKind.AGENT, detail=self._agent_detail)

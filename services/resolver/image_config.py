@@ -12,10 +12,13 @@ from typing import Final
 from services.core.errors import LimitExceeded, RegistryProtocol
 from services.core.manifest import parse_json_object
 from services.core.platforms import Platform
+from services.core.run_plan import Healthcheck
 
 MAX_ENTRIES: Final = 4096
 MAX_TEXT: Final = 131_072
 """What Linux accepts as one argument or variable (MAX_ARG_STRLEN)."""
+
+_MOST_RETRIES: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +33,11 @@ class ImageConfig:
         user: `user[:group]`, or empty.
         workdir: absolute, or empty.
         labels: labels of the image.
+        stop_signal: name or number of the signal that asks the workload to end, or empty.
+        volumes: absolute directories that are meant to be volumes, sorted.
+        exposed_ports: `port/protocol`, sorted.
+        healthcheck: how it is checked; None if it is not.
+        ignored: what the configuration says that is not followed, a sentence each.
     """
 
     platform: Platform
@@ -39,6 +47,11 @@ class ImageConfig:
     user: str = ""
     workdir: str = ""
     labels: Mapping[str, str]
+    stop_signal: str = ""
+    volumes: tuple[str, ...] = ()
+    exposed_ports: tuple[str, ...] = ()
+    healthcheck: Healthcheck | None = None
+    ignored: tuple[str, ...] = ()
 
 
 def parse_image_config(raw: bytes) -> ImageConfig:
@@ -54,16 +67,60 @@ def parse_image_config(raw: bytes) -> ImageConfig:
     platform = Platform.of(
         _text(document, "os"), _text(document, "architecture"), _text(document, "variant")
     )
+    healthcheck, ignored = parse_healthcheck(
+        _object(config, "Healthcheck"), shell=_texts(config, "Shell")
+    )
     return ImageConfig(
         platform=platform,
         entrypoint=_program(config, "Entrypoint"),
         command=_program(config, "Cmd"),
         env=_env(config),
         user=_text(config, "User"),
-        # Docker takes a relative directory as below the root.
-        workdir=workdir if workdir.startswith("/") or not workdir else f"/{workdir}",
+        workdir=_absolute(workdir) if workdir else "",
         labels=_labels(config),
+        stop_signal=_text(config, "StopSignal"),
+        volumes=tuple(sorted({_absolute(path) for path in _names(config, "Volumes") if path})),
+        exposed_ports=tuple(sorted(_names(config, "ExposedPorts"))),
+        healthcheck=healthcheck,
+        ignored=ignored,
     )
+
+
+def _absolute(path: str) -> str:
+    """Returns a directory as Docker takes it: a relative one is below the root."""
+    return path if path.startswith("/") else f"/{path}"
+
+
+def parse_healthcheck(
+    document: Mapping[str, object], *, shell: tuple[str, ...]
+) -> tuple[Healthcheck | None, tuple[str, ...]]:
+    """Returns a health check as Docker's image configuration has it, and what of it is ignored.
+
+    Times are nanoseconds; none, and 0, are Docker's defaults. The formats of `Test` are those of
+    its HEALTHCHECK: `["NONE"]`, `["CMD", argument…]`, `["CMD-SHELL", command]`.
+    """
+    test = _texts(document, "Test")
+    kind, rest = (test[0], test[1:]) if test else ("NONE", ())
+    if kind == "CMD" and rest:
+        argv = rest
+    elif kind == "CMD-SHELL" and rest:
+        argv = (*(shell or ("/bin/sh", "-c")), rest[0])
+    elif kind in ("NONE", ""):
+        return None, ()
+    else:
+        return None, (f"the image's health check begins with {kind[:40]!r}: it is not run",)
+    default = Healthcheck(argv=argv)
+    healthcheck = Healthcheck(
+        argv=argv,
+        interval=_number(document, "Interval") / 1e9 or default.interval,
+        timeout=_number(document, "Timeout") / 1e9 or default.timeout,
+        start_period=_number(document, "StartPeriod") / 1e9,
+        start_interval=_number(document, "StartInterval") / 1e9 or default.start_interval,
+        retries=min(_number(document, "Retries"), _MOST_RETRIES) or default.retries,
+    )
+    if not healthcheck.is_valid():
+        return None, ("the image's health check has a time below 0 or beyond a day: it is not run",)
+    return healthcheck, ()
 
 
 def _env(config: Mapping[str, object]) -> dict[str, str]:
@@ -103,6 +160,23 @@ def _texts(config: Mapping[str, object], name: str) -> tuple[str, ...]:
     if len(value) > MAX_ENTRIES:
         raise LimitExceeded(f"`{name}` of the image config has more than {MAX_ENTRIES} entries")
     return tuple("" if entry is None else _check(entry, name) for entry in value)
+
+
+def _names(config: Mapping[str, object], name: str) -> list[str]:
+    """Returns the names of a set, which the format writes as an object with empty values."""
+    value = _object(config, name)
+    if len(value) > MAX_ENTRIES:
+        raise LimitExceeded(f"`{name}` of the image config has more than {MAX_ENTRIES} entries")
+    return [_check(entry, name) for entry in value]
+
+
+def _number(parent: Mapping[str, object], name: str) -> int:
+    value = parent.get(name)
+    if value is None:
+        return 0
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) >= 1 << 63:
+        raise RegistryProtocol(f"`{name}` of the image config is not a number")
+    return value
 
 
 def _text(parent: Mapping[str, object], name: str, member: str = "") -> str:

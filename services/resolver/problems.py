@@ -49,14 +49,9 @@ class Problem(NamedTuple):
 
 
 class Problems:
-    """Collects what is wrong with one plan.
+    """Collects what is wrong with one plan."""
 
-    Args:
-        what: what is being resolved, for the message.
-    """
-
-    def __init__(self, what: str) -> None:
-        self._what = what
+    def __init__(self) -> None:
         self._noted: list[Problem | Problems] = []
 
     def __iter__(self) -> Iterator[Problem]:
@@ -73,7 +68,7 @@ class Problems:
         What is looked at side by side asks for one each, first of all: then the order of an answer
         is that of the questions, not of a registry's replies.
         """
-        part = Problems(self._what)
+        part = Problems()
         self._noted.append(part)
         return part
 
@@ -113,7 +108,7 @@ class Problems:
         violations = tuple(dict.fromkeys(problem.violation for problem in problems))
         first = violations[0]
         more = f" (and {len(violations) - 1} more)" if len(violations) > 1 else ""
-        message = f"{self._what} cannot be resolved: {first.subject}: {first.description}{more}"
+        message = f"{first.subject}: {first.description}{more}"
         transient = [problem.transient for problem in problems if problem.transient is not None]
         if len(transient) == len(problems):
             raise type(transient[0])(

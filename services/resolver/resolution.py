@@ -93,7 +93,7 @@ class Resolution:
         self._executed = platform.on(settings.machine or settings.platform)
         self._overrides = overrides
         self._defaults = defaults
-        self._problems = Problems(reference or "the run")
+        self._problems = Problems()
         self._gathering = Gathering(
             manifests,
             platform=platform,

@@ -8,13 +8,14 @@ has to take it for hostile.
 from collections.abc import AsyncGenerator, AsyncIterator
 
 from services.core.errors import GuestUnreachable, RequestInvalid
-from services.vm_runner.attachments import ExecAttachment, start_exec
 from services.vm_runner.channel.requests import Builtin, ProcessSpec
+from services.vm_runner.life.execs import ExecAttachment, start_exec
 from services.vm_runner.life.run_life import RunLife
 from services.vm_runner.records.run_log import LogStream
 
 _MESSAGE_BYTES = 512
 _COUNT_BYTES = 32
+_PATH_BYTES = 4096 + 2
 
 
 async def copy_out(life: RunLife, path: str) -> AsyncGenerator[bytes, None]:
@@ -70,6 +71,36 @@ async def copy_in(life: RunLife, path: str, archive: AsyncIterator[bytes]) -> in
     if not count.isdigit():
         raise GuestUnreachable("the guest did not say how many entries it unpacked")
     return int(count)
+
+
+async def stat_path(life: RunLife, path: str) -> tuple[str, str, str]:
+    """Returns what is at a path of the guest, what its links lead to, and where to.
+
+    The first two are `f` for a file, `d` directory, `l` link, `o` other, `-` for nothing. The third
+    is an absolute path, empty where the directory of the last name does not exist.
+
+    Raises:
+        RequestInvalid: the path is not absolute.
+        RunStateConflict: the run's workload does not run.
+        GuestUnreachable: the guest does not answer, or not as it should.
+    """
+    attachment = await _start(life, Builtin.STAT, path)
+    printed = message = b""
+    try:
+        async for output in attachment.output():
+            if output.stream is LogStream.STDOUT:
+                printed = (printed + output.data)[:_PATH_BYTES]
+            else:
+                message = (message + output.data)[:_MESSAGE_BYTES]
+        await _check_end(attachment, path, message)
+    finally:
+        await _end(attachment)
+    answer = printed.decode("utf-8", "replace")
+    kinds, resolved = answer[:2], answer[2:]
+    is_known = len(kinds) == len("fd") and set(kinds) <= set("fdlo-") and "\0" not in resolved
+    if not is_known or (resolved and not resolved.startswith("/")):
+        raise GuestUnreachable("the guest did not say what is at the path")
+    return kinds[0], kinds[1], resolved
 
 
 async def _start(life: RunLife, builtin: Builtin, path: str) -> ExecAttachment:

@@ -18,6 +18,8 @@ from services.vm_runner.records.runs import (
     BootTimes,
     ExitStatus,
     Failure,
+    Health,
+    HealthStatus,
     RestartMode,
     RestartPolicy,
     Run,
@@ -46,10 +48,17 @@ _MODES: Mapping[RestartMode, pb.RestartPolicy.Mode.ValueType] = {
     RestartMode.NO: pb.RestartPolicy.MODE_NO,
     RestartMode.ON_FAILURE: pb.RestartPolicy.MODE_ON_FAILURE,
     RestartMode.ALWAYS: pb.RestartPolicy.MODE_ALWAYS,
+    RestartMode.UNLESS_STOPPED: pb.RestartPolicy.MODE_UNLESS_STOPPED,
 }
 _MODE_NAMES = {number: mode for mode, number in _MODES.items()} | {
     pb.RestartPolicy.MODE_UNSPECIFIED: RestartMode.NO
 }
+_HEALTH: Mapping[HealthStatus, pb.Health.Status.ValueType] = {
+    HealthStatus.STARTING: pb.Health.STATUS_STARTING,
+    HealthStatus.HEALTHY: pb.Health.STATUS_HEALTHY,
+    HealthStatus.UNHEALTHY: pb.Health.STATUS_UNHEALTHY,
+}
+_HEALTH_NAMES = {number: status for status, number in _HEALTH.items()}
 _TERMINAL_MAX = 10_000
 _STOP_TIMEOUT = 10.0
 
@@ -75,6 +84,7 @@ def format_run(run: Run) -> pb.Run:
         oom_kills=run.oom_kills,
         group=None if run.group is None else _format_group(run.group),
         notices=run.notices,
+        health=None if run.health is None else _format_health(run.health),
     )
     if run.boot_times != BootTimes():
         message.boot_times.CopyFrom(_format_boot_times(run.boot_times))
@@ -111,6 +121,25 @@ def parse_run(message: pb.Run) -> Run:
         oom_kills=message.oom_kills,
         group=parse_group(message.group) if message.HasField("group") else None,
         notices=tuple(message.notices),
+        health=_parse_health(message.health) if message.HasField("health") else None,
+    )
+
+
+def _format_health(health: Health) -> pb.Health:
+    return pb.Health(
+        status=_HEALTH[health.status],
+        failing_streak=health.failing_streak,
+        exit_code=health.exit_code,
+        output=health.output,
+    )
+
+
+def _parse_health(message: pb.Health) -> Health:
+    return Health(
+        status=_HEALTH_NAMES.get(message.status, HealthStatus.STARTING),
+        failing_streak=message.failing_streak,
+        exit_code=message.exit_code,
+        output=message.output,
     )
 
 
@@ -176,7 +205,7 @@ def parse_options(message: pb.RunOptions) -> RunOptions:
             if message.HasField("stop_timeout")
             else _STOP_TIMEOUT
         ),
-        stop_signal=message.stop_signal or "TERM",
+        stop_signal=message.stop_signal,
         cold=message.cold,
         pids_limit=message.pids_limit,
         log_limit_bytes=message.log_limit_bytes,

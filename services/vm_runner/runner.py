@@ -31,7 +31,7 @@ from services.vm_runner.ports import Image
 from services.vm_runner.records import groups, lifecycle, names, naming
 from services.vm_runner.records.groups import Group
 from services.vm_runner.records.register import Register
-from services.vm_runner.records.runs import Run, RunOptions, RunUsage
+from services.vm_runner.records.runs import Run, RunOptions, RunState, RunUsage
 from services.vm_runner.records.unread import unread_with
 from services.vm_runner.snapshots.snapshot import Snapshot
 from services.vm_runner.storage.volumes import named_mounts
@@ -228,8 +228,12 @@ class Runner:
         return unused, freed
 
     async def prune(self, *, dry_run: bool = False) -> tuple[list[str], int]:
-        """Removes every ended run; returns their ids and the bytes that became free."""
-        ended = [life for life in self.register.lives() if life.run.state in lifecycle.ENDED]
+        """Removes every run that has ended or was never started.
+
+        Returns their ids and the bytes that became free.
+        """
+        idle = lifecycle.ENDED | {RunState.CREATED}
+        ended = [life for life in self.register.lives() if life.run.state in idle]
         gone, freed = [], 0
         for life in ended:
             size = await self._around.store.size(life.run.run_id)
@@ -311,7 +315,10 @@ def _check(plan: RunPlan, options: RunOptions, image_digest: str) -> None:
         raise RequestInvalid("a plan with an image needs `image_digest`")
     if image_digest and not re.fullmatch(r"sha256:[0-9a-f]{64}", image_digest):
         raise RequestInvalid("`image_digest` is not a digest")
-    signal_number(options.stop_signal)
+    if options.stop_signal:
+        signal_number(options.stop_signal)
+    if plan.stop_signal:
+        signal_number(plan.stop_signal)
     if plan.has_workflow:
         raise Unimplemented("runs with a workflow are not implemented: its steps would be ignored")
     _check_volumes(plan)

@@ -1,8 +1,7 @@
 """`lns.vm.v1.VmService`: parses, calls the use cases, converts."""
 
-import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 from lns.vm.v1 import run_pb2
@@ -15,7 +14,8 @@ from services.chassis.streams import check_chunk
 from services.core.errors import RequestInvalid
 from services.vm_runner import messages
 from services.vm_runner.attachments import Attachment, attach_exec, attach_workload
-from services.vm_runner.copying import copy_in, copy_out
+from services.vm_runner.conversation import converse, let_go
+from services.vm_runner.copying import copy_in, copy_out, stat_path
 from services.vm_runner.host import Host
 from services.vm_runner.records import lifecycle, log_query
 from services.vm_runner.records.pages import page
@@ -26,8 +26,6 @@ from services.vm_runner.runner import Runner
 from services.vm_runner.snapshots.snapshot import Snapshot
 from services.vm_runner.snapshots.starts import Starts
 from services.vm_runner.storage.volumes import Volumes
-
-_CHUNK = 512 * 1024
 
 
 class VmServicer(rpc.VmServiceServicer):
@@ -143,7 +141,8 @@ class VmServicer(rpc.VmServiceServicer):
         yield pb.AttachResponse(
             started=pb.Attached(run_id=life.run.run_id, exec_id=attachment.exec_id)
         )
-        async with contextlib.aclosing(_converse(attachment, requests)) as answers:
+        conversation = let_go(attachment) if first.start.leave else converse(attachment, requests)
+        async with contextlib.aclosing(conversation) as answers:
             async for answer in answers:
                 yield answer
 
@@ -155,7 +154,7 @@ class VmServicer(rpc.VmServiceServicer):
             else None
         )
         if not start.HasField("exec"):
-            return await attach_workload(life, replay=start.replay)
+            return await attach_workload(life, replay=start.replay, terminal=terminal)
         if not start.exec.argv:
             raise RequestInvalid("`start.exec.argv` is empty")
         request = ExecRequest(
@@ -216,6 +215,14 @@ class VmServicer(rpc.VmServiceServicer):
         life = self._runner.register.find(first.header.run)
         count = await copy_in(life, first.header.path, _archive(requests))
         return pb.CopyInResponse(entry_count=count)
+
+    async def StatPath(self, request: pb.StatPathRequest, context: Any) -> pb.StatPathResponse:
+        """Says what is at a path of the guest."""
+        life = self._runner.register.find(request.run)
+        kind, followed, resolved = await stat_path(life, request.path)
+        return pb.StatPathResponse(
+            kind=_KINDS[kind], followed=_KINDS[followed], resolved_path=resolved
+        )
 
     async def PublishPort(
         self, request: pb.PublishPortRequest, context: Any
@@ -315,76 +322,17 @@ class VmServicer(rpc.VmServiceServicer):
         return pb.RemoveVolumeResponse()
 
 
+_KINDS = {
+    "-": pb.StatPathResponse.KIND_NONE,
+    "f": pb.StatPathResponse.KIND_FILE,
+    "d": pb.StatPathResponse.KIND_DIRECTORY,
+    "l": pb.StatPathResponse.KIND_LINK,
+    "o": pb.StatPathResponse.KIND_OTHER,
+}
 _LOG_STREAMS = {
     LogStream.STDOUT: pb.ReadLogsResponse.STREAM_STDOUT,
     LogStream.STDERR: pb.ReadLogsResponse.STREAM_STDERR,
 }
-
-
-async def _converse(
-    attachment: Attachment, requests: AsyncIterator[pb.AttachRequest]
-) -> AsyncGenerator[pb.AttachResponse, None]:
-    """Yields a process's output while the client's messages are taken; the end comes last."""
-    answers: asyncio.Queue[pb.AttachResponse] = asyncio.Queue(maxsize=2)
-    output = asyncio.create_task(_put_output(attachment, answers))
-    inputs = asyncio.create_task(_take_requests(attachment, requests))
-    answer = asyncio.ensure_future(answers.get())
-    try:
-        while True:
-            await asyncio.wait({answer, output, inputs}, return_when=asyncio.FIRST_COMPLETED)
-            if inputs.done() and inputs.result():  # raises what the client did wrong
-                yield pb.AttachResponse(detached=pb.Detach())
-                return
-            if inputs.done():
-                # The client's side is over without a word: it may be lost, or only listen.
-                await asyncio.wait({answer, output}, return_when=asyncio.FIRST_COMPLETED)
-            if answer.done():
-                yield answer.result()
-                answer = asyncio.ensure_future(answers.get())
-                continue
-            answer.cancel()
-            output.result()
-            while not answers.empty():
-                yield answers.get_nowait()
-            return
-    finally:
-        for task in (answer, output, inputs):
-            task.cancel()
-        await asyncio.gather(answer, output, inputs, return_exceptions=True)
-        attachment.leave()
-
-
-async def _put_output(attachment: Attachment, answers: asyncio.Queue[pb.AttachResponse]) -> None:
-    async with contextlib.aclosing(attachment.output()) as outputs:
-        async for output in outputs:
-            for at in range(0, len(output.data), _CHUNK):
-                piece = output.data[at : at + _CHUNK]
-                if output.stream is LogStream.STDOUT:
-                    await answers.put(pb.AttachResponse(stdout=piece))
-                else:
-                    await answers.put(pb.AttachResponse(stderr=piece))
-    status = await attachment.exit_status()
-    await answers.put(pb.AttachResponse(exited=messages.format_exit(status)))
-
-
-async def _take_requests(attachment: Attachment, requests: AsyncIterator[pb.AttachRequest]) -> bool:
-    """Takes a client's messages; returns whether it asked to be let go."""
-    async for request in requests:
-        match request.WhichOneof("message"):
-            case "stdin":
-                check_chunk(request.stdin)
-                await attachment.write(request.stdin)
-            case "stdin_closed":
-                await attachment.close_input()
-            case "resize":
-                await attachment.resize(messages.parse_terminal(request.resize, "resize"))
-            case "signal":
-                await attachment.signal(request.signal)
-            case "detach":
-                return True
-            case _:
-                raise RequestInvalid("a message of Attach is `start` again, or empty")
-    return False
 
 
 async def _archive(requests: AsyncIterator[pb.CopyInRequest]) -> AsyncIterator[bytes]:

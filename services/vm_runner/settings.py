@@ -76,7 +76,7 @@ class VmSettings:
     """First of the users that VMMs run as where the service is root: this plus their pid."""
 
     vmm_user_count: int = 1 << 22
-    """Number of those users. Less than the kernel's greatest pid may give one to two VMMs."""
+    """Number of those users. If it is below the kernel's `pid_max`, two VMMs may get one user."""
 
     cgroup: Path | None = None
     """A folder of cgroups v2 without processes, in which VMMs get theirs. None: the service's own

@@ -157,6 +157,13 @@ class FuseClient:
         answer = self.ask(Opcode.CREATE, parent, body)
         return parse_entry(answer), struct.unpack_from("<Q", answer, 128)[0]
 
+    def tmpfile(
+        self, parent: int = ROOT, *, flags: int = os.O_RDWR, mode: int = 0o600
+    ) -> tuple[Entry, int]:
+        body = struct.pack("<IIII", flags | os.O_TMPFILE, mode, 0, 0) + b"#1\0"
+        answer = self.ask(Opcode.TMPFILE, parent, body)
+        return parse_entry(answer), struct.unpack_from("<Q", answer, 128)[0]
+
     def read(self, fh: int, size: int = 4096, offset: int = 0) -> bytes:
         return self.ask(Opcode.READ, ROOT, struct.pack("<QQIIQII", fh, offset, size, 0, 0, 0, 0))
 

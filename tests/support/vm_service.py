@@ -150,8 +150,11 @@ class VmClient:
         group: run_pb2.RunGroup | None = None,
         member: str = "",
         user: str = "",
+        more: run_plan_pb2.RunPlan | None = None,
     ) -> run_pb2.Run:
+        """Creates a run; `more` has further values of its plan."""
         plan = run_plan_messages.format_run_plan(a_plan(*argv))
+        plan.MergeFrom(more or run_plan_pb2.RunPlan())
         plan.user = user
         plan.labels.update(labels or {})
         plan.ports.extend(ports)
@@ -271,5 +274,7 @@ class Terminal:
                     err += answer.stderr
                 case "exited":
                     return out, err, answer.exited
+                case "stdin_ready" | "stdin_taken":
+                    pass
                 case other:
                     raise AssertionError(f"{other} before the end")

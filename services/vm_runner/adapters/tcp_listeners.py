@@ -81,7 +81,7 @@ def _refusal(ip: str, port: int, error: OSError) -> InUse | RequestInvalid:
     if error.errno == errno.EADDRINUSE:
         return InUse(
             f"port {address} is in use",
-            hint="another run or program listens there; publish at another port, or at 0",
+            hint="another program uses this port; choose another host port, or 0 for a free one",
             metadata=metadata,
         )
     if error.errno in (errno.EACCES, errno.EPERM):

@@ -234,10 +234,15 @@ class GuestChannel:
             self._control.append(encode_frame(Frame(type=FrameType.RESET, id=stream_id)))
         self._unclaimed.clear()
 
-    def reset_stream(self, stream_id: int) -> None:
-        """Gives a stream up: a process's output is read and dropped, a connection is closed."""
+    def reset_stream(self, stream_id: int, *, breaks: bool = False) -> None:
+        """Gives a stream up: a process's output is read and dropped, a connection is closed.
+
+        With `breaks` the output of a process breaks instead, as a pipe without readers does.
+        """
         if self._streams.pop(stream_id, None) is not None:
-            self._control.append(encode_frame(Frame(type=FrameType.RESET, id=stream_id)))
+            flags = FrameFlag.REFUSED if breaks else FrameFlag.NONE
+            frame = Frame(type=FrameType.RESET, id=stream_id, flags=flags)
+            self._control.append(encode_frame(frame))
 
     def reset_late(self, stream_id: int) -> None:
         """Gives up a stream that the guest has made after it was given up here."""
@@ -263,6 +268,16 @@ class GuestChannel:
         """Returns whether the guest has all that a stream is to bring it."""
         stream = self._streams.get(stream_id)
         return stream is None or stream.output.done
+
+    def positions(self, stream_id: int) -> tuple[int, int] | None:
+        """Returns how far a stream was written, and how much of that the guest has.
+
+        None where the guest takes no more of it.
+        """
+        stream = self._streams.get(stream_id)
+        if stream is None or stream.output.refused:
+            return None
+        return stream.output.end, min(stream.output.acked, stream.output.end)
 
     def write(self, stream_id: int, data: bytes) -> int:
         """Queues bytes for a stream; returns how many it took."""

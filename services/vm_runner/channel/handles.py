@@ -36,7 +36,7 @@ class Session(Protocol):
         """Sends a control message."""
         ...
 
-    def forget_stream(self, stream_id: int) -> None:
+    def forget_stream(self, stream_id: int, *, breaks: bool = False) -> None:
         """Gives a stream up."""
         ...
 
@@ -147,8 +147,31 @@ class GuestStream:
         self._session.leave_stream(self.id)
 
     def reset(self) -> None:
-        """Gives the stream up, both ways."""
+        """Gives the stream up, both ways; a process's output is read on and dropped."""
         self._session.forget_stream(self.id)
+
+    def break_off(self) -> None:
+        """Gives the stream up; a process that writes to it gets a broken pipe."""
+        self._session.forget_stream(self.id, breaks=True)
+
+    @property
+    def written(self) -> int:
+        """Position up to which the stream was written; 0 once the guest takes no more."""
+        positions = self._session.channel.positions(self.id)
+        return positions[0] if positions else 0
+
+    async def wait_taken(self, position: int) -> None:
+        """Waits until the guest has what was written up to a position, or takes no more of it.
+
+        The guest says so after some 64 KiB, not at once.
+
+        Raises:
+            GuestUnreachable: the session ended.
+        """
+        while (positions := self._session.channel.positions(self.id)) and positions[1] < position:
+            self._session.check()
+            self._writable.clear()
+            await self._writable.wait()
 
     def on_event(self, event: GuestEvent) -> None:
         """Takes an event of this stream."""

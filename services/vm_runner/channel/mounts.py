@@ -21,7 +21,7 @@ class GuestBind:
     Attributes:
         port: name of the virtio port.
         target: absolute path of the mount.
-        user: of the image, as whom the workload sees the owner; empty is root.
+        user: of the image, that the owner of the host's files appears as; empty is root.
     """
 
     port: str

@@ -43,6 +43,7 @@ class GuestConfig:
         no_acl: the image has no access control lists.
         writable_disk: serial of the disk of the writable layer; empty keeps it in memory.
         read_only_paths: absolute paths that the workload may not change.
+        directories: absolute paths that have to be directories; made where they are missing.
         files: content of files that are laid over the image's, by path.
         volumes: further disks, and what the host serves; each before those below it.
         shm_bytes: size of /dev/shm.
@@ -60,6 +61,7 @@ class GuestConfig:
     no_acl: bool = False
     writable_disk: str = ""
     read_only_paths: tuple[str, ...] = ()
+    directories: tuple[str, ...] = ()
     files: tuple[tuple[str, bytes], ...] = ()
     volumes: tuple[GuestVolume | GuestBind, ...] = ()
     shm_bytes: int = 0
@@ -79,6 +81,7 @@ class GuestConfig:
         if self.writable_disk:
             fields.append((Tag.WRITABLE_DISK, self.writable_disk))
         fields += [(Tag.READ_ONLY_PATH, path) for path in self.read_only_paths]
+        fields += [(Tag.DIRECTORY, path) for path in self.directories]
         fields += [(Tag.FILE, path.encode() + b"\0" + content) for path, content in self.files]
         fields += [mount_field(volume) for volume in self.volumes]
         fields += [
@@ -110,6 +113,7 @@ class Builtin(IntEnum):
     PACK = 1
     UNPACK = 2
     NOTHING = 3
+    STAT = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +124,7 @@ class ProcessSpec:
         argv: program and arguments; a program without a slash is looked for in PATH.
         env: environment; PATH, HOME, HOSTNAME (and TERM) are filled in by the agent.
         user: `user[:group]` by name or number; empty is root.
-        workdir: absolute; made where it is missing.
+        workdir: absolute; for the main process it is made where it is missing.
         terminal: rows and columns of its terminal; None for pipes.
         is_main: its end ends everything else.
         stdio_stream: stream of its standard input and output.

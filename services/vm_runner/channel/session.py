@@ -200,10 +200,10 @@ class GuestSession:
             self.channel.send_time()
             self.wake()
 
-    def forget_stream(self, stream_id: int) -> None:
+    def forget_stream(self, stream_id: int, *, breaks: bool = False) -> None:
         """Gives a stream up."""
         self._streams.pop(stream_id, None)
-        self.channel.reset_stream(stream_id)
+        self.channel.reset_stream(stream_id, breaks=breaks)
         self.wake()
 
     def leave_stream(self, stream_id: int) -> None:

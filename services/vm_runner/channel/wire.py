@@ -99,6 +99,7 @@ class Tag(IntEnum):
     BIND = 32
     EGRESS = 33
     AUTHORITY = 34
+    DIRECTORY = 36
     ARG = 40
     ENV = 41
     USER = 42

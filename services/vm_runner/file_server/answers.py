@@ -44,13 +44,17 @@ def format_init(flags: int, max_readahead: int) -> bytes:
 
 
 def format_attr(status: os.stat_result, owners: Owners) -> bytes:
-    """Returns attributes as the guest sees them: without set-id bits, with owners translated."""
+    """Returns attributes as the guest sees them, with owners translated.
+
+    Set-id bits are left out, but for that of a directory's group, which runs nothing.
+    """
+    hidden = stat.S_ISUID if stat.S_ISDIR(status.st_mode) else stat.S_ISUID | stat.S_ISGID
     return _ATTR.pack(
         status.st_ino,
         status.st_size,
         status.st_blocks,
         *_seconds(status.st_atime_ns, status.st_mtime_ns, status.st_ctime_ns),
-        status.st_mode & ~(stat.S_ISUID | stat.S_ISGID),
+        status.st_mode & ~hidden,
         status.st_nlink,
         owners.shown_uid if status.st_uid == owners.uid else NOBODY,
         owners.shown_gid if status.st_gid in owners.gids else NOBODY,

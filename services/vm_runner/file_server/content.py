@@ -87,6 +87,27 @@ class Content:
             return self._served.find(parent, name), None
         return os.fstat(descriptor), descriptor
 
+    def tmpfile(self, request: Request) -> bytes:
+        """Makes a file without a name, for `O_TMPFILE`; it may be given one later."""
+        wanted, mode = requests.parse_tmpfile(request.body)
+        self._served.check_writable()
+        self._handles.check_room()
+        directory = self._nodes.descriptor(self._nodes.get(request.node_id))
+        flags = wanted & (os.O_ACCMODE | os.O_APPEND | os.O_EXCL) | os.O_TMPFILE | os.O_CLOEXEC
+        descriptor = os.open(b".", flags, mode & _PERMISSIONS, dir_fd=directory)
+        try:
+            status = os.fstat(descriptor)
+            kept = os.open(
+                b"%d" % descriptor, os.O_PATH | os.O_CLOEXEC, dir_fd=self._served.descriptors
+            )
+            parent = self._nodes.get(request.node_id)
+            node = self._nodes.tell_nameless(parent, identity_of(status), kept)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        answer = answers.format_entry(node.node_id, status, self._served.owners)
+        return answer + answers.format_open(self._handles.add_file(node, descriptor))
+
     def read(self, request: Request) -> bytes:
         """Reads from an open file."""
         wanted = requests.parse_read(request.body)

@@ -13,6 +13,9 @@ from services.vm_runner.file_server.wire import AttrField, Request
 _PERMISSIONS = 0o1777
 """Of a mode that the guest wants; it cannot make anything that runs as somebody else."""
 
+_OF_DIRECTORY = _PERMISSIONS | stat.S_ISGID
+"""The same of a directory, whose set-group-id bit only says which group new entries get."""
+
 _MADE_WITHOUT_OPENING = (stat.S_IFIFO, stat.S_IFSOCK)
 _renameat2 = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
 
@@ -73,7 +76,7 @@ class Entries:
         node = self._nodes.get(request.node_id)
         wanted = requests.parse_setattr(request.body)
         if wanted.valid & AttrField.MODE:
-            self._change_mode(node, wanted.mode & _PERMISSIONS)
+            self._change_mode(node, wanted.mode)
         if wanted.valid & AttrField.SIZE:
             self._change_size(node, wanted)
         if wanted.valid & (AttrField.ATIME | AttrField.MTIME):
@@ -81,9 +84,11 @@ class Entries:
         return answers.format_attr_out(self._nodes.status(node), self._served.owners)
 
     def _change_mode(self, node: Node, mode: int) -> None:
-        if stat.S_ISLNK(self._nodes.status(node).st_mode):
+        kind = self._nodes.status(node).st_mode
+        if stat.S_ISLNK(kind):
             raise refused(errno.EOPNOTSUPP)
-        os.chmod(self._served.link_to(node), mode, dir_fd=self._served.descriptors)
+        permitted = _OF_DIRECTORY if stat.S_ISDIR(kind) else _PERMISSIONS
+        os.chmod(self._served.link_to(node), mode & permitted, dir_fd=self._served.descriptors)
 
     def _change_size(self, node: Node, wanted: requests.SetattrIn) -> None:
         if wanted.size >= 1 << 63:

@@ -125,6 +125,28 @@ class NodeTable:
         node.lookups += 1
         return node
 
+    def tell_nameless(self, parent: Node, identity: Identity, descriptor: int) -> Node:
+        """Returns the node of a file that was made without a name; the guest is told of it.
+
+        Args:
+            parent: the directory in whose file system it is.
+            identity: of the file.
+            descriptor: names it, as no path does; closed with the node, or at once on an error.
+
+        Raises:
+            OSError: there are too many nodes, or too many without a name.
+        """
+        if len(self._kept) >= self._most_open:
+            os.close(descriptor)
+            raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
+        try:
+            node = self.tell(parent, b"", identity)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._kept[node] = descriptor
+        return node
+
     def move(self, node: Node, parent: Node, name: bytes) -> None:
         """Says where a node is now."""
         node.name = name

@@ -192,6 +192,12 @@ def parse_create(body: memoryview) -> tuple[bytes, int, int]:
     return parse_name(body, skip=_FOUR.size), flags, mode
 
 
+def parse_tmpfile(body: memoryview) -> tuple[int, int]:
+    """Reads TMPFILE: flags and mode; the name that the kernel sends along means nothing."""
+    flags, mode, _, _ = _fields(_FOUR, body)
+    return flags, mode
+
+
 def parse_rename(body: memoryview, *, with_flags: bool) -> tuple[bytes, int, bytes, int]:
     """Reads RENAME or RENAME2: old name, new directory, new name, flags."""
     layout = _RENAME2 if with_flags else _QUAD

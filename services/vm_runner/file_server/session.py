@@ -60,6 +60,7 @@ class Session:
             Opcode.ACCESS: entries.access,
             Opcode.OPEN: content.open,
             Opcode.CREATE: content.create,
+            Opcode.TMPFILE: content.tmpfile,
             Opcode.READ: content.read,
             Opcode.WRITE: content.write,
             Opcode.RELEASE: content.release,

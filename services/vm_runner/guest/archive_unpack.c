@@ -203,8 +203,15 @@ static bool write_file(int parent, const char *name, uint64_t size)
 
 static bool make(int root, int parent, const char *name, struct entry *entry)
 {
-    if (entry->type == '5')
-        return mkdirat(parent, name, 0700) == 0 || errno == EEXIST;
+    if (entry->type == '5') {
+        struct stat there;
+        if (mkdirat(parent, name, 0700) == 0)
+            return true;
+        if (errno != EEXIST || fstatat(parent, name, &there, AT_SYMLINK_NOFOLLOW) < 0)
+            return false;
+        errno = ENOTDIR; /* what is there and no directory, a link to one too, gives way to none */
+        return S_ISDIR(there.st_mode);
+    }
     if (unlinkat(parent, name, 0) < 0 && errno != ENOENT)
         return false;
     if (entry->type == '2')

@@ -166,6 +166,14 @@ static bool mount_systems(const struct container *container, struct failure *fai
     return true;
 }
 
+static bool make_directories(const struct container *container, struct failure *failure)
+{
+    for (unsigned i = 0; i < container->directory_count; i++)
+        if (!make_directory(container->directories[i], failure))
+            return false;
+    return true;
+}
+
 static bool mount_files(const struct container *container, struct failure *failure)
 {
     for (unsigned i = 0; i < container->file_count; i++) {
@@ -275,7 +283,8 @@ static bool set_up(const struct container *container, struct failure *failure)
         return failed_at(failure, "cgroup namespace");
     if (container->hostname && sethostname(container->hostname, strlen(container->hostname)) < 0)
         return failed_at(failure, "host name");
-    return enter_root(failure) && mount_systems(container, failure) && set_up_trust(container) && mount_volumes(container, failure) &&
+    return enter_root(failure) && mount_systems(container, failure) && set_up_trust(container) &&
+           mount_volumes(container, failure) && make_directories(container, failure) &&
            mount_files(container, failure) && protect(container, failure) && leave_machine_root(failure);
 }
 

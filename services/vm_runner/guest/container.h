@@ -29,6 +29,8 @@ struct container {
     unsigned volume_count;
     struct file files[LISTED_MAX];
     unsigned file_count;
+    const char *directories[LISTED_MAX]; /* that have to exist */
+    unsigned directory_count;
     uint64_t shm_bytes;
     const char *authority; /* PEM of what the run's programs are to trust, or NULL */
 };

@@ -207,6 +207,7 @@ static _Noreturn void run_builtin(const struct launch *launch)
     switch (launch->builtin) {
     case BUILTIN_PACK: _exit(archive_pack(launch->argv[0]));
     case BUILTIN_UNPACK: _exit(archive_unpack(launch->argv[0]));
+    case BUILTIN_STAT: _exit(stat_path(launch->argv[0]));
     default: _exit(126);
     }
 }
@@ -241,7 +242,8 @@ static _Noreturn void become_process(struct launch *launch)
     if (launch->terminal)
         add_default_env(launch, "TERM", "xterm");
     umask(022);
-    make_workdir(launch->workdir);
+    if (launch->is_main)
+        make_workdir(launch->workdir);
     if (in_machine)
         become(launch, &identity);
     else if (chdir(launch->workdir) < 0)

@@ -304,6 +304,10 @@ static void take(struct wanted *wanted, const uint8_t *data, uint32_t size)
             if (container.read_only_count < LISTED_MAX)
                 container.read_only_paths[container.read_only_count++] = field_text(&field);
             break;
+        case FIELD_DIRECTORY:
+            if (container.directory_count < LISTED_MAX)
+                container.directories[container.directory_count++] = field_text(&field);
+            break;
         case FIELD_FILE:
         case FIELD_VOLUME: take_listed(&field); break;
         case FIELD_BIND: take_bind(&field); break;

@@ -88,8 +88,8 @@ static void report_ready(struct watch *watch, uint32_t events)
         return;
     }
     p->state = RUNNING;
-    for (int number = 1; number < 64; number++)
-        if (p->pending_signals >> number & 1)
+    for (int number = 1; number <= 64; number++)
+        if (p->pending_signals >> (number - 1) & 1)
             kill(p->pid, number);
     changed(p);
 }
@@ -244,12 +244,12 @@ void process_signal(uint32_t id, const uint8_t *data, uint32_t size)
     struct field field;
     while (p && field_next(&data, &size, &field)) {
         int number = (int)field_number(&field);
-        if (field.tag != FIELD_SIGNAL || number < 1 || number > 63)
+        if (field.tag != FIELD_SIGNAL || number < 1 || number > 64)
             continue;
         if (p->state == RUNNING)
             kill(p->pid, number);
         else if (p->state == STARTING)
-            p->pending_signals |= 1ull << number;
+            p->pending_signals |= 1ull << (number - 1);
     }
 }
 

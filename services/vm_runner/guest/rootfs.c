@@ -88,7 +88,8 @@ static bool make_upper(struct failure *failure)
 static bool mount_overlay(const char *where, const char *lower, bool writable, struct failure *failure)
 {
     char options[4096];
-    int size = snprintf(options, sizeof options, "metacopy=on,redirect_dir=on,lowerdir=%s%s", lower,
+    /* xino: one device and one set of inode numbers over all layers, as `du -x` and readdir's readers expect. */
+    int size = snprintf(options, sizeof options, "xino=on,metacopy=on,redirect_dir=on,lowerdir=%s%s", lower,
                         writable ? ",upperdir=" UPPER_PATH "/upper,workdir=" UPPER_PATH "/work" : "");
     if (size >= (int)sizeof options) {
         errno = E2BIG;

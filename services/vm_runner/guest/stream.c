@@ -248,7 +248,7 @@ void stream_reset(const struct frame *frame)
         socket_give_up(s->source.fd >= 0 ? s->source.fd : s->sink.fd);
     if (!s->is_terminal || !s->outlives_host)
         watch_close(&s->sink);
-    if (!s->outlives_host)
+    if (!s->outlives_host || (frame->flags & FLAG_REFUSED && !s->is_terminal)) /* refused: the writer gets EPIPE */
         watch_close(&s->source);
     if (freed_if_done(s))
         return;

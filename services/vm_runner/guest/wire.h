@@ -52,7 +52,7 @@ enum frame_type {
 enum frame_flag {
     FLAG_MORE = 1,    /* the message goes on in the next frame of the same type and id */
     FLAG_FIN = 2,     /* DATA: nothing follows; takes one position of the stream */
-    FLAG_REFUSED = 4, /* ACK: nothing further is wanted */
+    FLAG_REFUSED = 4, /* ACK: nothing further is wanted; RESET: of a process, its output breaks */
 };
 
 enum field_tag {
@@ -82,6 +82,7 @@ enum field_tag {
     FIELD_BIND = 32,
     FIELD_EGRESS = 33,
     FIELD_AUTHORITY = 34,
+    FIELD_DIRECTORY = 36,
 
     FIELD_ARG = 40,
     FIELD_ENV = 41,

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import structlog
 
+from services.chassis.tasks import first_error
 from services.core.errors import GuestUnreachable, LnsError, VmFailed
 from services.vm_runner.boundary.run_boundary import RunBoundary
 from services.vm_runner.channel.events import ProcessPhase
@@ -23,6 +24,7 @@ from services.vm_runner.life.boot_clock import BootClock
 from services.vm_runner.life.disk_room import DiskRoom
 from services.vm_runner.life.exit_status import exec_message, exit_status, start_failure
 from services.vm_runner.life.guest_plan import MAIN_PROCESS, with_environment, workload
+from services.vm_runner.life.health import check_health
 from services.vm_runner.life.origins import Origin
 from services.vm_runner.life.output import WorkloadOutput
 from services.vm_runner.life.patience import patiently
@@ -299,7 +301,9 @@ class Boot:
             await self._owner.happened(lambda run: _begun(run, times))
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(output.carry(session))
+            checking = tasks.create_task(check_health(self._owner, session))
             state = await process.wait_ended()
+            checking.cancel()
         message = exec_message(state, program=self._owner.run.plan.argv[0])
         if message:
             await output.end_with(message)
@@ -355,15 +359,6 @@ def _begun(run: Run, times: BootTimes) -> Run:
     if run.state not in (RunState.STARTING, RunState.STOPPING):
         return run
     return lifecycle.running(replace(run, boot_times=times), now=_now())
-
-
-def first_error(errors: BaseExceptionGroup[LnsError]) -> LnsError:
-    """Returns one of the errors of a group: its tasks failed for one reason."""
-    error: BaseException = errors
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, LnsError)  # noqa: S101  # `except*` lets nothing else through
-    return error
 
 
 def _now() -> datetime:

@@ -1,10 +1,9 @@
 """How a process of the guest ended, in the terms of a shell. Pure."""
 
 import errno
-import re
-import signal
 
 from services.core.errors import LnsError, RequestInvalid, VmFailed
+from services.core.signals import parse_signal, signal_name
 from services.vm_runner.channel.events import ProcessPhase, ProcessState
 from services.vm_runner.records.runs import ExitStatus
 
@@ -16,7 +15,8 @@ _SIGNALLED = 128
 def exit_status(state: ProcessState) -> ExitStatus:
     """Returns the exit status of a process that ended, or whose program could not be executed."""
     if state.phase is ProcessPhase.FAILED:
-        return ExitStatus(code=NOT_FOUND if state.errno == errno.ENOENT else NOT_EXECUTABLE)
+        missing = state.errno == errno.ENOENT and state.stage != _WORKDIR
+        return ExitStatus(code=NOT_FOUND if missing else NOT_EXECUTABLE)
     if state.signal:
         return ExitStatus(
             code=_SIGNALLED + state.signal,
@@ -27,8 +27,12 @@ def exit_status(state: ProcessState) -> ExitStatus:
 
 
 def start_failure(state: ProcessState, *, program: str) -> LnsError | None:
-    """Returns the error of a process that failed before its program was tried; None otherwise."""
-    if state.phase is not ProcessPhase.FAILED or state.stage == "exec":
+    """Returns the error of a process that lns could not start; None otherwise.
+
+    A program that cannot be executed, or a working directory that cannot be entered, is an end of
+    the process: 126 or 127.
+    """
+    if state.phase is not ProcessPhase.FAILED or state.stage in _ENDINGS:
         return None
     reason = f"{state.stage}: {state.text}"
     if state.errno == errno.ENOENT:
@@ -40,6 +44,8 @@ def start_failure(state: ProcessState, *, program: str) -> LnsError | None:
     )
 
 
+_WORKDIR = "working directory"
+_ENDINGS = frozenset({"exec", _WORKDIR})
 _MISSING = {
     "user": "the image has no user of that name",
     "group": "the image has no group of that name",
@@ -54,15 +60,8 @@ def exec_message(state: ProcessState, *, program: str) -> str:
     """Returns a line that says why a program could not be executed; empty if it was."""
     if state.phase is not ProcessPhase.FAILED:
         return ""
-    return f"lns: {program}: {state.text}\n"
-
-
-def signal_name(number: int) -> str:
-    """Returns the name of a signal without `SIG`."""
-    try:
-        return signal.Signals(number).name.removeprefix("SIG")
-    except ValueError:
-        return f"RTMIN+{number - 34}"
+    where = "its working directory: " if state.stage == _WORKDIR else ""
+    return f"lns: {program}: {where}{state.text}\n"
 
 
 def signal_number(name: str) -> int:
@@ -71,11 +70,9 @@ def signal_number(name: str) -> int:
     Raises:
         RequestInvalid: there is no such signal.
     """
-    text = name.upper().removeprefix("SIG")
-    known = signal.Signals.__members__.get(f"SIG{text}")
-    number = known.value if known else int(text) if re.fullmatch(r"[0-9]{1,2}", text) else 0
-    if not 1 <= number < signal.NSIG - 1:
+    number = parse_signal(name)
+    if number is None:
         raise RequestInvalid(
-            f"there is no signal {name!r}", hint="TERM, INT, HUP, QUIT, KILL, USR1, USR2 …"
+            f"there is no signal {name!r}", hint="TERM, INT, HUP, QUIT, KILL, USR1, RTMIN+3 …"
         )
     return number

@@ -118,6 +118,7 @@ def guest_config(
         _root_config(image),
         hostname=name,
         writable_disk=WRITABLE_SERIAL,
+        directories=run.plan.image_volumes,
         files=(
             ("/etc/hosts", _hosts(run, name)),
             ("/etc/hostname", f"{name}\n".encode()),
@@ -154,7 +155,7 @@ def exec_process(
     stderr_stream: int,
     terminal: TerminalSize | None,
 ) -> ProcessSpec:
-    """Returns a process beside the workload, which it takes after where it says nothing else."""
+    """Returns a process beside the workload; what it does not say is as the workload's."""
     size = terminal or _DEFAULT_TERMINAL
     env = dict(run.plan.env) | dict(request.env)
     return replace(

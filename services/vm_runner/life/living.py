@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 import structlog
 
 from services.chassis import context
+from services.chassis.tasks import first_error
 from services.core.errors import Internal, LnsError, RunStateConflict, RunUnknown
-from services.vm_runner.life.boot import Boot, BootedRun, MachineLost, first_error
+from services.vm_runner.life.boot import Boot, BootedRun, MachineLost
 from services.vm_runner.life.holdings import Holdings
 from services.vm_runner.life.origins import Adopted, Origin, Start
 from services.vm_runner.life.record import RunRecord

@@ -163,7 +163,7 @@ class RunLife:
         if not lives:
             return self.run
         if not starts:
-            self.signal(signal_number(self.run.options.stop_signal))
+            self.signal(signal_number(self.run.stop_signal))
             wait = self.run.options.stop_timeout if seconds is None else seconds
             if await self._ends_within(wait, boot):
                 return self.run

@@ -102,6 +102,7 @@ def starting(run: Run, *, restarted: bool = False) -> Run:
         vmm_pid=0,
         oom_kills=0,
         notices=run.notices if restarted else (),
+        health=None,
     )
 
 
@@ -186,7 +187,7 @@ def wants_restart(run: Run) -> bool:
     if run.stop_requested or run.state not in ENDED:
         return False
     policy = run.options.restart
-    if policy.mode is RestartMode.ALWAYS:
+    if policy.mode in (RestartMode.ALWAYS, RestartMode.UNLESS_STOPPED):
         return True
     if policy.mode is RestartMode.NO or (run.exit is not None and run.exit.code == 0):
         return False

@@ -46,11 +46,11 @@ class Register(Generic[OwnerT]):
         return self._lives.pop(run.run_id, None) is not None
 
     def find(self, text: str) -> OwnerT:
-        """Returns the run of that name, id, or unique prefix of an id.
+        """Returns the run of that name or id, of a group's member, or of a prefix of an id.
 
         Raises:
-            RunUnknown: there is none.
-            RequestInvalid: several ids begin so.
+            RunUnknown: no run is called so.
+            RequestInvalid: it may be several: members of several groups, or beginnings of ids.
         """
         if life := self._named(text) or self._lives.get(text):
             return life
@@ -58,6 +58,8 @@ class Register(Generic[OwnerT]):
             raise RunUnknown(
                 f"{text} is a group of runs", hint="name one of them: `lns ps -a` lists them"
             )
+        if life := self._only_member(text):
+            return life
         found = [life for run_id, life in self._lives.items() if run_id.startswith(text)]
         if len(found) == 1 and len(text) >= _PREFIX_LEAST:
             return found[0]
@@ -104,6 +106,24 @@ class Register(Generic[OwnerT]):
     def runs(self) -> list[Run]:
         """Returns what is recorded of every run."""
         return [life.run for life in self._lives.values()]
+
+    def _only_member(self, name: str) -> OwnerT | None:
+        """Returns the run that is the member of a group by that name.
+
+        Raises:
+            RequestInvalid: several groups have such a member.
+        """
+        found = [
+            life
+            for life in self._lives.values()
+            if life.run.group is not None and life.run.plan.member == name
+        ]
+        if len(found) > 1:
+            names = ", ".join(sorted(life.run.name for life in found))
+            raise RequestInvalid(
+                f"{len(found)} groups have a member {name}", hint=f"name one of the runs: {names}"
+            )
+        return found[0] if found else None
 
     def _named(self, name: str) -> OwnerT | None:
         return next((life for life in self._lives.values() if life.run.name == name), None)

@@ -31,6 +31,7 @@ class RestartMode(StrEnum):
     NO = "no"
     ON_FAILURE = "on-failure"
     ALWAYS = "always"
+    UNLESS_STOPPED = "unless-stopped"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +61,7 @@ class RunOptions:
     restart: RestartPolicy = RestartPolicy()
     terminal: TerminalSize | None = None
     stop_timeout: float = 10.0
-    stop_signal: str = "TERM"
+    stop_signal: str = ""
     cold: bool = False
     pids_limit: int = 0
     log_limit_bytes: int = 0
@@ -125,6 +126,30 @@ class BootTimes:
     way: str = ""
 
 
+class HealthStatus(StrEnum):
+    """What the health checks of a workload say."""
+
+    STARTING = "starting"
+    HEALTHY = "healthy"
+    UNHEALTHY = "unhealthy"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """What the health checks of a workload say since its start.
+
+    Attributes:
+        failing_streak: failures in a row.
+        exit_code: of the last check that failed; 0 if none has.
+        output: the beginning of what that one wrote.
+    """
+
+    status: HealthStatus = HealthStatus.STARTING
+    failing_streak: int = 0
+    exit_code: int = 0
+    output: str = ""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
     """One run and everything that is recorded of it.
@@ -144,6 +169,7 @@ class Run:
         start_request_id: the client's id of the request that started it last; may be empty.
         group: that it belongs to, by the name `plan.member`.
         notices: lines for people since somebody last started it, the newest last.
+        health: what its health checks say; None where it has none, or its workload does not run.
     """
 
     run_id: str
@@ -170,6 +196,12 @@ class Run:
     start_request_id: str = ""
     group: Group | None = None
     notices: tuple[str, ...] = ()
+    health: Health | None = None
+
+    @property
+    def stop_signal(self) -> str:
+        """Name of the signal that asks its workload to end."""
+        return self.options.stop_signal or self.plan.stop_signal or "TERM"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,6 @@ from lns.vm.v1 import vm_service_pb2 as pb
 from services.chassis.status import to_status
 from services.core.errors import (
     InUse,
-    RequestInvalid,
     RunStateConflict,
     RunUnknown,
     ServiceUnavailable,
@@ -89,7 +88,9 @@ def test_ps_filters_by_label_and_number(services: ScriptedServices, lns: Client)
     assert lns("ps", "-n", "1", "-q", "--filter", "label=a=b").out == "0123456789ab\n"
     assert services.asked("ListRuns")[0].include_ended
     assert dict(services.asked("ListRuns")[0].labels) == {"a": "b"}
-    assert lns("ps", "--filter", "name=x").code == 1
+    assert lns("ps", "-q", "--filter", "name=other", "--filter", "status=running").out != ""
+    assert lns("ps", "-q", "--filter", "name=nobody").out == ""
+    assert lns("ps", "--filter", "colour=red").code == 1
 
 
 def test_one_that_fails_keeps_no_other_from_being_done(
@@ -283,11 +284,11 @@ def test_ports_are_published_and_listed(services: ScriptedServices, lns: Client)
 
 
 @pytest.mark.parametrize(
-    ("target", "directory", "name"),
+    ("target", "followed", "resolved", "directory", "name"),
     [
-        ("web:/srv/renamed", "/srv", "renamed"),
-        ("web:/tmp", "/tmp", "file"),
-        ("web:/srv/new/", "/srv/new", "file"),
+        ("web:/srv/renamed", pb.StatPathResponse.KIND_NONE, "/srv/renamed", "/srv", "renamed"),
+        ("web:/tmp", pb.StatPathResponse.KIND_DIRECTORY, "/tmp", "/tmp", "file"),
+        ("web:/link/", pb.StatPathResponse.KIND_DIRECTORY, "/srv/new", "/srv/new", "file"),
     ],
 )
 def test_files_are_copied_into_a_run_and_into_what_is_a_directory_there(
@@ -295,14 +296,15 @@ def test_files_are_copied_into_a_run_and_into_what_is_a_directory_there(
     lns: Client,
     tmp_path: Path,
     target: str,
+    followed: pb.StatPathResponse.Kind.ValueType,
+    resolved: str,
     directory: str,
     name: str,
 ) -> None:
-    def copy_in(request: pb.CopyInRequest) -> pb.CopyInResponse | RequestInvalid:
-        known = request.header.path in ("/tmp", "/srv", "/srv/new")
-        return pb.CopyInResponse(entry_count=1) if known else RequestInvalid("no such directory")
-
-    services["CopyIn"] = copy_in
+    services["StatPath"] = pb.StatPathResponse(
+        kind=followed, followed=followed, resolved_path=resolved
+    )
+    services["CopyIn"] = pb.CopyInResponse(entry_count=1)
     (tmp_path / "file").write_text("content")
 
     assert lns("cp", str(tmp_path / "file"), target).code == 0
@@ -335,9 +337,15 @@ def test_an_archive_is_read_from_standard_input(
     assert commit.HasField("commit")
 
 
+def a_file_at(path: str) -> pb.StatPathResponse:
+    kind = pb.StatPathResponse.KIND_FILE
+    return pb.StatPathResponse(kind=kind, followed=kind, resolved_path=path)
+
+
 def test_files_that_a_run_sends_broken_are_refused(
     services: ScriptedServices, lns: Client, tmp_path: Path
 ) -> None:
+    services["StatPath"] = a_file_at("/etc/hostname")
     services["CopyOut"] = [pb.CopyOutResponse(data=b"no archive" * 60)]
 
     assert lns("cp", "web:/etc/hostname", str(tmp_path / "here")).code == 1
@@ -351,6 +359,7 @@ def test_a_run_cannot_choose_what_its_files_are_called_here(
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
         tar.addfile(tarfile.TarInfo(".bashrc"))
+    services["StatPath"] = a_file_at("/out/report.txt")
     services["CopyOut"] = [pb.CopyOutResponse(data=archive.getvalue())]
 
     refused = lns("cp", "web:/out/report.txt", str(tmp_path))

@@ -15,7 +15,7 @@ from services.core.errors import (
     RunUnknown,
 )
 from tests.support.eventually import eventually
-from tests.support.vm_service import VmClient, VmWorld, vm_service
+from tests.support.vm_service import Terminal, VmClient, VmWorld, vm_service
 
 pb = vm_service_pb2
 Run = run_pb2.Run
@@ -270,3 +270,96 @@ async def test_a_process_outlives_the_client_that_started_it(vm: VmClient, world
     (world.home / "go").touch()
 
     await eventually(witness.exists)
+
+
+UNREADING = "trap 'exit 5' TERM; echo up; while :; do sleep 0.01; done"
+
+MANY_BYTES = 900_000
+"""More than pipes and the guest's window hold, as a client that does not wait might send."""
+
+
+async def fill_input(terminal: Terminal) -> None:
+    """Sends more than a process takes that does not read."""
+    for _ in range(9):
+        await terminal.send(stdin=bytes(MANY_BYTES // 9))
+
+
+async def test_a_signal_does_not_wait_behind_data_that_nobody_reads(vm: VmClient) -> None:
+    run = await vm.shell(UNREADING, options=Options(stdin=True))
+    async with vm.attach(attach(run, stdin=True)) as terminal:
+        await terminal.until(b"up")
+        await fill_input(terminal)
+        await terminal.send(signal="TERM")
+        _, _, status = await terminal.rest()
+
+    assert status.code == 5
+
+
+async def test_neither_waits_a_signal_for_a_process_beside_the_workload(vm: VmClient) -> None:
+    run = await vm.shell(FOREVER)
+    await vm.until(run.run_id, Run.STATE_RUNNING)
+    spec = pb.ExecSpec(argv=["sh", "-c", UNREADING])
+    async with vm.attach(pb.AttachStart(run=run.run_id, exec=spec, stdin=True)) as terminal:
+        await terminal.until(b"up")
+        await fill_input(terminal)
+        await terminal.send(signal="TERM")
+        _, _, status = await terminal.rest()
+
+    assert status.code == 5
+
+
+async def test_leaving_does_not_wait_behind_data_that_nobody_reads(vm: VmClient) -> None:
+    run = await vm.shell(UNREADING, options=Options(stdin=True))
+    async with vm.attach(attach(run, stdin=True)) as terminal:
+        await terminal.until(b"up")
+        await fill_input(terminal)
+        await terminal.send(detach=pb.Detach())
+        while (answer := await terminal.read()).WhichOneof("message") != "detached":
+            assert answer.WhichOneof("message") in ("stdin_ready", "stdin_taken")
+
+    assert (await vm.get(run.run_id)).state == Run.STATE_RUNNING
+
+
+async def test_a_client_learns_how_much_of_its_input_was_taken(vm: VmClient) -> None:
+    run = await vm.shell("head -c 300000 >/dev/null; read x", options=Options(stdin=True))
+    async with vm.attach(attach(run, stdin=True)) as terminal:
+        for _ in range(3):
+            await terminal.send(stdin=bytes(100_000))
+        ready = await terminal.read()
+        assert ready.stdin_ready == pb.StdinReady(position=0, boot=1)
+        taken = 0
+        while taken < 200_000:
+            taken = (await terminal.read()).stdin_taken
+    async with vm.attach(attach(run, stdin=True, replay=False)) as terminal:
+        assert (await terminal.read()).stdin_ready == pb.StdinReady(position=300_000, boot=1)
+
+
+async def test_a_client_that_attaches_brings_the_size_of_its_terminal(vm: VmClient) -> None:
+    """The program hears of it also where the size is as it was, and so draws again."""
+    script = "trap 'echo redrawn; stty size' WINCH; echo up; while :; do sleep 0.01; done"
+    size = run_pb2.TerminalSize(rows=33, columns=101)
+    run = await vm.shell(script, options=Options(stdin=True, tty=True, terminal=size))
+    async with vm.attach(attach(run)) as terminal:
+        await terminal.until(b"up")
+    for rows in (33, 20):
+        again = pb.AttachStart(
+            run=run.run_id,
+            stdin=True,
+            terminal=run_pb2.TerminalSize(rows=rows, columns=101),
+        )
+        async with vm.attach(again) as terminal:
+            await terminal.until(f"redrawn\r\n{rows} 101".encode())
+
+
+async def test_a_process_whose_reader_is_gone_gets_a_broken_pipe(
+    vm: VmClient, world: VmWorld
+) -> None:
+    run = await vm.shell(FOREVER)
+    await vm.until(run.run_id, Run.STATE_RUNNING)
+    spec = pb.ExecSpec(argv=["sh", "-c", "while echo noise; do :; done"])
+    async with vm.attach(pb.AttachStart(run=run.run_id, exec=spec)) as terminal:
+        await terminal.until(b"noise")
+        await terminal.send(output_closed=pb.OutputClosed())
+        _, _, status = await terminal.rest()
+
+    assert status.signal == "PIPE"

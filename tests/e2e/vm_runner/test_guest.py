@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from lns.types.v1 import run_plan_pb2
 from lns.vm.v1 import run_pb2, vm_service_pb2
 
 from services.core.errors import VmFailed
@@ -28,6 +29,9 @@ from tests.support.vm_service import VmClient
 pytestmark = [pytest.mark.e2e, pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(300)]
 pb = vm_service_pb2
 Run = run_pb2.Run
+
+
+WORKDIR, VOLUME = "/made/for/it", "/data/of/the/image"
 
 
 class Guest:
@@ -62,6 +66,7 @@ async def guest() -> AsyncIterator[Guest]:
                 *("tail", "-f", "/dev/null"),
                 digest=image.composefs_digest,
                 options=run_pb2.RunOptions(name="the-guest", pids_limit=100),
+                more=run_plan_pb2.RunPlan(workdir=WORKDIR, image_volumes=[VOLUME]),
             )
             await vm.until(run.run_id, Run.STATE_RUNNING)
             yield Guest(vm, run.run_id)
@@ -118,10 +123,26 @@ async def test_home_and_the_rest_of_the_environment_are_set(guest: Guest) -> Non
     assert "/bin" in env["PATH"]
 
 
-async def test_a_working_directory_is_made(guest: Guest) -> None:
-    assert await guest.sh("pwd; stat -c %U:%a .", workdir="/srv/made/here") == (
-        "/srv/made/here\nroot:755"
+async def test_the_directories_that_an_image_wants_are_made(guest: Guest) -> None:
+    """Its working directory, and what it calls volumes; not that of a process beside it."""
+    assert await guest.sh("pwd") == WORKDIR
+    assert await guest.sh(f"stat -c '%F %a' {VOLUME}; touch {VOLUME}/x; ls {VOLUME}") == (
+        "directory 755\nx"
     )
+    said = await guest.sh("true", workdir="/missing")
+    assert said == "lns: sh: its working directory: No such file or directory"
+
+
+async def test_the_root_is_one_file_system(guest: Guest) -> None:
+    """One device over all layers, so that `du -x`, `find -xdev` and `cp -x` leave nothing out."""
+    await guest.sh("touch /etc/made-in-the-run; echo >> /etc/passwd")
+    # Three files of /etc are mounts of their own, as in any container.
+    devices = await guest.sh(
+        "cd /etc; stat -c '%d %n' / /opt /opt/* . * | grep -vE ' (hosts|hostname|resolv.conf)$'"
+        " | cut -d' ' -f1 | sort -u | wc -l"
+    )
+    assert devices == "1"
+    assert await guest.sh("du -sx /opt | cut -f1") == await guest.sh("du -s /opt | cut -f1")
 
 
 async def test_the_machine_has_a_name_and_its_own_hosts(guest: Guest) -> None:

@@ -54,14 +54,14 @@ def test_a_tree_comes_back_as_it_was(tmp_path: Path) -> None:
 
 
 def test_a_directory_is_copied_into(tmp_path: Path) -> None:
-    unpack([archive(entry(NAME, data=b"x"))], tmp_path, name=NAME)
+    unpack([archive(entry(NAME, data=b"x"))], tmp_path / NAME, name=NAME)
 
     assert (tmp_path / NAME).read_bytes() == b"x"
     assert list(tmp_path.iterdir()) == [tmp_path / NAME]
 
 
 def test_privileges_are_not_copied(tmp_path: Path) -> None:
-    unpack([archive(raw_entry(NAME.encode(), b"x", mode=0o6755))], tmp_path, name=NAME)
+    unpack([archive(raw_entry(NAME.encode(), b"x", mode=0o6755))], tmp_path / NAME, name=NAME)
 
     assert (tmp_path / NAME).stat().st_mode & 0o7777 == 0o755
 
@@ -192,7 +192,7 @@ def test_an_archive_without_end_is_not_read_to_its_end(
     tmp_path: Path, chunks: Iterator[bytes]
 ) -> None:
     with pytest.raises(LnsError):
-        unpack(chunks, tmp_path, name=NAME, limits=LIMITS)
+        unpack(chunks, tmp_path / NAME, name=NAME, limits=LIMITS)
 
     assert list(tmp_path.iterdir()) == []
 
@@ -201,10 +201,10 @@ def test_more_than_the_limit_is_refused_with_a_way_out(tmp_path: Path) -> None:
     limits = CopyLimits(archive_bytes=4096)
 
     with pytest.raises(LimitExceeded, match="4096") as failure:
-        unpack([archive(entry(NAME, data=b"x" * 4096))], tmp_path, name=NAME, limits=limits)
+        unpack([archive(entry(NAME, data=b"x" * 4096))], tmp_path / "t", name=NAME, limits=limits)
 
     assert "RUN:/PATH -" in failure.value.hint
-    assert unpack([archive(entry(NAME, data=b"x"))], tmp_path, name=NAME, limits=limits) == 1
+    assert unpack([archive(entry(NAME, data=b"x"))], tmp_path / "t", name=NAME, limits=limits) == 1
 
 
 @given(
@@ -217,7 +217,7 @@ def test_whatever_comes_touches_nothing_but_the_name(
     (place / ".bashrc").write_text("mine")
 
     try:
-        unpack([b"".join(parts), END], place, name=NAME, limits=LIMITS)
+        unpack([b"".join(parts), END], place / NAME, name=NAME, limits=LIMITS)
         left = {".bashrc", NAME}
     except LnsError:
         left = {".bashrc"}
@@ -226,14 +226,31 @@ def test_whatever_comes_touches_nothing_but_the_name(
     assert (place / ".bashrc").read_text() == "mine"
 
 
-def test_what_is_there_is_not_mixed_with_a_directory(tmp_path: Path) -> None:
+def test_a_directory_merges_with_one_that_is_there(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "mine").write_text("mine")
 
-    with pytest.raises(RequestInvalid):
-        unpack([archive(directory("d"), entry("d/f", data=b"x"))], tmp_path, name="d")
+    unpack([archive(directory("d"), entry("d/f", data=b"x"))], tmp_path / "d", name="d")
 
-    assert [path.name for path in (tmp_path / "d").iterdir()] == ["mine"]
+    assert {path.name for path in (tmp_path / "d").iterdir()} == {"mine", "f"}
+
+
+@pytest.mark.parametrize("is_directory", [True, False])
+def test_a_file_and_a_directory_do_not_replace_each_other(
+    tmp_path: Path, is_directory: bool
+) -> None:
+    place = tmp_path / "place"
+    if is_directory:
+        place.mkdir()
+    else:
+        place.write_text("mine")
+    sent = entry(NAME, data=b"x") if is_directory else directory()
+
+    with pytest.raises(RequestInvalid, match="place"):
+        unpack([archive(sent)], place, name=NAME)
+
+    assert [path.name for path in tmp_path.iterdir()] == ["place"]
+    assert place.is_dir() is is_directory
 
 
 def test_special_files_of_this_machine_are_not_sent(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ def test_every_problem_of_a_plan_is_shown_with_its_component() -> None:
     """Also where several components have the same trouble."""
     missing = "the registry has no such manifest"
     error = PlanInvalid(
-        f"b cannot be resolved: tools[0] t:1: {missing} (and 2 more)",
+        f"tools[0] t:1: {missing} (and 2 more)",
         violations=[
             Violation(subject="tools[0] t:1", description=missing),
             Violation(subject="tools[1] u:1", description=missing),
@@ -112,7 +112,7 @@ def test_exit_codes_tell_misuse_and_failure_apart(
 
 
 MISUSE = [
-    (["nonsense"], "No such command 'nonsense'"),
+    (["nonsense"], "lns has no command 'nonsense'"),
     (["ps", "--nonsense"], "No such option"),
     (["pull"], "Missing argument 'REF'"),
     (["completion", "nonsense"], "is not one of 'bash', 'zsh', 'fish'"),
@@ -120,7 +120,7 @@ MISUSE = [
     (["run", "image", "ls", "-x"], "No such option"),
     (["run", "image", "ls", "/"], "'ls /' needs a -- before it"),
     (["resolve", "image", "ls"], "'ls' needs a -- before it"),
-    (["service", "nonsense"], "No such command 'nonsense'"),
+    (["service", "nonsense"], "lns service has no command 'nonsense'"),
 ]
 
 

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from services.core.errors import LimitExceeded, RegistryProtocol
 from services.core.platforms import Platform
+from services.core.run_plan import Healthcheck
 from services.resolver.image_config import ImageConfig, parse_image_config
 
 
@@ -24,7 +25,9 @@ def test_what_an_image_runs_is_read() -> None:
             "User": "1000:1000",
             "WorkingDir": "/work",
             "Labels": {"k": "v"},
-            "ExposedPorts": {"80/tcp": {}},
+            "ExposedPorts": {"80/tcp": {}, "443/tcp": None},
+            "StopSignal": "SIGQUIT",
+            "Volumes": {"/data": {}, "cache": {}},
         },
         variant="v8",
     )
@@ -37,6 +40,9 @@ def test_what_an_image_runs_is_read() -> None:
         user="1000:1000",
         workdir="/work",
         labels={"k": "v"},
+        exposed_ports=("443/tcp", "80/tcp"),
+        stop_signal="SIGQUIT",
+        volumes=("/cache", "/data"),
     )
 
 
@@ -153,3 +159,63 @@ def test_any_config_is_read_or_refused(config: dict[str, Any]) -> None:
         parse(config)
     except (RegistryProtocol, LimitExceeded):
         return
+
+
+SECOND = 10**9
+
+
+@pytest.mark.parametrize(
+    ("healthcheck", "expected"),
+    [
+        ({"Test": ["CMD", "check", "-v"]}, Healthcheck(argv=("check", "-v"))),
+        (
+            {"Test": ["CMD-SHELL", "curl x || exit 1"]},
+            Healthcheck(argv=("/bin/sh", "-c", "curl x || exit 1")),
+        ),
+        (
+            {
+                "Test": ["CMD", "c"],
+                "Interval": 5 * SECOND,
+                "Timeout": SECOND // 2,
+                "StartPeriod": 60 * SECOND,
+                "StartInterval": SECOND,
+                "Retries": 7,
+            },
+            Healthcheck(
+                argv=("c",), interval=5, timeout=0.5, start_period=60, start_interval=1, retries=7
+            ),
+        ),
+        ({"Test": ["CMD", "c"], "Interval": 0, "Retries": 0}, Healthcheck(argv=("c",))),
+        ({"Test": ["NONE"]}, None),
+        ({"Test": []}, None),
+        ({"Test": None}, None),
+        ({}, None),
+        (None, None),
+    ],
+)
+def test_a_health_check_is_read_with_dockers_defaults(
+    healthcheck: Any, expected: Healthcheck | None
+) -> None:
+    config = parse({"Healthcheck": healthcheck})
+    assert (config.healthcheck, config.ignored) == (expected, ())
+
+
+def test_a_shell_of_the_image_runs_its_health_check() -> None:
+    config = parse({"Shell": ["/bin/bash", "-lc"], "Healthcheck": {"Test": ["CMD-SHELL", "x"]}})
+    assert config.healthcheck == Healthcheck(argv=("/bin/bash", "-lc", "x"))
+
+
+@pytest.mark.parametrize(
+    "healthcheck",
+    [
+        {"Test": ["EXEC", "x"]},
+        {"Test": ["CMD"]},
+        {"Test": ["CMD", "x"], "Interval": -1},
+        {"Test": ["CMD", "x"], "Timeout": 10**18},
+        {"Test": ["CMD", "x"], "Retries": -1},
+    ],
+)
+def test_a_health_check_that_cannot_be_run_is_said_to_be_ignored(healthcheck: Any) -> None:
+    config = parse({"Healthcheck": healthcheck})
+    assert config.healthcheck is None
+    assert len(config.ignored) == 1

@@ -7,14 +7,14 @@ from services.resolver.problems import Problems
 
 
 def test_no_problem_is_none() -> None:
-    problems = Problems("it")
+    problems = Problems()
     problems.part().part()
 
     problems.raise_if_any()
 
 
 def test_problems_stand_where_their_part_was_asked_for() -> None:
-    problems = Problems("it")
+    problems = Problems()
     first, second = problems.part(), problems.part()
     problems.add("third", "is wrong", "X")
     second.add("second", "is wrong", "X")
@@ -27,7 +27,7 @@ def test_problems_stand_where_their_part_was_asked_for() -> None:
 
 
 def test_one_problem_of_two_parts_is_told_once() -> None:
-    problems = Problems("it")
+    problems = Problems()
     for part in (problems.part(), problems.part()):
         part.add("same", "is wrong", "X")
 
@@ -38,7 +38,7 @@ def test_one_problem_of_two_parts_is_told_once() -> None:
 
 
 def test_registries_that_cannot_answer_now_are_worth_another_try() -> None:
-    problems = Problems("it")
+    problems = Problems()
     problems.part().add_error("a", RegistryUnavailable("down", retry_after=3.0))
     problems.part().add_error("b", TooManyRequests("slow down"))
 
@@ -50,7 +50,7 @@ def test_registries_that_cannot_answer_now_are_worth_another_try() -> None:
 
 
 def test_a_lasting_problem_beside_them_is_not() -> None:
-    problems = Problems("it")
+    problems = Problems()
     problems.part().add_error("a", RegistryUnavailable("down"))
     problems.add("b", "is wrong", "X")
 

@@ -536,8 +536,7 @@ async def test_the_message_names_the_first_problem_and_counts_the_rest(shelf: Sh
         await shelf.resolve(reference)
 
     assert caught.value.message == (
-        f"{reference} cannot be resolved: agent agents/nope:1:"
-        f" there is no {HOST}/agents/nope:1 (and 1 more)"
+        f"agent agents/nope:1: there is no {HOST}/agents/nope:1 (and 1 more)"
     )
 
 

@@ -21,14 +21,21 @@ class FakeConsole:
     """A user who does what the test says, and what was shown to them."""
 
     def __init__(self) -> None:
+        self.types: asyncio.Queue[bytes] = asyncio.Queue()
         self.does: asyncio.Queue[pb.AttachRequest] = asyncio.Queue()
         self.out = b""
         self.error = b""
+        self.is_broken = False
 
-    async def next(self) -> pb.AttachRequest:
+    async def next_input(self) -> bytes:
+        return await self.types.get()
+
+    async def next_control(self) -> pb.AttachRequest:
         return await self.does.get()
 
     async def show(self, data: bytes, *, is_error: bool) -> None:
+        if self.is_broken:
+            raise BrokenPipeError
         if is_error:
             self.error += data
         else:
@@ -72,12 +79,8 @@ async def test_what_is_typed_arrives_in_order_with_its_end() -> None:
     runner, console = FakeRunner(), FakeConsole()
     enough = asyncio.Event()
     runner.connections = [[STARTED, enough, exited(0)]]
-    for request in (
-        pb.AttachRequest(stdin=b"a"),
-        pb.AttachRequest(signal="INT"),
-        pb.AttachRequest(stdin_closed=pb.StdinClosed()),
-    ):
-        console.does.put_nowait(request)
+    for typed in (b"a", b"b", b""):
+        console.types.put_nowait(typed)
 
     following = asyncio.ensure_future(attachment(runner, console)[0].follow())
     await eventually(lambda: bool(runner.received) and len(runner.received[0]) == 3)
@@ -85,11 +88,96 @@ async def test_what_is_typed_arrives_in_order_with_its_end() -> None:
     await following
 
     assert runner.starts[0].run == RUN_ID
-    assert [request.WhichOneof("message") for request in runner.received[0]] == [
-        "stdin",
-        "signal",
-        "stdin_closed",
+    assert b"".join(request.stdin for request in runner.received[0]) == b"ab"
+    assert runner.received[0][-1].HasField("stdin_closed")
+
+
+async def test_a_signal_does_not_wait_behind_what_is_typed() -> None:
+    """The service takes nothing: the client keeps what is under way below the bound."""
+    runner, console = FakeRunner(), FakeConsole()
+    enough = asyncio.Event()
+    runner.connections = [[STARTED, enough, exited(0)]]
+    for _ in range(40):
+        console.types.put_nowait(bytes(64 * 1024))
+
+    following = asyncio.ensure_future(attachment(runner, console)[0].follow())
+    await eventually(lambda: bool(runner.received) and len(runner.received[0]) == 8)
+    console.does.put_nowait(pb.AttachRequest(signal="INT"))
+    await eventually(lambda: len(runner.received[0]) == 9)
+    enough.set()
+    await following
+
+    assert runner.received[0][-1].signal == "INT"
+
+
+async def test_what_was_taken_makes_room_for_more() -> None:
+    runner, console = FakeRunner(), FakeConsole()
+    taken, enough = asyncio.Event(), asyncio.Event()
+    ready = pb.AttachResponse(stdin_ready=pb.StdinReady(position=0, boot=1))
+    runner.connections = [
+        [STARTED, ready, taken, pb.AttachResponse(stdin_taken=100_000), enough, exited(0)]
     ]
+    for _ in range(40):
+        console.types.put_nowait(bytes(64 * 1024))
+
+    following = asyncio.ensure_future(attachment(runner, console)[0].follow())
+    await eventually(lambda: bool(runner.received) and sent(runner.received[0]) == 512 * 1024)
+    taken.set()
+    await eventually(lambda: sent(runner.received[0]) > 600_000)
+    enough.set()
+    await following
+
+
+def sent(requests: list[pb.AttachRequest]) -> int:
+    return sum(len(request.stdin) for request in requests)
+
+
+@pytest.mark.parametrize(
+    ("position", "boot", "again"),
+    [
+        (100, 1, b"one two "),  # nothing had arrived
+        (104, 1, b"two "),
+        (108, 1, b""),
+        (0, 2, b""),  # the run started again: what its former life was sent is not for this one
+        (5000, 1, b""),  # others wrote
+        (3, 1, b"one two "),
+    ],
+)
+async def test_typed_input_is_neither_lost_nor_doubled_by_a_lost_connection(
+    position: int, boot: int, again: bytes
+) -> None:
+    runner, console = FakeRunner(), FakeConsole()
+    broken, enough = asyncio.Event(), asyncio.Event()
+    first = pb.AttachResponse(stdin_ready=pb.StdinReady(position=100, boot=1))
+    second = pb.AttachResponse(stdin_ready=pb.StdinReady(position=position, boot=boot))
+    runner.connections = [
+        [STARTED, first, broken, ServiceUnavailable("gone")],
+        [STARTED, second, enough, exited(0)],
+    ]
+    console.types.put_nowait(b"one two ")
+
+    following = asyncio.ensure_future(attachment(runner, console)[0].follow())
+    await eventually(lambda: bool(runner.received) and sent(runner.received[0]) == 8)
+    broken.set()
+    await eventually(lambda: len(runner.received) == 2)
+    console.types.put_nowait(b"three")
+    await eventually(lambda: b"three" in b"".join(r.stdin for r in runner.received[1]))
+    enough.set()
+    await following
+
+    assert b"".join(request.stdin for request in runner.received[1]) == again + b"three"
+
+
+async def test_an_exec_whose_reader_is_gone_is_told_so_and_ends() -> None:
+    runner, console = FakeRunner(), FakeConsole()
+    console.is_broken = True
+    runner.connections = [[STARTED, stdout(b"x"), asyncio.Event()]]
+    start = pb.AttachStart(run=RUN_ID, exec=pb.ExecSpec(argv=["yes"]))
+
+    with pytest.raises(BrokenPipeError):
+        await attachment(runner, console, start=start)[0].follow()
+
+    assert [one.WhichOneof("message") for one in runner.received[0]] == ["output_closed"]
 
 
 @pytest.mark.parametrize("failure", [ServiceUnavailable("gone"), AttachLagging("too slow")])
@@ -131,11 +219,12 @@ async def test_without_replay_a_lost_connection_goes_on_and_says_what_was_missed
 
 async def test_the_end_of_input_is_told_again_after_a_lost_connection() -> None:
     runner, console = FakeRunner(), FakeConsole()
-    console.does.put_nowait(pb.AttachRequest(stdin_closed=pb.StdinClosed()))
+    console.types.put_nowait(b"")
     broken, enough = asyncio.Event(), asyncio.Event()
+    ready = pb.AttachResponse(stdin_ready=pb.StdinReady(position=0, boot=1))
     runner.connections = [
         [STARTED, broken, ServiceUnavailable("gone")],
-        [STARTED, enough, exited(0)],
+        [STARTED, ready, enough, exited(0)],
     ]
 
     following = asyncio.ensure_future(attachment(runner, console)[0].follow())

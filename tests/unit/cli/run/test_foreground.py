@@ -15,7 +15,11 @@ from tests.support.eventually import eventually
 
 
 class SilentConsole:
-    async def next(self) -> pb.AttachRequest:
+    async def next_input(self) -> bytes:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def next_control(self) -> pb.AttachRequest:
         await asyncio.Event().wait()
         raise AssertionError
 

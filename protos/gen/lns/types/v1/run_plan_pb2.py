@@ -22,10 +22,11 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from lns.types.v1 import descriptor_pb2 as lns_dot_types_dot_v1_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1blns/types/v1/run_plan.proto\x12\x0clns.types.v1\x1a\x1dlns/types/v1/descriptor.proto\"\x90\x06\n\x07RunPlan\x12\x16\n\x0eschema_version\x18\x01 \x01(\x05\x12\x0c\n\x04name\x18\x02 \x01(\t\x12(\n\x06source\x18\x03 \x01(\x0b\x32\x18.lns.types.v1.PlanSource\x12(\n\x05image\x18\x04 \x01(\x0b\x32\x19.lns.types.v1.PinnedImage\x12\x0c\n\x04\x61rgv\x18\x05 \x03(\t\x12!\n\x03\x65nv\x18\x06 \x03(\x0b\x32\x14.lns.types.v1.EnvVar\x12\x0c\n\x04user\x18\x07 \x01(\t\x12\x0f\n\x07workdir\x18\x08 \x01(\t\x12*\n\tresources\x18\t \x01(\x0b\x32\x17.lns.types.v1.Resources\x12(\n\x05ports\x18\n \x03(\x0b\x32\x19.lns.types.v1.PortMapping\x12*\n\x07volumes\x18\x0b \x03(\x0b\x32\x19.lns.types.v1.VolumeMount\x12+\n\x06mounts\x18\x0c \x03(\x0b\x32\x1b.lns.types.v1.ArtifactMount\x12$\n\x06policy\x18\r \x01(\x0b\x32\x14.lns.types.v1.Policy\x12/\n\x0cintegrations\x18\x0e \x03(\x0b\x32\x19.lns.types.v1.Integration\x12\x31\n\x0b\x63redentials\x18\x0f \x03(\x0b\x32\x1c.lns.types.v1.CredentialNeed\x12\x10\n\x08warnings\x18\x10 \x03(\t\x12*\n\x07origins\x18\x11 \x03(\x0b\x32\x19.lns.types.v1.ValueOrigin\x12\x31\n\x06labels\x18\x12 \x03(\x0b\x32!.lns.types.v1.RunPlan.LabelsEntry\x12\r\n\x05group\x18\x13 \x01(\t\x12-\n\x07\x63losure\x18\x14 \x03(\x0b\x32\x1c.lns.types.v1.PinnedManifest\x12\x14\n\x0chas_workflow\x18\x15 \x01(\x08\x12\x0e\n\x06member\x18\x16 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"=\n\nPlanSource\x12\x11\n\treference\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\"\x89\x01\n\x0bPinnedImage\x12\x11\n\treference\x18\x01 \x01(\t\x12*\n\x08manifest\x18\x02 \x01(\x0b\x32\x18.lns.types.v1.Descriptor\x12(\n\x08platform\x18\x03 \x01(\x0b\x32\x16.lns.types.v1.Platform\x12\x11\n\trequested\x18\x04 \x01(\t\"%\n\x06\x45nvVar\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"T\n\tResources\x12\r\n\x05vcpus\x18\x01 \x01(\x05\x12\x12\n\ncpu_millis\x18\x02 \x01(\x05\x12\x12\n\nmemory_mib\x18\x03 \x01(\x05\x12\x10\n\x08\x64isk_mib\x18\x04 \x01(\x05\"[\n\x0bPortMapping\x12\x0f\n\x07host_ip\x18\x01 \x01(\t\x12\x11\n\thost_port\x18\x02 \x01(\x05\x12\x16\n\x0e\x63ontainer_port\x18\x03 \x01(\x05\x12\x10\n\x08protocol\x18\x04 \x01(\t\"\xc1\x01\n\x0bVolumeMount\x12,\n\x04kind\x18\x01 \x01(\x0e\x32\x1e.lns.types.v1.VolumeMount.Kind\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0e\n\x06target\x18\x03 \x01(\t\x12\x11\n\tread_only\x18\x04 \x01(\x08\x12\x14\n\x0ckeep_secrets\x18\x05 \x01(\x08\";\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0e\n\nKIND_NAMED\x10\x01\x12\r\n\tKIND_BIND\x10\x02\"\x8d\x01\n\rArtifactMount\x12\x0e\n\x06\x66\x61mily\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\treference\x18\x03 \x01(\t\x12*\n\x08manifest\x18\x04 \x01(\x0b\x32\x18.lns.types.v1.Descriptor\x12\x0c\n\x04path\x18\x05 \x01(\t\x12\x11\n\tread_only\x18\x06 \x01(\x08\"b\n\x06Policy\x12\x17\n\x0f\x64\x65\x66\x61ult_verdict\x18\x01 \x01(\t\x12)\n\x06routes\x18\x02 \x03(\x0b\x32\x19.lns.types.v1.PolicyRoute\x12\x14\n\x0cintegrations\x18\x03 \x03(\t\"{\n\x0bPolicyRoute\x12\r\n\x05match\x18\x01 \x01(\t\x12\x0f\n\x07verdict\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\'\n\x05rules\x18\x04 \x03(\x0b\x32\x18.lns.types.v1.PolicyRule\x12\x0e\n\x06origin\x18\x05 \x01(\t\"*\n\nPolicyRule\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"k\n\x0bIntegration\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\treference\x18\x02 \x01(\t\x12*\n\x08manifest\x18\x03 \x01(\x0b\x32\x18.lns.types.v1.Descriptor\x12\x11\n\tspec_json\x18\x04 \x01(\t\"+\n\x0e\x43redentialNeed\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03\x65nv\x18\x02 \x01(\t\"S\n\x0bValueOrigin\x12\x0c\n\x04path\x18\x01 \x01(\t\x12&\n\x04kind\x18\x02 \x01(\x0e\x32\x18.lns.types.v1.OriginKind\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"q\n\x0ePinnedManifest\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x11\n\trequested\x18\x02 \x01(\t\x12\x12\n\nrepository\x18\x03 \x01(\t\x12*\n\x08manifest\x18\x04 \x01(\x0b\x32\x18.lns.types.v1.Descriptor*\xeb\x01\n\nOriginKind\x12\x1b\n\x17ORIGIN_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10ORIGIN_KIND_FLAG\x10\x01\x12\x16\n\x12ORIGIN_KIND_BUNDLE\x10\x02\x12\x15\n\x11ORIGIN_KIND_AGENT\x10\x03\x12\x17\n\x13ORIGIN_KIND_SANDBOX\x10\x04\x12\x15\n\x11ORIGIN_KIND_IMAGE\x10\x05\x12\x16\n\x12ORIGIN_KIND_CONFIG\x10\x06\x12\x18\n\x14ORIGIN_KIND_BUILT_IN\x10\x07\x12\x19\n\x15ORIGIN_KIND_COMPONENT\x10\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1blns/types/v1/run_plan.proto\x12\x0clns.types.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1dlns/types/v1/descriptor.proto\"\x83\x07\n\x07RunPlan\x12\x16\n\x0eschema_version\x18\x01 \x01(\x05\x12\x0c\n\x04name\x18\x02 \x01(\t\x12(\n\x06source\x18\x03 \x01(\x0b\x32\x18.lns.types.v1.PlanSource\x12(\n\x05image\x18\x04 \x01(\x0b\x32\x19.lns.types.v1.PinnedImage\x12\x0c\n\x04\x61rgv\x18\x05 \x03(\t\x12!\n\x03\x65nv\x18\x06 \x03(\x0b\x32\x14.lns.types.v1.EnvVar\x12\x0c\n\x04user\x18\x07 \x01(\t\x12\x0f\n\x07workdir\x18\x08 \x01(\t\x12*\n\tresources\x18\t \x01(\x0b\x32\x17.lns.types.v1.Resources\x12(\n\x05ports\x18\n \x03(\x0b\x32\x19.lns.types.v1.PortMapping\x12*\n\x07volumes\x18\x0b \x03(\x0b\x32\x19.lns.types.v1.VolumeMount\x12+\n\x06mounts\x18\x0c \x03(\x0b\x32\x1b.lns.types.v1.ArtifactMount\x12$\n\x06policy\x18\r \x01(\x0b\x32\x14.lns.types.v1.Policy\x12/\n\x0cintegrations\x18\x0e \x03(\x0b\x32\x19.lns.types.v1.Integration\x12\x31\n\x0b\x63redentials\x18\x0f \x03(\x0b\x32\x1c.lns.types.v1.CredentialNeed\x12\x10\n\x08warnings\x18\x10 \x03(\t\x12*\n\x07origins\x18\x11 \x03(\x0b\x32\x19.lns.types.v1.ValueOrigin\x12\x31\n\x06labels\x18\x12 \x03(\x0b\x32!.lns.types.v1.RunPlan.LabelsEntry\x12\r\n\x05group\x18\x13 \x01(\t\x12-\n\x07\x63losure\x18\x14 \x03(\x0b\x32\x1c.lns.types.v1.PinnedManifest\x12\x14\n\x0chas_workflow\x18\x15 \x01(\x08\x12\x0e\n\x06member\x18\x16 \x01(\t\x12\x13\n\x0bstop_signal\x18\x17 \x01(\t\x12\x15\n\rimage_volumes\x18\x18 \x03(\t\x12.\n\x0bhealthcheck\x18\x19 \x01(\x0b\x32\x19.lns.types.v1.Healthcheck\x12\x15\n\rexposed_ports\x18\x1a \x03(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xe9\x01\n\x0bHealthcheck\x12\x0c\n\x04\x61rgv\x18\x01 \x03(\t\x12+\n\x08interval\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07timeout\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cstart_period\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\x0estart_interval\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0f\n\x07retries\x18\x06 \x01(\x05\"=\n\nPlanSource\x12\x11\n\treference\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0c\n\x04kind\x18\x03 \x01(\t\"\x89\x01\n\x0bPinnedImage\x12\x11\n\treference\x18\x01 \x01(\t\x12*\n\x08manifest\x18\x02 \x01(\x0b\x32\x18.lns.types.v1.Descriptor\x12(\n\x08platform\x18\x03 \x01(\x0b\x32\x16.lns.types.v1.Platform\x12\x11\n\trequested\x18\x04 \x01(\t\"%\n\x06\x45nvVar\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\"T\n\tResources\x12\r\n\x05vcpus\x18\x01 \x01(\x05\x12\x12\n\ncpu_millis\x18\x02 \x01(\x05\x12\x12\n\nmemory_mib\x18\x03 \x01(\x05\x12\x10\n\x08\x64isk_mib\x18\x04 \x01(\x05\"[\n\x0bPortMapping\x12\x0f\n\x07host_ip\x18\x01 \x01(\t\x12\x11\n\thost_port\x18\x02 \x01(\x05\x12\x16\n\x0e\x63ontainer_port\x18\x03 \x01(\x05\x12\x10\n\x08protocol\x18\x04 \x01(\t\"\xc1\x01\n\x0bVolumeMount\x12,\n\x04kind\x18\x01 \x01(\x0e\x32\x1e.lns.types.v1.VolumeMount.Kind\x12\x0e\n\x06source\x18\x02 \x01(\t\x12\x0e\n\x06target\x18\x03 \x01(\t\x12\x11\n\tread_only\x18\x04 \x01(\x08\x12\x14\n\x0ckeep_secrets\x18\x05 \x01(\x08\";\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x0e\n\nKIND_NAMED\x10\x01\x12\r\n\tKIND_BIND\x10\x02\"\x8d\x01\n\rArtifactMount\x12\x0e\n\x06\x66\x61mily\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x11\n\treference\x18\x03 \x01(\t\x12*\n\x08manifest\x18\x04 \x01(\x0b\x32\x18.lns.types.v1.Descriptor\x12\x0c\n\x04path\x18\x05 \x01(\t\x12\x11\n\tread_only\x18\x06 \x01(\x08\"b\n\x06Policy\x12\x17\n\x0f\x64\x65\x66\x61ult_verdict\x18\x01 \x01(\t\x12)\n\x06routes\x18\x02 \x03(\x0b\x32\x19.lns.types.v1.PolicyRoute\x12\x14\n\x0cintegrations\x18\x03 \x03(\t\"{\n\x0bPolicyRoute\x12\r\n\x05match\x18\x01 \x01(\t\x12\x0f\n\x07verdict\x18\x02 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\'\n\x05rules\x18\x04 \x03(\x0b\x32\x18.lns.types.v1.PolicyRule\x12\x0e\n\x06origin\x18\x05 \x01(\t\"*\n\nPolicyRule\x12\x0e\n\x06method\x18\x01 \x01(\t\x12\x0c\n\x04path\x18\x02 \x01(\t\"k\n\x0bIntegration\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\treference\x18\x02 \x01(\t\x12*\n\x08manifest\x18\x03 \x01(\x0b\x32\x18.lns.types.v1.Descriptor\x12\x11\n\tspec_json\x18\x04 \x01(\t\"+\n\x0e\x43redentialNeed\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03\x65nv\x18\x02 \x01(\t\"S\n\x0bValueOrigin\x12\x0c\n\x04path\x18\x01 \x01(\t\x12&\n\x04kind\x18\x02 \x01(\x0e\x32\x18.lns.types.v1.OriginKind\x12\x0e\n\x06\x64\x65tail\x18\x03 \x01(\t\"q\n\x0ePinnedManifest\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x11\n\trequested\x18\x02 \x01(\t\x12\x12\n\nrepository\x18\x03 \x01(\t\x12*\n\x08manifest\x18\x04 \x01(\x0b\x32\x18.lns.types.v1.Descriptor*\xeb\x01\n\nOriginKind\x12\x1b\n\x17ORIGIN_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10ORIGIN_KIND_FLAG\x10\x01\x12\x16\n\x12ORIGIN_KIND_BUNDLE\x10\x02\x12\x15\n\x11ORIGIN_KIND_AGENT\x10\x03\x12\x17\n\x13ORIGIN_KIND_SANDBOX\x10\x04\x12\x15\n\x11ORIGIN_KIND_IMAGE\x10\x05\x12\x16\n\x12ORIGIN_KIND_CONFIG\x10\x06\x12\x18\n\x14ORIGIN_KIND_BUILT_IN\x10\x07\x12\x19\n\x15ORIGIN_KIND_COMPONENT\x10\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,40 +35,42 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_RUNPLAN_LABELSENTRY']._loaded_options = None
   _globals['_RUNPLAN_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_ORIGINKIND']._serialized_start=2248
-  _globals['_ORIGINKIND']._serialized_end=2483
-  _globals['_RUNPLAN']._serialized_start=77
-  _globals['_RUNPLAN']._serialized_end=861
-  _globals['_RUNPLAN_LABELSENTRY']._serialized_start=816
-  _globals['_RUNPLAN_LABELSENTRY']._serialized_end=861
-  _globals['_PLANSOURCE']._serialized_start=863
-  _globals['_PLANSOURCE']._serialized_end=924
-  _globals['_PINNEDIMAGE']._serialized_start=927
-  _globals['_PINNEDIMAGE']._serialized_end=1064
-  _globals['_ENVVAR']._serialized_start=1066
-  _globals['_ENVVAR']._serialized_end=1103
-  _globals['_RESOURCES']._serialized_start=1105
-  _globals['_RESOURCES']._serialized_end=1189
-  _globals['_PORTMAPPING']._serialized_start=1191
-  _globals['_PORTMAPPING']._serialized_end=1282
-  _globals['_VOLUMEMOUNT']._serialized_start=1285
-  _globals['_VOLUMEMOUNT']._serialized_end=1478
-  _globals['_VOLUMEMOUNT_KIND']._serialized_start=1419
-  _globals['_VOLUMEMOUNT_KIND']._serialized_end=1478
-  _globals['_ARTIFACTMOUNT']._serialized_start=1481
-  _globals['_ARTIFACTMOUNT']._serialized_end=1622
-  _globals['_POLICY']._serialized_start=1624
-  _globals['_POLICY']._serialized_end=1722
-  _globals['_POLICYROUTE']._serialized_start=1724
-  _globals['_POLICYROUTE']._serialized_end=1847
-  _globals['_POLICYRULE']._serialized_start=1849
-  _globals['_POLICYRULE']._serialized_end=1891
-  _globals['_INTEGRATION']._serialized_start=1893
-  _globals['_INTEGRATION']._serialized_end=2000
-  _globals['_CREDENTIALNEED']._serialized_start=2002
-  _globals['_CREDENTIALNEED']._serialized_end=2045
-  _globals['_VALUEORIGIN']._serialized_start=2047
-  _globals['_VALUEORIGIN']._serialized_end=2130
-  _globals['_PINNEDMANIFEST']._serialized_start=2132
-  _globals['_PINNEDMANIFEST']._serialized_end=2245
+  _globals['_ORIGINKIND']._serialized_start=2631
+  _globals['_ORIGINKIND']._serialized_end=2866
+  _globals['_RUNPLAN']._serialized_start=109
+  _globals['_RUNPLAN']._serialized_end=1008
+  _globals['_RUNPLAN_LABELSENTRY']._serialized_start=963
+  _globals['_RUNPLAN_LABELSENTRY']._serialized_end=1008
+  _globals['_HEALTHCHECK']._serialized_start=1011
+  _globals['_HEALTHCHECK']._serialized_end=1244
+  _globals['_PLANSOURCE']._serialized_start=1246
+  _globals['_PLANSOURCE']._serialized_end=1307
+  _globals['_PINNEDIMAGE']._serialized_start=1310
+  _globals['_PINNEDIMAGE']._serialized_end=1447
+  _globals['_ENVVAR']._serialized_start=1449
+  _globals['_ENVVAR']._serialized_end=1486
+  _globals['_RESOURCES']._serialized_start=1488
+  _globals['_RESOURCES']._serialized_end=1572
+  _globals['_PORTMAPPING']._serialized_start=1574
+  _globals['_PORTMAPPING']._serialized_end=1665
+  _globals['_VOLUMEMOUNT']._serialized_start=1668
+  _globals['_VOLUMEMOUNT']._serialized_end=1861
+  _globals['_VOLUMEMOUNT_KIND']._serialized_start=1802
+  _globals['_VOLUMEMOUNT_KIND']._serialized_end=1861
+  _globals['_ARTIFACTMOUNT']._serialized_start=1864
+  _globals['_ARTIFACTMOUNT']._serialized_end=2005
+  _globals['_POLICY']._serialized_start=2007
+  _globals['_POLICY']._serialized_end=2105
+  _globals['_POLICYROUTE']._serialized_start=2107
+  _globals['_POLICYROUTE']._serialized_end=2230
+  _globals['_POLICYRULE']._serialized_start=2232
+  _globals['_POLICYRULE']._serialized_end=2274
+  _globals['_INTEGRATION']._serialized_start=2276
+  _globals['_INTEGRATION']._serialized_end=2383
+  _globals['_CREDENTIALNEED']._serialized_start=2385
+  _globals['_CREDENTIALNEED']._serialized_end=2428
+  _globals['_VALUEORIGIN']._serialized_start=2430
+  _globals['_VALUEORIGIN']._serialized_end=2513
+  _globals['_PINNEDMANIFEST']._serialized_start=2515
+  _globals['_PINNEDMANIFEST']._serialized_end=2628
 # @@protoc_insertion_point(module_scope)

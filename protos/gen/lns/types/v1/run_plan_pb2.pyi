@@ -10,6 +10,7 @@ the original field names.
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
@@ -121,6 +122,10 @@ class RunPlan(_message.Message):
     CLOSURE_FIELD_NUMBER: _builtins.int
     HAS_WORKFLOW_FIELD_NUMBER: _builtins.int
     MEMBER_FIELD_NUMBER: _builtins.int
+    STOP_SIGNAL_FIELD_NUMBER: _builtins.int
+    IMAGE_VOLUMES_FIELD_NUMBER: _builtins.int
+    HEALTHCHECK_FIELD_NUMBER: _builtins.int
+    EXPOSED_PORTS_FIELD_NUMBER: _builtins.int
     schema_version: _builtins.int
     """Version of the plan's meaning; 1 for this file."""
     name: _builtins.str
@@ -135,6 +140,8 @@ class RunPlan(_message.Message):
     """Whether the artifact carries a workflow; such a plan is shown and not run."""
     member: _builtins.str
     """Name of the agent in its group, by which the group's other runs reach it; empty without a group."""
+    stop_signal: _builtins.str
+    """Signal that asks the workload to end, without `SIG`; empty is `TERM`."""
     @_builtins.property
     def source(self) -> Global___PlanSource:
         """What the plan was resolved from."""
@@ -195,6 +202,20 @@ class RunPlan(_message.Message):
     def closure(self) -> _containers.RepeatedCompositeFieldContainer[Global___PinnedManifest]:
         """Every manifest the plan stands on, root first: what a lock pins and a prune must keep."""
 
+    @_builtins.property
+    def image_volumes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Directories that the image declares as volumes, sorted: they exist and can be written to, unless something is mounted
+        on them.
+        """
+
+    @_builtins.property
+    def healthcheck(self) -> Global___Healthcheck:
+        """How the workload is checked while it runs; unset where it is not."""
+
+    @_builtins.property
+    def exposed_ports(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Ports that the image says its workload listens at, as `80/tcp`, sorted; for people, nothing is published by it."""
+
     def __init__(
         self,
         *,
@@ -220,14 +241,72 @@ class RunPlan(_message.Message):
         closure: _abc.Iterable[Global___PinnedManifest] | None = ...,
         has_workflow: _builtins.bool = ...,
         member: _builtins.str = ...,
+        stop_signal: _builtins.str = ...,
+        image_volumes: _abc.Iterable[_builtins.str] | None = ...,
+        healthcheck: Global___Healthcheck | None = ...,
+        exposed_ports: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["image", b"image", "policy", b"policy", "resources", b"resources", "source", b"source"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["healthcheck", b"healthcheck", "image", b"image", "policy", b"policy", "resources", b"resources", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "closure", b"closure", "credentials", b"credentials", "env", b"env", "group", b"group", "has_workflow", b"has_workflow", "image", b"image", "integrations", b"integrations", "labels", b"labels", "member", b"member", "mounts", b"mounts", "name", b"name", "origins", b"origins", "policy", b"policy", "ports", b"ports", "resources", b"resources", "schema_version", b"schema_version", "source", b"source", "user", b"user", "volumes", b"volumes", "warnings", b"warnings", "workdir", b"workdir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "closure", b"closure", "credentials", b"credentials", "env", b"env", "exposed_ports", b"exposed_ports", "group", b"group", "has_workflow", b"has_workflow", "healthcheck", b"healthcheck", "image", b"image", "image_volumes", b"image_volumes", "integrations", b"integrations", "labels", b"labels", "member", b"member", "mounts", b"mounts", "name", b"name", "origins", b"origins", "policy", b"policy", "ports", b"ports", "resources", b"resources", "schema_version", b"schema_version", "source", b"source", "stop_signal", b"stop_signal", "user", b"user", "volumes", b"volumes", "warnings", b"warnings", "workdir", b"workdir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunPlan: _TypeAlias = RunPlan  # noqa: Y015
+
+@_typing.final
+class Healthcheck(_message.Message):
+    """A command that says whether a workload is well: it ends with 0. It runs beside the workload, as its user and in its
+    directory. The meaning of the times is that of Docker's HEALTHCHECK.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ARGV_FIELD_NUMBER: _builtins.int
+    INTERVAL_FIELD_NUMBER: _builtins.int
+    TIMEOUT_FIELD_NUMBER: _builtins.int
+    START_PERIOD_FIELD_NUMBER: _builtins.int
+    START_INTERVAL_FIELD_NUMBER: _builtins.int
+    RETRIES_FIELD_NUMBER: _builtins.int
+    retries: _builtins.int
+    """Failures in a row after which the workload is unhealthy."""
+    @_builtins.property
+    def argv(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Program and arguments; never empty."""
+
+    @_builtins.property
+    def interval(self) -> _duration_pb2.Duration:
+        """From the end of one check to the next."""
+
+    @_builtins.property
+    def timeout(self) -> _duration_pb2.Duration:
+        """After which a check has failed and is killed."""
+
+    @_builtins.property
+    def start_period(self) -> _duration_pb2.Duration:
+        """Time after the start in which failures do not count."""
+
+    @_builtins.property
+    def start_interval(self) -> _duration_pb2.Duration:
+        """Between checks during the start period."""
+
+    def __init__(
+        self,
+        *,
+        argv: _abc.Iterable[_builtins.str] | None = ...,
+        interval: _duration_pb2.Duration | None = ...,
+        timeout: _duration_pb2.Duration | None = ...,
+        start_period: _duration_pb2.Duration | None = ...,
+        start_interval: _duration_pb2.Duration | None = ...,
+        retries: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["interval", b"interval", "start_interval", b"start_interval", "start_period", b"start_period", "timeout", b"timeout"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["argv", b"argv", "interval", b"interval", "retries", b"retries", "start_interval", b"start_interval", "start_period", b"start_period", "timeout", b"timeout"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Healthcheck: _TypeAlias = Healthcheck  # noqa: Y015
 
 @_typing.final
 class PlanSource(_message.Message):

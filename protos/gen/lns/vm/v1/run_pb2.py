@@ -28,7 +28,7 @@ from google.rpc import status_pb2 as google_dot_rpc_dot_status__pb2
 from lns.types.v1 import run_plan_pb2 as lns_dot_types_dot_v1_dot_run__plan__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13lns/vm/v1/run.proto\x12\tlns.vm.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1blns/types/v1/run_plan.proto\"\xa3\x06\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12#\n\x04plan\x18\x03 \x01(\x0b\x32\x15.lns.types.v1.RunPlan\x12\x14\n\x0cimage_digest\x18\x04 \x01(\t\x12&\n\x07options\x18\x05 \x01(\x0b\x32\x15.lns.vm.v1.RunOptions\x12#\n\x05state\x18\x06 \x01(\x0e\x32\x14.lns.vm.v1.Run.State\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x04\x65xit\x18\n \x01(\x0b\x32\x15.lns.vm.v1.ExitStatus\x12!\n\x05\x65rror\x18\x0b \x01(\x0b\x32\x12.google.rpc.Status\x12\x15\n\rrestart_count\x18\x0c \x01(\x05\x12(\n\x05ports\x18\r \x03(\x0b\x32\x19.lns.types.v1.PortMapping\x12\x0f\n\x07vmm_pid\x18\x0e \x01(\x05\x12\x13\n\x0b\x61\x63\x63\x65lerator\x18\x0f \x01(\t\x12(\n\nboot_times\x18\x10 \x01(\x0b\x32\x14.lns.vm.v1.BootTimes\x12\x11\n\toom_kills\x18\x11 \x01(\x05\x12\"\n\x05group\x18\x12 \x01(\x0b\x32\x13.lns.vm.v1.RunGroup\x12\x0f\n\x07notices\x18\x13 \x03(\t\"\xc5\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_CREATED\x10\x01\x12\x12\n\x0eSTATE_STARTING\x10\x02\x12\x11\n\rSTATE_RUNNING\x10\x03\x12\x10\n\x0cSTATE_PAUSED\x10\x04\x12\x12\n\x0eSTATE_STOPPING\x10\x05\x12\x10\n\x0cSTATE_EXITED\x10\x06\x12\x10\n\x0cSTATE_FAILED\x10\x07\x12\x0e\n\nSTATE_LOST\x10\x08\x12\x11\n\rSTATE_UNKNOWN\x10\t\"5\n\x08RunGroup\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07members\x18\x03 \x03(\t\"\xe6\x02\n\nRunOptions\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03tty\x18\x02 \x01(\x08\x12\r\n\x05stdin\x18\x03 \x01(\x08\x12\x0e\n\x06remove\x18\x04 \x01(\x08\x12)\n\x07restart\x18\x05 \x01(\x0b\x32\x18.lns.vm.v1.RestartPolicy\x12)\n\x08terminal\x18\x06 \x01(\x0b\x32\x17.lns.vm.v1.TerminalSize\x12/\n\x0cstop_timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0bstop_signal\x18\x08 \x01(\t\x12\x0c\n\x04\x63old\x18\t \x01(\x08\x12\x12\n\npids_limit\x18\n \x01(\x05\x12\x17\n\x0flog_limit_bytes\x18\x0b \x01(\x03\x12\x13\n\x0bpolicy_file\x18( \x01(\t\x12\x32\n\x0f\x61pprove_timeout\x18) \x01(\x0b\x32\x19.google.protobuf.Duration\"\xa3\x01\n\rRestartPolicy\x12+\n\x04mode\x18\x01 \x01(\x0e\x32\x1d.lns.vm.v1.RestartPolicy.Mode\x12\x14\n\x0cmax_restarts\x18\x02 \x01(\x05\"O\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x0b\n\x07MODE_NO\x10\x01\x12\x13\n\x0fMODE_ON_FAILURE\x10\x02\x12\x0f\n\x0bMODE_ALWAYS\x10\x03\"-\n\x0cTerminalSize\x12\x0c\n\x04rows\x18\x01 \x01(\x05\x12\x0f\n\x07\x63olumns\x18\x02 \x01(\x05\">\n\nExitStatus\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06signal\x18\x02 \x01(\t\x12\x12\n\noom_killed\x18\x03 \x01(\x08\"\x97\x02\n\tBootTimes\x12*\n\x07prepare\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04\x62oot\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05mount\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04\x65xec\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06kernel\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07\x64\x65vices\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0b\n\x03way\x18\x07 \x01(\t\"\xba\x01\n\x08RunEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12.\n\nevent_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\rstate_changed\x18\x03 \x01(\x0b\x32\x0e.lns.vm.v1.RunH\x00\x12\x10\n\x06notice\x18\x04 \x01(\tH\x00\x12(\n\x07removed\x18\x05 \x01(\x0b\x32\x15.lns.vm.v1.RunRemovedH\x00\x42\x07\n\x05\x65vent\"\x0c\n\nRunRemoved\"\x8f\x02\n\x08RunStats\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12+\n\x08\x63pu_time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cmemory_bytes\x18\x04 \x01(\x03\x12\x1a\n\x12memory_limit_bytes\x18\x05 \x01(\x03\x12\x12\n\ndisk_bytes\x18\x06 \x01(\x03\x12\x18\n\x10\x63hannel_in_bytes\x18\x07 \x01(\x03\x12\x19\n\x11\x63hannel_out_bytes\x18\x08 \x01(\x03\x12\x0c\n\x04pids\x18\t \x01(\x05\x12/\n\x0bsample_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xdc\x01\n\x08Snapshot\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0cimage_digest\x18\x02 \x01(\t\x12\r\n\x05vcpus\x18\x03 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x04 \x01(\x03\x12\x12\n\nsize_bytes\x18\x05 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08use_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0emachines_ahead\x18\x08 \x01(\x05\"\xf0\x01\n\x06Volume\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0blimit_bytes\x18\x02 \x01(\x03\x12\x12\n\nused_bytes\x18\x03 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07run_ids\x18\x05 \x03(\t\x12-\n\x06labels\x18\x06 \x03(\x0b\x32\x1d.lns.vm.v1.Volume.LabelsEntry\x12\x0f\n\x07problem\x18\x07 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13lns/vm/v1/run.proto\x12\tlns.vm.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x17google/rpc/status.proto\x1a\x1blns/types/v1/run_plan.proto\"\xc6\x06\n\x03Run\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12#\n\x04plan\x18\x03 \x01(\x0b\x32\x15.lns.types.v1.RunPlan\x12\x14\n\x0cimage_digest\x18\x04 \x01(\t\x12&\n\x07options\x18\x05 \x01(\x0b\x32\x15.lns.vm.v1.RunOptions\x12#\n\x05state\x18\x06 \x01(\x0e\x32\x14.lns.vm.v1.Run.State\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12#\n\x04\x65xit\x18\n \x01(\x0b\x32\x15.lns.vm.v1.ExitStatus\x12!\n\x05\x65rror\x18\x0b \x01(\x0b\x32\x12.google.rpc.Status\x12\x15\n\rrestart_count\x18\x0c \x01(\x05\x12(\n\x05ports\x18\r \x03(\x0b\x32\x19.lns.types.v1.PortMapping\x12\x0f\n\x07vmm_pid\x18\x0e \x01(\x05\x12\x13\n\x0b\x61\x63\x63\x65lerator\x18\x0f \x01(\t\x12(\n\nboot_times\x18\x10 \x01(\x0b\x32\x14.lns.vm.v1.BootTimes\x12\x11\n\toom_kills\x18\x11 \x01(\x05\x12\"\n\x05group\x18\x12 \x01(\x0b\x32\x13.lns.vm.v1.RunGroup\x12\x0f\n\x07notices\x18\x13 \x03(\t\x12!\n\x06health\x18\x14 \x01(\x0b\x32\x11.lns.vm.v1.Health\"\xc5\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_CREATED\x10\x01\x12\x12\n\x0eSTATE_STARTING\x10\x02\x12\x11\n\rSTATE_RUNNING\x10\x03\x12\x10\n\x0cSTATE_PAUSED\x10\x04\x12\x12\n\x0eSTATE_STOPPING\x10\x05\x12\x10\n\x0cSTATE_EXITED\x10\x06\x12\x10\n\x0cSTATE_FAILED\x10\x07\x12\x0e\n\nSTATE_LOST\x10\x08\x12\x11\n\rSTATE_UNKNOWN\x10\t\"\xce\x01\n\x06Health\x12(\n\x06status\x18\x01 \x01(\x0e\x32\x18.lns.vm.v1.Health.Status\x12\x16\n\x0e\x66\x61iling_streak\x18\x02 \x01(\x05\x12\x11\n\texit_code\x18\x03 \x01(\x05\x12\x0e\n\x06output\x18\x04 \x01(\t\"_\n\x06Status\x12\x16\n\x12STATUS_UNSPECIFIED\x10\x00\x12\x13\n\x0fSTATUS_STARTING\x10\x01\x12\x12\n\x0eSTATUS_HEALTHY\x10\x02\x12\x14\n\x10STATUS_UNHEALTHY\x10\x03\"5\n\x08RunGroup\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0f\n\x07members\x18\x03 \x03(\t\"\xe6\x02\n\nRunOptions\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03tty\x18\x02 \x01(\x08\x12\r\n\x05stdin\x18\x03 \x01(\x08\x12\x0e\n\x06remove\x18\x04 \x01(\x08\x12)\n\x07restart\x18\x05 \x01(\x0b\x32\x18.lns.vm.v1.RestartPolicy\x12)\n\x08terminal\x18\x06 \x01(\x0b\x32\x17.lns.vm.v1.TerminalSize\x12/\n\x0cstop_timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x13\n\x0bstop_signal\x18\x08 \x01(\t\x12\x0c\n\x04\x63old\x18\t \x01(\x08\x12\x12\n\npids_limit\x18\n \x01(\x05\x12\x17\n\x0flog_limit_bytes\x18\x0b \x01(\x03\x12\x13\n\x0bpolicy_file\x18( \x01(\t\x12\x32\n\x0f\x61pprove_timeout\x18) \x01(\x0b\x32\x19.google.protobuf.Duration\"\xbc\x01\n\rRestartPolicy\x12+\n\x04mode\x18\x01 \x01(\x0e\x32\x1d.lns.vm.v1.RestartPolicy.Mode\x12\x14\n\x0cmax_restarts\x18\x02 \x01(\x05\"h\n\x04Mode\x12\x14\n\x10MODE_UNSPECIFIED\x10\x00\x12\x0b\n\x07MODE_NO\x10\x01\x12\x13\n\x0fMODE_ON_FAILURE\x10\x02\x12\x0f\n\x0bMODE_ALWAYS\x10\x03\x12\x17\n\x13MODE_UNLESS_STOPPED\x10\x04\"-\n\x0cTerminalSize\x12\x0c\n\x04rows\x18\x01 \x01(\x05\x12\x0f\n\x07\x63olumns\x18\x02 \x01(\x05\">\n\nExitStatus\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0e\n\x06signal\x18\x02 \x01(\t\x12\x12\n\noom_killed\x18\x03 \x01(\x08\"\x97\x02\n\tBootTimes\x12*\n\x07prepare\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04\x62oot\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05mount\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x04\x65xec\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12)\n\x06kernel\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07\x64\x65vices\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x0b\n\x03way\x18\x07 \x01(\t\"\xba\x01\n\x08RunEvent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12.\n\nevent_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\'\n\rstate_changed\x18\x03 \x01(\x0b\x32\x0e.lns.vm.v1.RunH\x00\x12\x10\n\x06notice\x18\x04 \x01(\tH\x00\x12(\n\x07removed\x18\x05 \x01(\x0b\x32\x15.lns.vm.v1.RunRemovedH\x00\x42\x07\n\x05\x65vent\"\x0c\n\nRunRemoved\"\x8f\x02\n\x08RunStats\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12+\n\x08\x63pu_time\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x14\n\x0cmemory_bytes\x18\x04 \x01(\x03\x12\x1a\n\x12memory_limit_bytes\x18\x05 \x01(\x03\x12\x12\n\ndisk_bytes\x18\x06 \x01(\x03\x12\x18\n\x10\x63hannel_in_bytes\x18\x07 \x01(\x03\x12\x19\n\x11\x63hannel_out_bytes\x18\x08 \x01(\x03\x12\x0c\n\x04pids\x18\t \x01(\x05\x12/\n\x0bsample_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xdc\x01\n\x08Snapshot\x12\n\n\x02id\x18\x01 \x01(\t\x12\x14\n\x0cimage_digest\x18\x02 \x01(\t\x12\r\n\x05vcpus\x18\x03 \x01(\x05\x12\x14\n\x0cmemory_bytes\x18\x04 \x01(\x03\x12\x12\n\nsize_bytes\x18\x05 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08use_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0emachines_ahead\x18\x08 \x01(\x05\"\xf0\x01\n\x06Volume\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0blimit_bytes\x18\x02 \x01(\x03\x12\x12\n\nused_bytes\x18\x03 \x01(\x03\x12/\n\x0b\x63reate_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07run_ids\x18\x05 \x03(\t\x12-\n\x06labels\x18\x06 \x03(\x0b\x32\x1d.lns.vm.v1.Volume.LabelsEntry\x12\x0f\n\x07problem\x18\x07 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,33 +38,37 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_VOLUME_LABELSENTRY']._loaded_options = None
   _globals['_VOLUME_LABELSENTRY']._serialized_options = b'8\001'
   _globals['_RUN']._serialized_start=154
-  _globals['_RUN']._serialized_end=957
-  _globals['_RUN_STATE']._serialized_start=760
-  _globals['_RUN_STATE']._serialized_end=957
-  _globals['_RUNGROUP']._serialized_start=959
-  _globals['_RUNGROUP']._serialized_end=1012
-  _globals['_RUNOPTIONS']._serialized_start=1015
-  _globals['_RUNOPTIONS']._serialized_end=1373
-  _globals['_RESTARTPOLICY']._serialized_start=1376
-  _globals['_RESTARTPOLICY']._serialized_end=1539
-  _globals['_RESTARTPOLICY_MODE']._serialized_start=1460
-  _globals['_RESTARTPOLICY_MODE']._serialized_end=1539
-  _globals['_TERMINALSIZE']._serialized_start=1541
-  _globals['_TERMINALSIZE']._serialized_end=1586
-  _globals['_EXITSTATUS']._serialized_start=1588
-  _globals['_EXITSTATUS']._serialized_end=1650
-  _globals['_BOOTTIMES']._serialized_start=1653
-  _globals['_BOOTTIMES']._serialized_end=1932
-  _globals['_RUNEVENT']._serialized_start=1935
-  _globals['_RUNEVENT']._serialized_end=2121
-  _globals['_RUNREMOVED']._serialized_start=2123
-  _globals['_RUNREMOVED']._serialized_end=2135
-  _globals['_RUNSTATS']._serialized_start=2138
-  _globals['_RUNSTATS']._serialized_end=2409
-  _globals['_SNAPSHOT']._serialized_start=2412
-  _globals['_SNAPSHOT']._serialized_end=2632
-  _globals['_VOLUME']._serialized_start=2635
-  _globals['_VOLUME']._serialized_end=2875
-  _globals['_VOLUME_LABELSENTRY']._serialized_start=2830
-  _globals['_VOLUME_LABELSENTRY']._serialized_end=2875
+  _globals['_RUN']._serialized_end=992
+  _globals['_RUN_STATE']._serialized_start=795
+  _globals['_RUN_STATE']._serialized_end=992
+  _globals['_HEALTH']._serialized_start=995
+  _globals['_HEALTH']._serialized_end=1201
+  _globals['_HEALTH_STATUS']._serialized_start=1106
+  _globals['_HEALTH_STATUS']._serialized_end=1201
+  _globals['_RUNGROUP']._serialized_start=1203
+  _globals['_RUNGROUP']._serialized_end=1256
+  _globals['_RUNOPTIONS']._serialized_start=1259
+  _globals['_RUNOPTIONS']._serialized_end=1617
+  _globals['_RESTARTPOLICY']._serialized_start=1620
+  _globals['_RESTARTPOLICY']._serialized_end=1808
+  _globals['_RESTARTPOLICY_MODE']._serialized_start=1704
+  _globals['_RESTARTPOLICY_MODE']._serialized_end=1808
+  _globals['_TERMINALSIZE']._serialized_start=1810
+  _globals['_TERMINALSIZE']._serialized_end=1855
+  _globals['_EXITSTATUS']._serialized_start=1857
+  _globals['_EXITSTATUS']._serialized_end=1919
+  _globals['_BOOTTIMES']._serialized_start=1922
+  _globals['_BOOTTIMES']._serialized_end=2201
+  _globals['_RUNEVENT']._serialized_start=2204
+  _globals['_RUNEVENT']._serialized_end=2390
+  _globals['_RUNREMOVED']._serialized_start=2392
+  _globals['_RUNREMOVED']._serialized_end=2404
+  _globals['_RUNSTATS']._serialized_start=2407
+  _globals['_RUNSTATS']._serialized_end=2678
+  _globals['_SNAPSHOT']._serialized_start=2681
+  _globals['_SNAPSHOT']._serialized_end=2901
+  _globals['_VOLUME']._serialized_start=2904
+  _globals['_VOLUME']._serialized_end=3144
+  _globals['_VOLUME_LABELSENTRY']._serialized_start=3099
+  _globals['_VOLUME_LABELSENTRY']._serialized_end=3144
 # @@protoc_insertion_point(module_scope)

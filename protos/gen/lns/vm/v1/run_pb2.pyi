@@ -103,6 +103,7 @@ class Run(_message.Message):
     OOM_KILLS_FIELD_NUMBER: _builtins.int
     GROUP_FIELD_NUMBER: _builtins.int
     NOTICES_FIELD_NUMBER: _builtins.int
+    HEALTH_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """Id, 32 hexadecimal digits, chosen by the service."""
     name: _builtins.str
@@ -167,6 +168,10 @@ class Run(_message.Message):
         policy keep them.
         """
 
+    @_builtins.property
+    def health(self) -> Global___Health:
+        """What its health checks say; unset where it has none, or its workload does not run."""
+
     def __init__(
         self,
         *,
@@ -189,14 +194,76 @@ class Run(_message.Message):
         oom_kills: _builtins.int = ...,
         group: Global___RunGroup | None = ...,
         notices: _abc.Iterable[_builtins.str] | None = ...,
+        health: Global___Health | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["boot_times", b"boot_times", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "exit", b"exit", "group", b"group", "options", b"options", "plan", b"plan", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["boot_times", b"boot_times", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "exit", b"exit", "group", b"group", "health", b"health", "options", b"options", "plan", b"plan", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "boot_times", b"boot_times", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "exit", b"exit", "group", b"group", "image_digest", b"image_digest", "name", b"name", "notices", b"notices", "oom_kills", b"oom_kills", "options", b"options", "plan", b"plan", "ports", b"ports", "restart_count", b"restart_count", "run_id", b"run_id", "start_time", b"start_time", "state", b"state", "vmm_pid", b"vmm_pid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "boot_times", b"boot_times", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "exit", b"exit", "group", b"group", "health", b"health", "image_digest", b"image_digest", "name", b"name", "notices", b"notices", "oom_kills", b"oom_kills", "options", b"options", "plan", b"plan", "ports", b"ports", "restart_count", b"restart_count", "run_id", b"run_id", "start_time", b"start_time", "state", b"state", "vmm_pid", b"vmm_pid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Run: _TypeAlias = Run  # noqa: Y015
+
+@_typing.final
+class Health(_message.Message):
+    """What the health checks of a workload say since its start."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Status:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StatusEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[Health._Status.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        STATUS_UNSPECIFIED: Health._Status.ValueType  # 0
+        """Never sent."""
+        STATUS_STARTING: Health._Status.ValueType  # 1
+        """None has succeeded yet, and too few have failed."""
+        STATUS_HEALTHY: Health._Status.ValueType  # 2
+        """The last one that counts succeeded."""
+        STATUS_UNHEALTHY: Health._Status.ValueType  # 3
+        """As many failed in a row as the check's `retries`."""
+
+    class Status(_Status, metaclass=_StatusEnumTypeWrapper):
+        """What they come to."""
+
+    STATUS_UNSPECIFIED: Health.Status.ValueType  # 0
+    """Never sent."""
+    STATUS_STARTING: Health.Status.ValueType  # 1
+    """None has succeeded yet, and too few have failed."""
+    STATUS_HEALTHY: Health.Status.ValueType  # 2
+    """The last one that counts succeeded."""
+    STATUS_UNHEALTHY: Health.Status.ValueType  # 3
+    """As many failed in a row as the check's `retries`."""
+
+    STATUS_FIELD_NUMBER: _builtins.int
+    FAILING_STREAK_FIELD_NUMBER: _builtins.int
+    EXIT_CODE_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    status: Global___Health.Status.ValueType
+    """What they come to."""
+    failing_streak: _builtins.int
+    """Failures in a row."""
+    exit_code: _builtins.int
+    """Exit code of the last one that failed; 0 if none has, -1 if it took too long or could not be started."""
+    output: _builtins.str
+    """The beginning of what that one wrote, at most 4 KiB."""
+    def __init__(
+        self,
+        *,
+        status: Global___Health.Status.ValueType = ...,
+        failing_streak: _builtins.int = ...,
+        exit_code: _builtins.int = ...,
+        output: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exit_code", b"exit_code", "failing_streak", b"failing_streak", "output", b"output", "status", b"status"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Health: _TypeAlias = Health  # noqa: Y015
 
 @_typing.final
 class RunGroup(_message.Message):
@@ -330,6 +397,8 @@ class RestartPolicy(_message.Message):
         """After an exit code other than 0."""
         MODE_ALWAYS: RestartPolicy._Mode.ValueType  # 3
         """Always, until it is stopped."""
+        MODE_UNLESS_STOPPED: RestartPolicy._Mode.ValueType  # 4
+        """As MODE_ALWAYS: a run that was stopped stays so, also after the machine's reboot."""
 
     class Mode(_Mode, metaclass=_ModeEnumTypeWrapper):
         """When to start again."""
@@ -342,6 +411,8 @@ class RestartPolicy(_message.Message):
     """After an exit code other than 0."""
     MODE_ALWAYS: RestartPolicy.Mode.ValueType  # 3
     """Always, until it is stopped."""
+    MODE_UNLESS_STOPPED: RestartPolicy.Mode.ValueType  # 4
+    """As MODE_ALWAYS: a run that was stopped stays so, also after the machine's reboot."""
 
     MODE_FIELD_NUMBER: _builtins.int
     MAX_RESTARTS_FIELD_NUMBER: _builtins.int

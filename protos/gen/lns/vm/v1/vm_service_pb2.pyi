@@ -703,6 +703,7 @@ class AttachRequest(_message.Message):
     RESIZE_FIELD_NUMBER: _builtins.int
     SIGNAL_FIELD_NUMBER: _builtins.int
     DETACH_FIELD_NUMBER: _builtins.int
+    OUTPUT_CLOSED_FIELD_NUMBER: _builtins.int
     stdin: _builtins.bytes
     """Bytes for standard input, at most 1 MiB."""
     signal: _builtins.str
@@ -723,6 +724,10 @@ class AttachRequest(_message.Message):
     def detach(self) -> Global___Detach:
         """The client leaves; the process goes on."""
 
+    @_builtins.property
+    def output_closed(self) -> Global___OutputClosed:
+        """Nobody reads the output of the exec any more: it breaks for the process, as a pipe does."""
+
     def __init__(
         self,
         *,
@@ -732,12 +737,13 @@ class AttachRequest(_message.Message):
         resize: _run_pb2.TerminalSize | None = ...,
         signal: _builtins.str = ...,
         detach: Global___Detach | None = ...,
+        output_closed: Global___OutputClosed | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["detach", b"detach", "message", b"message", "resize", b"resize", "signal", b"signal", "start", b"start", "stdin", b"stdin", "stdin_closed", b"stdin_closed"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["detach", b"detach", "message", b"message", "output_closed", b"output_closed", "resize", b"resize", "signal", b"signal", "start", b"start", "stdin", b"stdin", "stdin_closed", b"stdin_closed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detach", b"detach", "message", b"message", "resize", b"resize", "signal", b"signal", "start", b"start", "stdin", b"stdin", "stdin_closed", b"stdin_closed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detach", b"detach", "message", b"message", "output_closed", b"output_closed", "resize", b"resize", "signal", b"signal", "start", b"start", "stdin", b"stdin", "stdin_closed", b"stdin_closed"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["start", "stdin", "stdin_closed", "resize", "signal", "detach"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["start", "stdin", "stdin_closed", "resize", "signal", "detach", "output_closed"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
@@ -753,6 +759,7 @@ class AttachStart(_message.Message):
     EXEC_FIELD_NUMBER: _builtins.int
     REPLAY_FIELD_NUMBER: _builtins.int
     STDIN_FIELD_NUMBER: _builtins.int
+    LEAVE_FIELD_NUMBER: _builtins.int
     TERMINAL_FIELD_NUMBER: _builtins.int
     run: _builtins.str
     """The run."""
@@ -760,13 +767,17 @@ class AttachStart(_message.Message):
     """Whether output that the log kept from before is replayed first; of the workload only."""
     stdin: _builtins.bool
     """Whether standard input is sent."""
+    leave: _builtins.bool
+    """Whether an exec is left as soon as it runs: the answer is then `detached`, or `exited` where it could not be executed."""
     @_builtins.property
     def exec(self) -> Global___ExecSpec:
         """A process to start in the run; unset attaches to the workload."""
 
     @_builtins.property
     def terminal(self) -> _run_pb2.TerminalSize:
-        """Size of the client's terminal; unset without one."""
+        """Size of the client's terminal, which the process's terminal takes; unset without one. A workload that draws on it is
+        made to draw again.
+        """
 
     def __init__(
         self,
@@ -775,11 +786,12 @@ class AttachStart(_message.Message):
         exec: Global___ExecSpec | None = ...,
         replay: _builtins.bool = ...,
         stdin: _builtins.bool = ...,
+        leave: _builtins.bool = ...,
         terminal: _run_pb2.TerminalSize | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["exec", b"exec", "terminal", b"terminal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["exec", b"exec", "replay", b"replay", "run", b"run", "stdin", b"stdin", "terminal", b"terminal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["exec", b"exec", "leave", b"leave", "replay", b"replay", "run", b"run", "stdin", b"stdin", "terminal", b"terminal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -862,6 +874,23 @@ class Detach(_message.Message):
 Global___Detach: _TypeAlias = Detach  # noqa: Y015
 
 @_typing.final
+class OutputClosed(_message.Message):
+    """Says that nobody reads the output of an exec any more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OutputClosed: _TypeAlias = OutputClosed  # noqa: Y015
+
+@_typing.final
 class AttachResponse(_message.Message):
     """Message of the service in Attach."""
 
@@ -872,10 +901,16 @@ class AttachResponse(_message.Message):
     STDERR_FIELD_NUMBER: _builtins.int
     EXITED_FIELD_NUMBER: _builtins.int
     DETACHED_FIELD_NUMBER: _builtins.int
+    STDIN_READY_FIELD_NUMBER: _builtins.int
+    STDIN_TAKEN_FIELD_NUMBER: _builtins.int
     stdout: _builtins.bytes
     """Bytes of standard output, or of the terminal."""
     stderr: _builtins.bytes
     """Bytes of standard error."""
+    stdin_taken: _builtins.int
+    """How many bytes of the client's standard input the guest has by now, or nobody wants. A client that has at most
+    512 KiB more under way is always heard: signals and sizes do not wait behind its data.
+    """
     @_builtins.property
     def started(self) -> Global___Attached:
         """The connection stands; first."""
@@ -888,6 +923,10 @@ class AttachResponse(_message.Message):
     def detached(self) -> Global___Detach:
         """The client was let go as it asked; last."""
 
+    @_builtins.property
+    def stdin_ready(self) -> Global___StdinReady:
+        """The process can take input; at most once."""
+
     def __init__(
         self,
         *,
@@ -896,16 +935,46 @@ class AttachResponse(_message.Message):
         stderr: _builtins.bytes = ...,
         exited: _run_pb2.ExitStatus | None = ...,
         detached: Global___Detach | None = ...,
+        stdin_ready: Global___StdinReady | None = ...,
+        stdin_taken: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["detached", b"detached", "exited", b"exited", "message", b"message", "started", b"started", "stderr", b"stderr", "stdout", b"stdout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["detached", b"detached", "exited", b"exited", "message", b"message", "started", b"started", "stderr", b"stderr", "stdin_ready", b"stdin_ready", "stdin_taken", b"stdin_taken", "stdout", b"stdout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["detached", b"detached", "exited", b"exited", "message", b"message", "started", b"started", "stderr", b"stderr", "stdout", b"stdout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["detached", b"detached", "exited", b"exited", "message", b"message", "started", b"started", "stderr", b"stderr", "stdin_ready", b"stdin_ready", "stdin_taken", b"stdin_taken", "stdout", b"stdout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["started", "stdout", "stderr", "exited", "detached"]  # noqa: Y015
+    _WhichOneofReturnType_message: _TypeAlias = _typing.Literal["started", "stdout", "stderr", "exited", "detached", "stdin_ready", "stdin_taken"]  # noqa: Y015
     _WhichOneofArgType_message: _TypeAlias = _typing.Literal["message", b"message"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_message) -> _WhichOneofReturnType_message | None: ...
 
 Global___AttachResponse: _TypeAlias = AttachResponse  # noqa: Y015
+
+@_typing.final
+class StdinReady(_message.Message):
+    """Where the standard input of a workload stands for a client that attaches. A client that lost its connection learns by
+    it what of its input arrived.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POSITION_FIELD_NUMBER: _builtins.int
+    BOOT_FIELD_NUMBER: _builtins.int
+    position: _builtins.int
+    """Bytes that the workload was sent since its start, by all clients."""
+    boot: _builtins.int
+    """Which start of the run the workload is of."""
+    def __init__(
+        self,
+        *,
+        position: _builtins.int = ...,
+        boot: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot", b"boot", "position", b"position"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StdinReady: _TypeAlias = StdinReady  # noqa: Y015
 
 @_typing.final
 class Attached(_message.Message):
@@ -1228,6 +1297,97 @@ class CopyInResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CopyInResponse: _TypeAlias = CopyInResponse  # noqa: Y015
+
+@_typing.final
+class StatPathRequest(_message.Message):
+    """Request of StatPath."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: _builtins.int
+    PATH_FIELD_NUMBER: _builtins.int
+    run: _builtins.str
+    """The run."""
+    path: _builtins.str
+    """Absolute path in the guest."""
+    def __init__(
+        self,
+        *,
+        run: _builtins.str = ...,
+        path: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["path", b"path", "run", b"run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatPathRequest: _TypeAlias = StatPathRequest  # noqa: Y015
+
+@_typing.final
+class StatPathResponse(_message.Message):
+    """Response of StatPath."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    class _Kind:
+        ValueType = _typing.NewType("ValueType", _builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[StatPathResponse._Kind.ValueType], _builtins.type):
+        DESCRIPTOR: _descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: StatPathResponse._Kind.ValueType  # 0
+        """Never sent."""
+        KIND_NONE: StatPathResponse._Kind.ValueType  # 1
+        """Nothing."""
+        KIND_FILE: StatPathResponse._Kind.ValueType  # 2
+        """A regular file."""
+        KIND_DIRECTORY: StatPathResponse._Kind.ValueType  # 3
+        """A directory."""
+        KIND_LINK: StatPathResponse._Kind.ValueType  # 4
+        """A symbolic link; not of `followed`."""
+        KIND_OTHER: StatPathResponse._Kind.ValueType  # 5
+        """A device, FIFO or socket."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """Kind of what is at a path."""
+
+    KIND_UNSPECIFIED: StatPathResponse.Kind.ValueType  # 0
+    """Never sent."""
+    KIND_NONE: StatPathResponse.Kind.ValueType  # 1
+    """Nothing."""
+    KIND_FILE: StatPathResponse.Kind.ValueType  # 2
+    """A regular file."""
+    KIND_DIRECTORY: StatPathResponse.Kind.ValueType  # 3
+    """A directory."""
+    KIND_LINK: StatPathResponse.Kind.ValueType  # 4
+    """A symbolic link; not of `followed`."""
+    KIND_OTHER: StatPathResponse.Kind.ValueType  # 5
+    """A device, FIFO or socket."""
+
+    KIND_FIELD_NUMBER: _builtins.int
+    FOLLOWED_FIELD_NUMBER: _builtins.int
+    RESOLVED_PATH_FIELD_NUMBER: _builtins.int
+    kind: Global___StatPathResponse.Kind.ValueType
+    """What is there itself."""
+    followed: Global___StatPathResponse.Kind.ValueType
+    """What is there once links are followed."""
+    resolved_path: _builtins.str
+    """Absolute path that the links lead to, whose last name need not exist; empty where its directory does not."""
+    def __init__(
+        self,
+        *,
+        kind: Global___StatPathResponse.Kind.ValueType = ...,
+        followed: Global___StatPathResponse.Kind.ValueType = ...,
+        resolved_path: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["followed", b"followed", "kind", b"kind", "resolved_path", b"resolved_path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___StatPathResponse: _TypeAlias = StatPathResponse  # noqa: Y015
 
 @_typing.final
 class PublishPortRequest(_message.Message):

@@ -123,6 +123,11 @@ class VmServiceStub:
                 request_serializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.CopyInRequest.SerializeToString,
                 response_deserializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.CopyInResponse.FromString,
                 _registered_method=True)
+        self.StatPath = channel.unary_unary(
+                '/lns.vm.v1.VmService/StatPath',
+                request_serializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.StatPathRequest.SerializeToString,
+                response_deserializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.StatPathResponse.FromString,
+                _registered_method=True)
         self.PublishPort = channel.unary_unary(
                 '/lns.vm.v1.VmService/PublishPort',
                 request_serializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.PublishPortRequest.SerializeToString,
@@ -264,7 +269,7 @@ class VmServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PruneRuns(self, request, context):
-        """Removes every run that has ended, and volumes that no run uses where asked for.
+        """Removes every run that has ended or was never started, and volumes that no run uses where asked for.
 
         Errors: none of its own.
         """
@@ -342,6 +347,15 @@ class VmServiceServicer:
         """Unpacks a tar archive below a path of the guest: header, chunks, commit.
 
         Errors: RUN_UNKNOWN, RUN_STATE_CONFLICT, REQUEST_INVALID (order of steps, no such directory).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StatPath(self, request, context):
+        """Says what is at a path of the guest, also that nothing is.
+
+        Errors: RUN_UNKNOWN, RUN_STATE_CONFLICT, REQUEST_INVALID (a path that is not absolute).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -536,6 +550,11 @@ def add_VmServiceServicer_to_server(servicer, server):
                     servicer.CopyIn,
                     request_deserializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.CopyInRequest.FromString,
                     response_serializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.CopyInResponse.SerializeToString,
+            ),
+            'StatPath': grpc.unary_unary_rpc_method_handler(
+                    servicer.StatPath,
+                    request_deserializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.StatPathRequest.FromString,
+                    response_serializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.StatPathResponse.SerializeToString,
             ),
             'PublishPort': grpc.unary_unary_rpc_method_handler(
                     servicer.PublishPort,
@@ -1056,6 +1075,33 @@ class VmService:
             '/lns.vm.v1.VmService/CopyIn',
             lns_dot_vm_dot_v1_dot_vm__service__pb2.CopyInRequest.SerializeToString,
             lns_dot_vm_dot_v1_dot_vm__service__pb2.CopyInResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StatPath(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lns.vm.v1.VmService/StatPath',
+            lns_dot_vm_dot_v1_dot_vm__service__pb2.StatPathRequest.SerializeToString,
+            lns_dot_vm_dot_v1_dot_vm__service__pb2.StatPathResponse.FromString,
             options,
             channel_credentials,
             insecure,

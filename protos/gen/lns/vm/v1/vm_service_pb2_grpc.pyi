@@ -65,7 +65,7 @@ class VmServiceStub:
     Errors: RUN_UNKNOWN, RUN_STATE_CONFLICT (it is alive and `force` is not set).
     """
     PruneRuns: _aio.UnaryUnaryMultiCallable[_vm_service_pb2.PruneRunsRequest, _vm_service_pb2.PruneRunsResponse]
-    """Removes every run that has ended, and volumes that no run uses where asked for.
+    """Removes every run that has ended or was never started, and volumes that no run uses where asked for.
 
     Errors: none of its own.
     """
@@ -111,6 +111,11 @@ class VmServiceStub:
     """Unpacks a tar archive below a path of the guest: header, chunks, commit.
 
     Errors: RUN_UNKNOWN, RUN_STATE_CONFLICT, REQUEST_INVALID (order of steps, no such directory).
+    """
+    StatPath: _aio.UnaryUnaryMultiCallable[_vm_service_pb2.StatPathRequest, _vm_service_pb2.StatPathResponse]
+    """Says what is at a path of the guest, also that nothing is.
+
+    Errors: RUN_UNKNOWN, RUN_STATE_CONFLICT, REQUEST_INVALID (a path that is not absolute).
     """
     PublishPort: _aio.UnaryUnaryMultiCallable[_vm_service_pb2.PublishPortRequest, _vm_service_pb2.PublishPortResponse]
     """Publishes a port of a live run.
@@ -276,7 +281,7 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _vm_service_pb2.PruneRunsRequest,
         context: _aio.ServicerContext[_vm_service_pb2.PruneRunsRequest, _abc.Awaitable[_vm_service_pb2.PruneRunsResponse]],
     ) -> _abc.Awaitable[_vm_service_pb2.PruneRunsResponse]:
-        """Removes every run that has ended, and volumes that no run uses where asked for.
+        """Removes every run that has ended or was never started, and volumes that no run uses where asked for.
 
         Errors: none of its own.
         """
@@ -370,6 +375,17 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
         """Unpacks a tar archive below a path of the guest: header, chunks, commit.
 
         Errors: RUN_UNKNOWN, RUN_STATE_CONFLICT, REQUEST_INVALID (order of steps, no such directory).
+        """
+
+    @_abc_1.abstractmethod
+    def StatPath(
+        self,
+        request: _vm_service_pb2.StatPathRequest,
+        context: _aio.ServicerContext[_vm_service_pb2.StatPathRequest, _abc.Awaitable[_vm_service_pb2.StatPathResponse]],
+    ) -> _abc.Awaitable[_vm_service_pb2.StatPathResponse]:
+        """Says what is at a path of the guest, also that nothing is.
+
+        Errors: RUN_UNKNOWN, RUN_STATE_CONFLICT, REQUEST_INVALID (a path that is not absolute).
         """
 
     @_abc_1.abstractmethod
