@@ -457,3 +457,27 @@ def test_a_ticket_is_a_number_that_is_not_in_use(tickets: tuple[int, ...]) -> No
 def test_what_a_guest_was_refused_is_no_request_of_its_own() -> None:
     with pytest.raises(GuestViolation):
         Guest().send(FrameType.REFUSE, 1)
+
+
+def test_the_time_is_told_as_it_is_when_it_is_written_and_before_what_waits() -> None:
+    now = iter([100, 200])
+    channel = GuestChannel(
+        nonce=NONCE, hello=Hello(time_ns=1, entropy=b"e" * 64), now_ns=lambda: next(now)
+    )
+    decoder = FrameDecoder(NONCE)
+    channel.send_time()
+    assert [f.type for f in decoder.feed(channel.take()[FRAME_MAX:])] == [FrameType.HELLO]
+
+    welcome = encode_fields([(Tag.VERSION, 1), (Tag.AGENT, "2")])
+    frame = encode_frame(Frame(type=FrameType.WELCOME, payload=welcome))
+    list(channel.receive(SYNC_MARK + NONCE + frame))
+    channel.request(FrameType.STATS)
+    channel.send_time()
+    channel.send_time()
+    told = list(decoder.feed(channel.take()))
+    assert [f.type for f in told] == [FrameType.CLOCK, FrameType.STATS]
+    assert told[0].payload == encode_fields([(Tag.TIME_NS, 100)])
+
+    channel.send_time()
+    (again,) = decoder.feed(channel.take())
+    assert again.payload == encode_fields([(Tag.TIME_NS, 200)])

@@ -44,6 +44,7 @@ class Session:
     def __init__(self) -> None:
         self.openings: asyncio.Queue[Opening] = asyncio.Queue()
         self.refused: list[int] = []
+        self.defects: set[int] = set()
         self.admitted: dict[int, Stream] = {}
         self.gives_up = False
 
@@ -61,6 +62,8 @@ class Session:
         self.refused.append(ticket)
 
     async def admit(self, ticket: int) -> Any:
+        if ticket in self.defects:
+            raise KeyError("a defect")
         if self.gives_up:
             raise GuestUnreachable("it has given up")
         self.admitted[ticket] = Stream()
@@ -109,6 +112,16 @@ async def served(
     outgoing = Outgoing(lambda: run or member(), peers, boot_seconds=boot_seconds)
     async with outgoing.serving(session):
         yield session
+
+
+async def test_a_defect_in_one_connection_ends_that_one_and_no_other() -> None:
+    peer = Peer()
+    async with served(peer) as session:
+        session.defects.add(1)
+        session.ask(1)
+        await eventually(lambda: bool(peer.streams) and peer.streams[0].is_reset)
+        session.ask(2)
+        await eventually(lambda: 2 in session.admitted)
 
 
 async def test_a_member_of_the_group_is_connected_to() -> None:
