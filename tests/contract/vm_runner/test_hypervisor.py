@@ -152,7 +152,8 @@ async def test_any_number_of_machines_are_resumed_where_one_was_saved(
     memory, state = short_directory / "memory", short_directory / "state"
     with memory.open("wb") as file:
         file.truncate(128 << 20)
-    spec = replace(a_spec(short_directory), memory_file=memory)
+    ports = tuple(HostPort(name=f"lns.{one}", socket=f"{one}.sock") for one in ("bind0", "egress"))
+    spec = replace(a_spec(short_directory), memory_file=memory, ports=ports)
     machine = await make().start(spec)
     try:
         async with open_session(await machine.connect(), answer_seconds=ANSWER_SECONDS) as session:
@@ -166,8 +167,8 @@ async def test_any_number_of_machines_are_resumed_where_one_was_saved(
     saved = SavedMachine(memory=memory, state=state)
     clones = []
     try:
-        for name in ("one", "two"):
-            (short_directory / name).mkdir(mode=0o700)
+        for name in ("machine", "two"):  # the first where the saved one was
+            (short_directory / name).mkdir(mode=0o700, exist_ok=True)
             clone = replace(
                 spec,
                 run_id=secrets.token_hex(16),

@@ -30,6 +30,7 @@ _END_SECONDS = 1.0  # from the end of its sockets to the end of the process
 _PANIC = re.compile(r"Kernel panic - not syncing: (\S[^\n]{0,200})")
 _LOOKS = OwnThreads(4, seconds=5.0, name="vmm-usage")
 NAME_FILE = "qemu.name"
+_PORT_SOCKETS = ("bind*.sock", "egress.sock")  # others in there are not the VMM's
 _LEFT_BEHIND = (CHANNEL_SOCKET, QMP_SOCKET, NAME_FILE, str(PID_FILE))
 
 
@@ -208,5 +209,6 @@ def clear(directory: Path) -> None:
     """Removes what a VMM leaves in the run's directory."""
     for name in _LEFT_BEHIND:
         (directory / name).unlink(missing_ok=True)
-    for socket in directory.glob("bind*.sock"):
-        socket.unlink(missing_ok=True)
+    for pattern in _PORT_SOCKETS:
+        for socket in directory.glob(pattern):
+            socket.unlink(missing_ok=True)
