@@ -16,7 +16,7 @@ from services.vm_runner.file_server.nodes import NodeTable
 from services.vm_runner.file_server.served import Served
 from services.vm_runner.file_server.session import Session
 from services.vm_runner.file_server.wire import Malformed
-from services.vm_runner.helper_process.entry import Entry, describe, take_pid_file
+from services.vm_runner.helper_process.entry import Entry, describe, record_pid, take_pid_file
 
 _OPEN_NODES = 1024
 
@@ -37,6 +37,7 @@ def main() -> int:
             arguments.source,
             read_only=arguments.read_only,
             view_required=arguments.view_required,
+            record=lambda pid: record_pid(arguments.pid_file, pid),
         )
     except OSError as error:
         entry.report(describe(error))

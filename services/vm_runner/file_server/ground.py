@@ -3,8 +3,10 @@
 Afterwards there are no files but the bind's.
 """
 
+import errno
 import os
 import pwd
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +24,7 @@ class Ground:
 
     Attributes:
         root: descriptor of what is served.
-        descriptors: of `/proc/self/fd`.
+        descriptors: of `/proc/self/fd`, in a procfs of this process alone.
         owners: as whom the host's files are used.
         open_files: how many descriptors it may have.
         obstacle: why there is no view of its own; empty where there is.
@@ -35,28 +37,45 @@ class Ground:
     obstacle: str
 
 
-def confine(source: Path, *, read_only: bool, view_required: bool) -> Ground:
+def confine(
+    source: Path,
+    *,
+    read_only: bool,
+    view_required: bool,
+    record: Callable[[int], None] = lambda _: None,
+) -> Ground:
     """Leaves everything behind but what is served, and the rights of its owner.
 
     Args:
         source: absolute, without links.
         read_only: whether the mount is, too.
         view_required: whether a host that permits no view of its own is an error.
+        record: is told the pid of the process in which the server goes on, by the one that it
+            leaves behind.
 
     Raises:
         OSError: a step failed that has to succeed.
     """
-    descriptors = os.open("/proc/self/fd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     owners = owners_of(source.lstat())
-    obstacle = ""
+    is_parted = True
     try:
-        root = confinement.enter_view(source, read_only=read_only)
+        descriptors, obstacle = confinement.part_processes(record)
+    except OSError as error:
+        is_parted = False
+        obstacle = str(error)
+        descriptors = os.open("/proc/self/fd", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    if view_required and obstacle:
+        raise OSError(errno.EPERM, obstacle)
+    try:
+        root = confinement.enter_view(source, read_only=read_only, is_parted=is_parted)
     except OSError as error:
         if view_required:
             raise
         obstacle = str(error)
         root = os.open(source, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     confinement.become(owners.uid, owners.gids)
+    if is_parted:
+        system_calls.end_with_parent()
     open_files = confinement.set_limits(descriptors=_DESCRIPTORS, memory_bytes=_MEMORY_BYTES)
     system_calls.drop_capabilities()
     system_calls.install_filter()

@@ -4,27 +4,33 @@ Everything that Python has to load is loaded before the first of them.
 """
 
 import contextlib
+import functools
+import operator
 import os
 import resource
+import signal
 import stat
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from services.vm_runner.helper_process import system_calls
 from services.vm_runner.helper_process.system_calls import Mount, Namespace
 
 _SPARE = 64
+_DESCRIPTORS_MOST = 1 << 20
 _NAMESPACES = Namespace.MOUNTS | Namespace.NETWORK | Namespace.IPC | Namespace.HOST_NAME
 _SAFE = Mount.NO_SETUID | Mount.NO_DEVICES | Mount.NO_EXEC
 _FILE = "file"
 
 
-def enter_view(source: Path, *, read_only: bool) -> int:
+def enter_view(source: Path, *, read_only: bool, is_parted: bool = False) -> int:
     """Makes a directory or file the root of the file system, in namespaces without a network.
 
     Args:
         source: absolute, without links; the current directory is covered where it is a file.
         read_only: whether the mount is, too.
+        is_parted: whether there are namespaces already: see `part_processes`.
 
     Returns:
         A descriptor of it.
@@ -32,7 +38,8 @@ def enter_view(source: Path, *, read_only: bool) -> int:
     Raises:
         OSError: the host does not permit it.
     """
-    _unshare()
+    if not is_parted:
+        _unshare()
     system_calls.mount(None, b"/", None, Mount.RECURSIVE | Mount.PRIVATE, b"")
     found = os.open(source, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     is_folder = stat.S_ISDIR(os.fstat(found).st_mode)
@@ -66,12 +73,102 @@ def enter_empty_view() -> None:
     system_calls.make_root()
 
 
-def _unshare() -> None:
+def part_processes(record: Callable[[int], None]) -> tuple[int, str]:
+    """Goes on in a child that is process 1 of 1, in users, processes and namespaces of its own.
+
+    This process waits for the child, and ends as that does; it holds nothing meanwhile. Users keep
+    their numbers, and what they may do with the host's files; but no capability that anybody gains
+    in there means anything outside.
+
+    Args:
+        record: is told the child's pid, in this process, before the child goes on.
+
+    Returns:
+        A descriptor of the child's `/proc/self/fd`, in a procfs that has no other process and is
+        mounted nowhere; and what the host does not permit of all this, for people.
+
+    Raises:
+        OSError: the host permits no namespaces; the process is as it was.
+    """
+    is_root = os.geteuid() == 0
+    _unshare(Namespace.PROCESSES)
+    system = os.open("/proc", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    asking, answering = os.pipe(), os.pipe()
+    child = os.fork()
+    if child:
+        record(child)
+        _stand_behind(child, system, asked=asking, answer=answering, maps_users=is_root)
+    os.close(asking[0])
+    os.close(answering[1])
+    descriptors, obstacle = _own_descriptors(system)
+    os.close(system)
+    if is_root:
+        try:
+            system_calls.unshare(Namespace.USER | _NAMESPACES)
+            os.write(asking[1], b"m")
+        except OSError as error:
+            obstacle = str(error)
+            os.write(asking[1], b"-")
+    os.close(asking[1])
+    if not os.read(answering[0], 1):
+        os._exit(1)  # the parent has ended
+    os.close(answering[0])
+    return descriptors, obstacle
+
+
+def _own_descriptors(system: int) -> tuple[int, str]:
+    """Returns `/proc/self/fd`: of a procfs of its own, or else of the host's, and why of that."""
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
     try:
-        system_calls.unshare(_NAMESPACES)
+        processes = system_calls.own_processes()
+    except OSError as error:
+        return os.open("self/fd", flags, dir_fd=system), str(error)
+    try:
+        return os.open("self/fd", flags, dir_fd=processes), ""
+    finally:
+        os.close(processes)
+
+
+def _stand_behind(
+    child: int, system: int, *, asked: tuple[int, int], answer: tuple[int, int], maps_users: bool
+) -> NoReturn:
+    """Gives a child its users, waits for its end, and ends in the same way."""
+    os.close(asked[1])
+    os.close(answer[0])
+    if maps_users and os.read(asked[0], 1) == b"m":
+        for name in ("uid_map", "gid_map"):
+            text = _own_map(name)
+            descriptor = os.open(f"{child}/{name}", os.O_WRONLY | os.O_CLOEXEC, dir_fd=system)
+            os.write(descriptor, text)
+            os.close(descriptor)
+    os.write(answer[1], b"g")
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    for stream in range(3):
+        os.dup2(null, stream)
+    os.closerange(3, _DESCRIPTORS_MOST)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        number = os.WTERMSIG(status)
+        if number != signal.SIGKILL:
+            signal.signal(number, signal.SIG_DFL)
+        os.kill(os.getpid(), number)
+    os._exit(os.WEXITSTATUS(status))
+
+
+def _own_map(name: str) -> bytes:
+    """Returns a map in which every user or group that there is here has its own number."""
+    ranges = (line.split() for line in Path("/proc/self", name).read_text().splitlines())
+    return "".join(f"{first} {first} {count}\n" for first, _, count in ranges).encode()
+
+
+def _unshare(*further: Namespace) -> None:
+    namespaces = functools.reduce(operator.or_, further, _NAMESPACES)
+    try:
+        system_calls.unshare(namespaces)
     except PermissionError:
         uid, gid = os.geteuid(), os.getegid()
-        system_calls.unshare(_NAMESPACES | Namespace.USER)
+        system_calls.unshare(namespaces | Namespace.USER)
         for name, text in (
             ("setgroups", "deny"),
             ("uid_map", f"{uid} {uid} 1"),

@@ -60,9 +60,27 @@ def take_pid_file(path: str) -> bool:
     except BlockingIOError:
         os.close(descriptor)
         return False
-    os.ftruncate(descriptor, 0)
-    os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+    _write_pid(descriptor, os.getpid())
     return True
+
+
+def record_pid(path: str, pid: int) -> None:
+    """Writes another process's pid into a pid file that this one has locked.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+    try:
+        _write_pid(descriptor, pid)
+    finally:
+        os.close(descriptor)
+
+
+def _write_pid(descriptor: int, pid: int) -> None:
+    text = b"%d\n" % pid
+    os.pwrite(descriptor, text, 0)
+    os.ftruncate(descriptor, len(text))
 
 
 def describe(error: OSError) -> str:

@@ -7,6 +7,7 @@ Numbers are the kernel's: `arch/x86/entry/syscalls/syscall_64.tbl` and
 import ctypes
 import os
 import platform
+import signal
 import struct
 from collections.abc import Collection, Mapping
 from enum import IntFlag
@@ -21,6 +22,7 @@ class Namespace(IntFlag):
     HOST_NAME = 0x04000000
     IPC = 0x08000000
     USER = 0x10000000
+    PROCESSES = 0x20000000
     NETWORK = 0x40000000
 
 
@@ -38,6 +40,10 @@ class Mount(IntFlag):
 
 
 _MNT_DETACH = 2
+_FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
+_FSOPEN_CLOEXEC = _FSMOUNT_CLOEXEC = 1
+_SET_STRING, _CREATE = 1, 6  # linux/mount.h, enum fsconfig_command
+_PR_SET_PDEATHSIG = 1
 _PR_SET_NO_NEW_PRIVS = 38
 _PR_SET_SECCOMP = 22
 _PR_CAPBSET_DROP = 24
@@ -120,6 +126,35 @@ def mount(source: bytes | None, target: bytes, kind: bytes | None, flags: int, d
     """
     result = _libc.mount(source, target, kind, ctypes.c_ulong(flags), data or None)
     _check(result, f"mount of {os.fsdecode(target)}")
+
+
+def own_processes() -> int:
+    """Returns a descriptor of a procfs that is mounted nowhere and has this namespace's processes.
+
+    It shows processes only, no `sys` and no other file of the kernel.
+
+    Raises:
+        OSError: the host does not permit it.
+    """
+    context = _libc.syscall(_FSOPEN, b"proc", _FSOPEN_CLOEXEC)
+    _check(context, "fsopen of proc")
+    try:
+        _check(_libc.syscall(_FSCONFIG, context, _SET_STRING, b"subset", b"pid", 0), "subset=pid")
+        _check(_libc.syscall(_FSCONFIG, context, _CREATE, None, None, 0), "procfs")
+        descriptor: int = _libc.syscall(_FSMOUNT, context, _FSMOUNT_CLOEXEC, 0)
+        _check(descriptor, "fsmount of proc")
+    finally:
+        os.close(context)
+    return descriptor
+
+
+def end_with_parent() -> None:
+    """Has the kernel kill this process when the one that made it dies; a change of user undoes it.
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    _check(_libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "parent death signal")
 
 
 def make_root() -> None:

@@ -176,7 +176,7 @@ async def test_the_server_has_nothing_but_its_bind(short_directory: Path, folder
         devices = (process / "net" / "dev").read_text().splitlines()[2:]
         assert [line.split(":")[0].strip() for line in devices] == ["lo"]
         own, ours = (Path(f"/proc/{who}/ns") for who in (pid, "self"))
-        for name in ("mnt", "net", "ipc", "uts"):
+        for name in ("mnt", "net", "ipc", "uts", "pid", "user"):
             assert (own / name).readlink() != (ours / name).readlink()
         fields = status(pid)
         assert (fields["NoNewPrivs"], fields["Seccomp"]) == ("1", "2")
@@ -185,6 +185,72 @@ async def test_the_server_has_nothing_but_its_bind(short_directory: Path, folder
         assert environment.startswith(b"PYTHONPATH=")
         limits = (process / "limits").read_text()
         assert "Max core file size        0 " in limits
+
+
+ATTACK = """
+import os, pathlib, socket, sys
+from services.vm_runner.file_server import ground
+outside = int(sys.argv[2])
+confined = ground.confine(pathlib.Path(sys.argv[1]), read_only=False, view_required=True)
+found = []
+def tries(what, act):
+    try:
+        found.append(f"{what}: {act()!r}")
+    except OSError:
+        pass
+def opened(number, path):
+    return os.open(path, os.O_RDONLY, dir_fd=number)
+bound = os.stat("/").st_dev
+for number in range(256):
+    try:
+        os.fstat(number)
+    except OSError:
+        continue
+    for ups in range(1, 9):
+        up = "/".join([".."] * ups)
+        for path in ("etc/passwd", "home", f"{outside}/environ", f"{outside}/root/etc/passwd",
+                     "sys/kernel/hostname", "2/status", "1/root/etc/passwd", "self/root/../etc"):
+            tries(f"{number}/{up}/{path}", lambda: opened(number, f"{up}/{path}"))
+        try:
+            names = os.listdir(opened(number, up))
+        except OSError:
+            continue
+        if any(name.isdigit() and name != "1" for name in names if "task" not in names):
+            if "self" in names:
+                found.append(f"{number}/{up}: other processes {names}")
+for pid in (outside, 2, 3):
+    tries(f"signal {pid}", lambda: os.kill(pid, 0))
+tries("unix socket", lambda: socket.socket(socket.AF_UNIX))
+tries("network", lambda: socket.socket(socket.AF_INET))
+tries("fork", os.fork)
+tries("root again", lambda: os.setuid(0) if os.getuid() else None or os.stat("/nothing"))
+print(os.getpid(), found, flush=True)
+"""
+
+
+@as_root
+def test_code_that_runs_in_a_server_reaches_no_file_process_user_or_network(
+    folder: Path,
+) -> None:
+    """Everything that it holds is tried, upwards and downwards."""
+    os.chown(folder, OWNER, OWNER)
+    victim = subprocess.Popen(["sleep", "60"], user=OWNER, group=OWNER)
+    try:
+        tried = subprocess.run(
+            [sys.executable, "-c", ATTACK, str(folder), str(victim.pid)],
+            cwd=ROOT,
+            env={"PYTHONPATH": f"{ROOT}:{ROOT}/protos/gen"},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    finally:
+        victim.kill()
+        victim.wait()
+
+    assert tried.stderr == ""
+    assert tried.stdout == "1 []\n"
 
 
 @as_root
@@ -357,7 +423,7 @@ def test_a_user_serves_what_the_user_may_open(short_directory: Path, folder: Pat
             guest.create(b"made")
             fails(errno.EACCES, lambda: guest.open(guest.walk("roots").node))
             assert guest.walk("roots").attr.uid == wire.NOBODY
-            fields = status(process.pid)
+            fields = status(int((short_directory / "x.pid").read_text()))
         assert process.wait(20) == 0
     assert (folder / "made").stat().st_uid == OWNER
     assert (fields["CapEff"], fields["NoNewPrivs"], fields["Seccomp"]) == ("0" * 16, "1", "2")
