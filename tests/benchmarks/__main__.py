@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tests.benchmarks import boots, commands, materialize, ports, transfers
+from tests.benchmarks import boots, commands, egress, materialize, ports, transfers
 from tests.benchmarks.harness import DEFAULT_SAMPLES, Benchmark, Result, run_comparison
 from tests.benchmarks.report import format_result, to_json
 
@@ -28,6 +28,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "boots/output": boots.output,
     "boots/memory": boots.memory,
     "ports": ports.ports,
+    "egress": egress.egress,
     "commands": commands.commands,
 }
 

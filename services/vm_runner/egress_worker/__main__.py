@@ -11,6 +11,7 @@ from pathlib import Path
 
 from services.vm_runner.egress_worker.life import Given, run
 from services.vm_runner.egress_worker.tls import UpstreamContexts
+from services.vm_runner.egress_worker.warmth import warm_up
 from services.vm_runner.helper_process.entry import Entry, describe, take_pid_file
 
 
@@ -31,7 +32,9 @@ def main() -> int:
             gids=tuple(arguments.gid) or (os.getegid(),),
             view_required=arguments.view_required,
         )
-        return run(given, UpstreamContexts(), entry.report)
+        upstream_contexts = UpstreamContexts()
+        warm_up(upstream_contexts)
+        return run(given, upstream_contexts, entry.report)
     except OSError as error:
         entry.report(describe(error))
         return 1

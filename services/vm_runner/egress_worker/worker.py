@@ -4,7 +4,9 @@ import asyncio
 import errno
 import itertools
 import socket
+import sys
 import time
+import traceback
 from dataclasses import dataclass
 from typing import Final
 
@@ -233,6 +235,10 @@ class Worker:
             if one.revoked is None:
                 raise
             reason, text = Reason.REVOKED, one.revoked
+        except Exception as error:  # noqa: BLE001 - a fault in one connection ends that one only
+            # Where it happened, and no values: they may be a guest's or a secret.
+            print("".join(traceback.format_tb(error.__traceback__)), type(error), file=sys.stderr)
+            reason, text = Reason.INTERNAL, type(error).__name__
         finally:
             del self._open[number]
             if guest is not None:

@@ -4,76 +4,27 @@ import asyncio
 import contextlib
 import json
 import os
-import socket
+import ssl
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 import trustme
 
-from services.vm_runner.egress_worker.orders import Configure, Secret, Stop
+from services.vm_runner.egress_worker.orders import Mode, Secret, Stop, UpstreamTrust
 from services.vm_runner.egress_worker.reports import Closed, Hello
-from tests.fakes.egress_agent import FakeAgent
-from tests.support.egress_world import FakeRunner
+from tests.support.egress_process import NOBODY, Started, egress_process
+from tests.support.egress_tls import over_tls
 
 pytestmark = pytest.mark.integration
-
-_NOBODY = 65534
-
-
-@dataclass(frozen=True)
-class Started:
-    """A worker's process."""
-
-    process: subprocess.Popen[bytes]
-    agent: FakeAgent
-    runner: FakeRunner
-
-
-@contextlib.contextmanager
-def listening(path: Path) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
-        listener.bind(str(path))
-        listener.listen(4)
-        yield listener
-
-
-def start(command: list[str], kept: tuple[int, ...]) -> subprocess.Popen[bytes]:
-    return subprocess.Popen(command, stdout=subprocess.PIPE, pass_fds=kept)
 
 
 @pytest.fixture
 async def started(short_directory: Path) -> AsyncIterator[Started]:
-    ours, theirs = socket.socketpair()
-    path = short_directory / "egress.sock"
-    with listening(path) as listener, ours:
-        command = [
-            sys.executable, "-m", "services.vm_runner.egress_worker",
-            "--name", "lns-test-egress",
-            "--directory", str(short_directory),
-            "--pid-file", "egress.pid",
-            "--port-descriptor", str(ours.fileno()),
-            "--control-descriptor", str(listener.fileno()),
-        ]  # fmt: skip
-        if os.geteuid() == 0:
-            command += ["--uid", str(_NOBODY), "--gid", str(_NOBODY)]
-        process = start(command, (ours.fileno(), listener.fileno()))
-    assert process.stdout is not None
-    try:
-        assert await asyncio.to_thread(process.stdout.read) == b"ready"
-        async with FakeAgent(theirs) as agent:
-            runner = FakeRunner(path, trustme.CA())
-            await runner.connect()
-            runner.say(Configure(run="test"))
-            yield Started(process, agent, runner)
-            await runner.disconnect()
-    finally:
-        process.kill()
-        process.wait()
-        process.stdout.close()
+    async with egress_process(short_directory) as started:
+        yield started
 
 
 async def test_a_worker_carries_what_its_runner_grants_and_ends_with_its_run(
@@ -96,6 +47,39 @@ async def test_a_worker_carries_what_its_runner_grants_and_ends_with_its_run(
 
     started.runner.say(Stop())
     assert await asyncio.to_thread(started.process.wait, 20) == 0
+
+
+@pytest.mark.parametrize("is_trusted", [True, False])
+async def test_a_confined_worker_has_loaded_all_that_it_needs(
+    started: Started, is_trusted: bool
+) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("xn--bcher-kva.test").configure_cert(context)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0, ssl=context)
+    async with server:
+        started.runner.add(
+            "xn--bcher-kva.test",
+            target=server.sockets[0].getsockname(),
+            mode=Mode.INSPECT,
+            upstream=UpstreamTrust(ca=authority.cert_pem.bytes().decode() if is_trusted else ""),
+        )
+        connection = await started.agent.connect("198.18.0.1", 443)
+        trust = ssl.create_default_context()
+        started.runner.authority.configure_trust(trust)
+        read, write = await over_tls(connection, trust, "xn--bcher-kva.test")
+        await write("GET / HTTP/1.1\r\nHost: bücher.test\r\n\r\n".encode("latin-1"))
+        reply = await read()
+    # A host in latin-1 is the same host; where it is not trusted the answer is the worker's own.
+    assert reply.split(b" ")[1] == (b"200" if is_trusted else b"502")
 
 
 async def test_a_worker_outlives_its_runner_and_ends_with_its_guest(started: Started) -> None:
@@ -122,7 +106,7 @@ def look_at(process: Path) -> None:
         status = dict(
             line.split(":\t", 1) for line in (process / "status").read_text().splitlines()
         )
-        assert status["Uid"].split() == [str(_NOBODY)] * 4
+        assert status["Uid"].split() == [str(NOBODY)] * 4
         assert int(status["CapEff"], 16) == 0
         assert status["Seccomp"] == "2"
         assert status["NoNewPrivs"] == "1"
