@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -148,6 +149,19 @@ async def test_the_root_is_one_file_system(guest: Guest) -> None:
 async def test_the_machine_has_a_name_and_its_own_hosts(guest: Guest) -> None:
     assert await guest.sh("hostname; cat /etc/hostname") == "the-guest\nthe-guest"
     assert "127.0.0.1\tlocalhost the-guest" in await guest.sh("cat /etc/hosts")
+
+
+async def test_the_clock_is_the_host_s_after_a_boot_and_after_a_pause(guest: Guest) -> None:
+    async def tell() -> None:
+        before = int(time.time())
+        told = int(await guest.sh("date +%s"))
+        assert before - 1 <= told <= time.time() + 1
+
+    await tell()
+    await guest.vm.stub.PauseRun(pb.PauseRunRequest(run=guest.run_id))
+    await asyncio.sleep(4)
+    await guest.vm.stub.ResumeRun(pb.ResumeRunRequest(run=guest.run_id))
+    await tell()
 
 
 async def test_there_is_no_way_out(guest: Guest) -> None:

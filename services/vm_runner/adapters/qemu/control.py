@@ -64,8 +64,11 @@ class QemuControl:
         """
         if await self._is_out_of_room():  # it was so before anybody listened
             return
-        async with self.client() as client:
-            await self._wait_for_error(client)
+        try:
+            async with self.client() as client:
+                await self._wait_for_error(client)
+        except (OSError, QMPError, EOFError) as error:
+            raise GuestUnreachable(f"QEMU cannot be watched: {error}") from error
 
     async def _wait_for_error(self, client: QMPClient) -> None:
         while True:
