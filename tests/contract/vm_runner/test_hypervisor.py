@@ -249,5 +249,7 @@ async def test_a_machine_that_was_started_for_nobody_becomes_a_run_s(
         async with asyncio.timeout(60):
             await machine.wait()
         assert not list(run.directory.glob("*.sock")), "nothing of it is left"
+        with pytest.raises(VmFailed):
+            await machine.hand_over(waiting)
     finally:
         await machine.kill()

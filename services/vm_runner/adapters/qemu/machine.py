@@ -158,6 +158,8 @@ class QemuMachine:
 
     async def hand_over(self, spec: MachineSpec) -> None:
         """Makes it the machine of a run: found by the run's id, with its files and limits."""
+        if self._process.has_ended:
+            raise VmFailed(f"a microVM cannot be handed over: QEMU {self._process.fate}")
         try:
             await asyncio.to_thread(self._confinement.limit, self._name, spec)
             await asyncio.to_thread(self._move, spec)
