@@ -14,7 +14,7 @@ from cli.context import Context
 from services.core.errors import SettingsInvalid
 
 _PREFIX = "LNS_"
-_OTHERS = {"LNS_HOME", "LNS_CONFIG", "LNS_DEBUG"}
+_OTHERS = {"LNS_HOME", "LNS_CONFIG", "LNS_DEBUG", "LNS_DESK"}
 
 
 def config_path(context: Context) -> Path:
