@@ -14,23 +14,30 @@ from typing import BinaryIO
 TEMPORARY_PREFIX = ".tmp-"
 
 
-def write_bytes(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+def write_bytes(path: Path, data: bytes, *, mode: int = 0o644, sync_name: bool = True) -> None:
     """Makes `path` a file with exactly `data`, replacing what was there.
+
+    Args:
+        path: the name that the file gets; its directory must exist.
+        data: what it holds then.
+        mode: permission bits, independent of the umask.
+        sync_name: without it a power failure may bring back what was there before, whole.
 
     Raises:
         OSError: as the operating system gave it; then `path` is as it was.
     """
-    with replace_file(path, mode=mode) as file:
+    with replace_file(path, mode=mode, sync_name=sync_name) as file:
         file.write(data)
 
 
 @contextlib.contextmanager
-def replace_file(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
+def replace_file(path: Path, *, mode: int = 0o644, sync_name: bool = True) -> Iterator[BinaryIO]:
     """Yields a file to write, which takes the place of `path` when the block ends without error.
 
     Args:
         path: the name that the file gets; its directory must exist.
         mode: permission bits, independent of the umask. The file is private until it is whole.
+        sync_name: without it a power failure may bring back what was there before, whole.
     """
     try:
         descriptor, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=path.parent)
@@ -48,7 +55,8 @@ def replace_file(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    sync_directory(path.parent)
+    if sync_name:
+        sync_directory(path.parent)
 
 
 def rename(source: Path, target: Path) -> None:

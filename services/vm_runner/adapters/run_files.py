@@ -26,7 +26,7 @@ from services.chassis.messages import parse_port
 from services.chassis.reserve import Reserve
 from services.core.errors import LnsError
 from services.vm_runner import messages
-from services.vm_runner.records.runs import Run
+from services.vm_runner.records.runs import Run, RunState
 from services.vm_runner.records.unread import unread_run
 
 log = structlog.get_logger()
@@ -98,10 +98,11 @@ class RunFiles:
     def _save(self, run: Run) -> None:
         directory = self.directory(run.run_id)
         data = json.dumps(_format(run), indent=1).encode()
+        runs = run.state is RunState.RUNNING
         with reserve.full_disk_is_typed(
             self._root, what=f"the record of run {run.name}", needed=len(data)
         ):
-            self._kept.write(_write, directory, data)
+            self._kept.write(_write_running if runs else _write, directory, data)
 
     def _remove(self, run_id: str) -> None:
         directory = self.directory(run_id)
@@ -138,6 +139,15 @@ def _format(run: Run) -> dict[str, Any]:
 def _write(directory: Path, data: bytes) -> None:
     directory.mkdir(mode=_PRIVATE, exist_ok=True)
     durable.write_bytes(directory / _RECORD, data, mode=0o600)
+
+
+def _write_running(directory: Path, data: bytes) -> None:
+    """Writes that a workload runs, without waiting a second time for the disk.
+
+    After a power failure neither the workload nor its VMM is there: the record of the VMM, which
+    came before, says just as well that the run is lost.
+    """
+    durable.write_bytes(directory / _RECORD, data, mode=0o600, sync_name=False)
 
 
 def _load(directory: Path) -> Run | None:

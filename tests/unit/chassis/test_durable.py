@@ -39,6 +39,14 @@ def test_content_is_synced_before_its_name_and_the_name_after(
     assert (tmp_path / "f").read_bytes() == b"data"
 
 
+def test_a_name_that_need_not_last_is_not_waited_for(tmp_path: Path, synced: list[str]) -> None:
+    durable.write_bytes(tmp_path / "f", b"data", sync_name=False)
+
+    content, rename = synced
+    assert content.startswith(f"sync {durable.TEMPORARY_PREFIX}")
+    assert rename == "rename"
+
+
 def test_a_write_that_fails_leaves_the_former_file_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "f"
     path.write_bytes(b"former")
