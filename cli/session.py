@@ -24,6 +24,7 @@ from cli import suite_process
 from cli.config import config_path, load_config
 from cli.context import Context
 from cli.suite_process import Suite, SuiteFiles
+from services.chassis import caller_environment
 from services.chassis import context as calls
 from services.chassis.channel import open_channel
 from services.chassis.settings import PeerSettings, TlsSettings, state_directory
@@ -118,6 +119,7 @@ async def open_session(context: Context, *peers: Peer) -> AsyncIterator[Session]
     """
     context.request_id = calls.request_id() or calls.new_request_id()
     calls.set_request_id(context.request_id)
+    calls.set_environment(caller_environment.encode(context.environment, directory=Path.cwd()))
     config = load_config(context)
     targets = {peer: config.get(peer, "") for peer in peers}
     uses_suite = not all(targets.values())

@@ -33,7 +33,11 @@ Check = dict[str, Any]
 @format_option
 async def doctor(context: Context, probe: bool, form: str | None) -> int:
     """Say what this machine can do and how to fix the rest; exit code 1 if runs are impossible."""
-    checks = [_check("lns", "ok", f"version {VERSION}"), _configuration(context)]
+    checks = [
+        _check("lns", "ok", f"version {VERSION}"),
+        _configuration(context),
+        _proxies(context),
+    ]
     checks += await _services(context, probe=probe)
     if form in (None, "table"):
         for check in checks:
@@ -60,6 +64,25 @@ def _configuration(context: Context) -> Check:
         return _check("configuration", "failed", error.message, way_out(error))
     count = len(values)
     return _check("configuration", "ok", f"{count} values, {config_path(context)}")
+
+
+def _proxies(context: Context) -> Check:
+    """Returns which proxies registries are reached through, by this command's own environment."""
+    found = []
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy"):
+        value = context.environment.get(name) or context.environment.get(name.upper())
+        if value:
+            found.append(f"{name.upper()} {_without_login(value)}")
+    detail = "; ".join(found) or "none in the environment"
+    if any(not entry.startswith("NO_PROXY") for entry in found):
+        detail += " (settings of registry_gateway come first; addresses that a registry names can"
+        detail += " then be judged by their names only)"
+    return _check("proxies", "ok", detail)
+
+
+def _without_login(address: str) -> str:
+    scheme, separator, rest = address.rpartition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2]}"
 
 
 async def _services(context: Context, *, probe: bool) -> list[Check]:

@@ -13,7 +13,7 @@ from typing import Any, Generic, NoReturn, TypeVar
 import grpc
 import grpc.aio
 
-from services.chassis import context
+from services.chassis import caller_environment, context
 from services.chassis.status import from_rpc_error
 from services.core.errors import LnsError
 
@@ -50,6 +50,9 @@ class Options:
         given = tuple(metadata or ())
         if all(key != REQUEST_ID_KEY for key, _ in given):
             given += ((REQUEST_ID_KEY, context.request_id() or context.new_request_id()),)
+        variables = context.environment()
+        if variables and self.target.startswith("unix:"):
+            given += ((caller_environment.KEY, variables),)
         return {"timeout": max(_SHORTEST_SECONDS, min(own, inherited)), "metadata": given}
 
 

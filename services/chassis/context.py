@@ -1,6 +1,6 @@
-"""What belongs to the call being served: its request id and its deadline.
+"""What belongs to the call being served: its request id, its deadline, its caller's variables.
 
-The server's interceptor sets both, the channel passes both on to the next hop. Work that outlives
+The server's interceptor sets them, the channel passes them on to the next hop. Work that outlives
 or serves several calls (a shared download, a supervisor) runs in `detached()` context, so that no
 single caller's deadline ends it.
 """
@@ -15,6 +15,9 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 _request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="")
 _deadline: contextvars.ContextVar[float] = contextvars.ContextVar("deadline", default=math.inf)
+
+
+_environment: contextvars.ContextVar[bytes] = contextvars.ContextVar("environment", default=b"")
 
 
 def new_request_id() -> str:
@@ -35,6 +38,16 @@ def request_id() -> str:
 def set_request_id(value: str) -> None:
     """Makes `value` the request id for the rest of this task and what it starts."""
     _request_id.set(value)
+
+
+def environment() -> bytes:
+    """Returns the caller's variables as `caller_environment.encode` writes them, or none."""
+    return _environment.get()
+
+
+def set_environment(value: bytes) -> None:
+    """Makes `value` the variables for the rest of this task and what it starts."""
+    _environment.set(value)
 
 
 def remaining() -> float:

@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 import structlog
 
-from services.chassis import context, metrics
+from services.chassis import caller_environment, context, metrics
 from services.chassis.calls import REQUEST_ID_KEY
 from services.chassis.interceptors import Scope, ServedCall
 from services.chassis.status import from_rpc_error, to_grpc
@@ -37,6 +37,9 @@ async def identify(call: ServedCall) -> AsyncIterator[None]:
     known = isinstance(given, str) and context.is_request_id(given)
     request_id = str(given) if known else context.new_request_id()
     context.set_request_id(request_id)
+    variables = call.metadata.get(caller_environment.KEY, b"")
+    if isinstance(variables, bytes) and call.context.peer().startswith("unix:"):
+        context.set_environment(variables)
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=request_id, method=call.method)
     yield

@@ -1,6 +1,7 @@
 """The composition root of the gateway: settings in, a servable service out."""
 
 import contextlib
+import os
 import shutil
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
@@ -34,8 +35,10 @@ from services.registry_gateway.adapters.store.upload_sessions import UploadSessi
 from services.registry_gateway.adapters.transport.http_client import HttpClient, Timeouts
 from services.registry_gateway.adapters.transport.origin import Locator
 from services.registry_gateway.adapters.transport.pace import Rate
+from services.registry_gateway.adapters.transport.proxies import Proxies
 from services.registry_gateway.artifact_types import ArtifactTypes
 from services.registry_gateway.blobs import Blobs
+from services.registry_gateway.by_caller import ByCaller
 from services.registry_gateway.copy_image import CopyImage
 from services.registry_gateway.device_logins import DeviceLogins
 from services.registry_gateway.fetch import BlobFetcher
@@ -163,6 +166,32 @@ def assemble(parts: Parts, settings: GatewaySettings) -> RegistryServicer:
     return RegistryServicer(use, default_registry=settings.default_registry)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shared:
+    """What all callers of the gateway have in common."""
+
+    disk: Blocking
+    work: Blocking
+    packing: Blocking
+    calls: Shares
+    transfers: Shares
+    sessions: UploadSessionFiles
+    spool: Spool
+    keyring: Keyring | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Outside:
+    """What depends on the environment of a caller: where logins are, how registries are reached."""
+
+    registry: Registry
+    login_check: LoginCheck
+    login_store: LoginStore
+    authority: TypeAuthority
+    device_issuer: DeviceIssuer
+    sources: ImageSources
+
+
 def _open_parts(stack: contextlib.ExitStack, home: Path, settings: GatewaySettings) -> Parts:
     """Opens the real adapters; `stack` closes them in reverse."""
 
@@ -170,57 +199,94 @@ def _open_parts(stack: contextlib.ExitStack, home: Path, settings: GatewaySettin
         return stack.enter_context(Blocking(limit, name=f"gateway-{name}"))
 
     temporary = stack.enter_context(_owned(home))
-    disk, work = threads(_DISK, "disk"), threads(_WORK, "work")
-    calls = Shares(threads(_CALLS, "calls"), share=_CALLS_SHARE)
-    blobs = settings.parallel_blobs
     index = SqliteIndex(home / "gateway" / "index.sqlite")
     stack.callback(index.close)
+    blobs = settings.parallel_blobs
+    shared = _Shared(
+        disk=threads(_DISK, "disk"),
+        work=threads(_WORK, "work"),
+        packing=threads(_PACKING, "packing"),
+        calls=Shares(threads(_CALLS, "calls"), share=_CALLS_SHARE),
+        transfers=Shares(threads(blobs * _TRANSFERS_FACTOR, "transfers"), share=blobs),
+        sessions=UploadSessionFiles(directory=home / "gateway" / "uploads"),
+        spool=Spool(temporary, reserve_bytes=settings.reserve),
+        keyring=open_keyring(),
+    )
+    shared.sessions.sweep()
+    own = dict(os.environ)
+    outside = ByCaller(
+        stack,
+        lambda closing, caller: _open_outside(
+            closing, settings if caller is None else settings.of_caller(own, caller), shared
+        ),
+    )
+    return Parts(
+        registry=outside.part(lambda one: one.registry),
+        login_check=outside.part(lambda one: one.login_check),
+        store=DiskStore(home / "blobs", shared.disk, reserve_bytes=settings.reserve),
+        index=index,
+        sources=outside.part(lambda one: one.sources),
+        authority=outside.part(lambda one: one.authority),
+        login_store=outside.part(lambda one: one.login_store),
+        device_issuer=outside.part(lambda one: one.device_issuer),
+        disk=shared.disk,
+        calls=shared.work,
+    )
+
+
+def _open_outside(
+    stack: contextlib.ExitStack, settings: GatewaySettings, shared: _Shared
+) -> _Outside:
+    """Opens what one environment asks for."""
     locator = Locator(
         plain_http=frozenset(settings.plain_http), loopback_tls=frozenset(settings.loopback_tls)
     )
-    timeouts = Timeouts(
-        connect=settings.connect_timeout,
-        stall=settings.stall_timeout,
-        rate=Rate(
-            window=settings.rate_window, least=settings.least_rate, total=settings.request_timeout
-        ),
-    )
-    http = HttpClient(timeouts=timeouts, ca_files=settings.ca_files)
+    http = _http_client(settings)
     stack.callback(http.close)
-    keyring = open_keyring()
-    logins = LoginFile(settings.auth_path, keyring, prefer_keyring=settings.use_keyring)
+    logins = LoginFile(settings.auth_path, shared.keyring, prefer_keyring=settings.use_keyring)
+    credentials = _credentials(settings, logins, shared.keyring)
     exchange = Exchange(
         http,
-        Authenticator(http, _credentials(settings, logins, keyring), host_of=locator.host),
+        Authenticator(http, credentials, host_of=locator.host),
         policy=RetryPolicy(attempts=settings.attempts),
     )
     downloader = Downloader(exchange, _segment_policy(settings))
     stack.callback(downloader.close)
-    sessions = UploadSessionFiles(directory=home / "gateway" / "uploads")
-    sessions.sweep()
     registry = OrasRegistry(
         exchange=exchange,
         locator=locator,
         downloader=downloader,
-        uploader=Uploader(exchange, _chunk_policy(settings), sessions),
-        calls=calls,
-        transfers=Shares(threads(blobs * _TRANSFERS_FACTOR, "transfers"), share=blobs),
+        uploader=Uploader(exchange, _chunk_policy(settings), shared.sessions),
+        calls=shared.calls,
+        transfers=shared.transfers,
     )
-    return Parts(
+    return _Outside(
         registry=MirroredRegistry(registry, settings.mirrors) if settings.mirrors else registry,
         login_check=registry,
-        store=DiskStore(home / "blobs", disk, reserve_bytes=settings.reserve),
-        index=index,
-        sources=LocalImageSources(
-            threads(_PACKING, "packing"),
-            spool=Spool(temporary, reserve_bytes=settings.reserve),
-            docker_socket=settings.docker_socket,
-        ),
-        authority=HttpTypeAuthority(exchange=exchange, locator=locator, calls=calls),
         login_store=logins,
-        device_issuer=DeviceFlow(http, locator, work),
-        disk=disk,
-        calls=work,
+        authority=HttpTypeAuthority(exchange=exchange, locator=locator, calls=shared.calls),
+        device_issuer=DeviceFlow(http, locator, shared.work),
+        sources=LocalImageSources(
+            shared.packing, spool=shared.spool, docker_socket=settings.docker_socket
+        ),
+    )
+
+
+def _http_client(settings: GatewaySettings) -> HttpClient:
+    rate = Rate(
+        window=settings.rate_window, least=settings.least_rate, total=settings.request_timeout
+    )
+    return HttpClient(
+        timeouts=Timeouts(
+            connect=settings.connect_timeout, stall=settings.stall_timeout, rate=rate
+        ),
+        ca_files=settings.ca_files,
+        proxies=Proxies(
+            by_host=settings.proxies,
+            http=settings.http_proxy,
+            https=settings.https_proxy,
+            exceptions=settings.no_proxy,
+        ),
     )
 
 

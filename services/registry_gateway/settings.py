@@ -1,9 +1,10 @@
 """The settings of the registry gateway."""
 
-from collections.abc import Iterator, Mapping
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from services.chassis.settings import ProcessSettings
 from services.chassis.settings_tree import setting
@@ -23,6 +24,8 @@ def _home(environment: Mapping[str, str]) -> Path:
 
 
 def _auth_path(environment: Mapping[str, str]) -> Path:
+    if environment.get("LNS_REGISTRY_AUTH_PATH"):
+        return Path(environment["LNS_REGISTRY_AUTH_PATH"]).expanduser()
     return _home(environment) / ".lns-registry-auth.json"
 
 
@@ -42,6 +45,48 @@ def _auth_file(environment: Mapping[str, str]) -> Path:
 def _docker_socket(environment: Mapping[str, str]) -> Path:
     host = environment.get("DOCKER_HOST", "")
     return Path(host.removeprefix("unix://")) if host.startswith("unix://") else _DOCKER_SOCKET
+
+
+def _proxy(environment: Mapping[str, str], scheme: str) -> str:
+    """Returns the proxy of a scheme; lower case first, as curl has it."""
+    names = (f"{scheme}_proxy", f"{scheme}_PROXY".upper(), "all_proxy", "ALL_PROXY")
+    return next((environment[name] for name in names if environment.get(name)), "")
+
+
+def _http_proxy(environment: Mapping[str, str]) -> str:
+    return _proxy(environment, "http")
+
+
+def _https_proxy(environment: Mapping[str, str]) -> str:
+    return _proxy(environment, "https")
+
+
+def _no_proxy(environment: Mapping[str, str]) -> tuple[str, ...]:
+    text = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
+    return tuple(entry.strip() for entry in text.split(",") if entry.strip())
+
+
+def _plain_http(environment: Mapping[str, str]) -> tuple[str, ...]:
+    text = environment.get("LNS_REGISTRY_PLAIN_HTTP", "")
+    return tuple(entry.strip() for entry in text.split(",") if entry.strip())
+
+
+_OF_ENVIRONMENT: Mapping[str, Callable[[Mapping[str, str]], object]] = {
+    "auth_path": _auth_path,
+    "docker_config": _docker_config,
+    "auth_file": _auth_file,
+    "docker_socket": _docker_socket,
+    "plain_http": _plain_http,
+    "http_proxy": _http_proxy,
+    "https_proxy": _https_proxy,
+    "no_proxy": _no_proxy,
+}
+"""What settings are where only the environment says something."""
+
+_WINS_OVER_FILES: Mapping[str, str] = {
+    "auth_path": "LNS_REGISTRY_AUTH_PATH",
+    "plain_http": "LNS_REGISTRY_PLAIN_HTTP",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +123,22 @@ class GatewaySettings:
 
     ca_files: tuple[Path, ...] = ()
     """PEM files of authorities that are trusted beside the system's."""
+
+    http_proxy: str = field(default="", metadata=setting(default_from=_http_proxy, secret=True))
+    """The proxy for registries without TLS, `http://[user:password@]host:port`. Empty: none.
+    Without this setting: `http_proxy`, `HTTP_PROXY`, `ALL_PROXY`."""
+
+    https_proxy: str = field(default="", metadata=setting(default_from=_https_proxy, secret=True))
+    """The proxy for registries with TLS; itself `http://` or `https://`. Without this setting:
+    `https_proxy`, `HTTPS_PROXY`, `ALL_PROXY`."""
+
+    no_proxy: tuple[str, ...] = field(default=(), metadata=setting(default_from=_no_proxy))
+    """Hosts, domains, addresses and networks that are reached directly. Without this setting:
+    `no_proxy`, `NO_PROXY`. This machine always is."""
+
+    proxies: Mapping[str, str] = field(default_factory=dict, metadata=setting(secret=True))
+    """Proxies of single registries, before all others: `{registry.example: http://proxy:3128}`;
+    `direct` is none."""
 
     platform: str = ""
     """`os/architecture[/variant]` that indexes are followed to. Empty: this machine's."""
@@ -126,7 +187,26 @@ class GatewaySettings:
             docker_config=_docker_config(environment),
             auth_file=_auth_file(environment),
             docker_socket=_docker_socket(environment),
+            http_proxy=_http_proxy(environment),
+            https_proxy=_https_proxy(environment),
+            no_proxy=_no_proxy(environment),
         )
+
+    def of_caller(self, own: Mapping[str, str], caller: Mapping[str, str]) -> Self:
+        """Returns the settings as they were if a caller had started the gateway.
+
+        What a file of settings says stays, except where a caller's variable wins over files.
+
+        Args:
+            own: the environment of the gateway.
+            caller: the variables of the caller that concern it.
+        """
+        changes: dict[str, Any] = {
+            name: compute(caller)
+            for name, compute in _OF_ENVIRONMENT.items()
+            if getattr(self, name) == compute(own) or caller.get(_WINS_OVER_FILES.get(name, ""))
+        }
+        return dataclasses.replace(self, **changes)
 
     def _hosts(self) -> Iterator[str]:
         yield from (*self.plain_http, *self.loopback_tls, self.default_registry, *self.mirrors)

@@ -657,9 +657,11 @@ def test_the_doctor_says_what_to_do(
     services["GetHost"] = vm_pb.GetHostResponse(checks=[check])
     services["ListLogins"] = pb.ListLoginsResponse(logins=[pb.StoredLogin(registry="r.example")])
 
-    result = lns("doctor", NO_COLOR="1")
+    result = lns("doctor", NO_COLOR="1", HTTPS_PROXY="http://me:hunter2@proxy.example:1")
 
     assert result.code == code
+    assert "HTTPS_PROXY http://proxy.example:1" in result.out
+    assert "hunter2" not in result.out
     assert "kvm              hangs" in result.out
     assert "→ use another" in result.out
     assert "r.example" in result.out

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from services.chassis import context
+from services.chassis.caller_environment import encode
 from services.core import errors
 from tests.support.fault_proxy import FaultProxy, Kind, Match
 from tests.support.faults import Answer, Redirect, error_answer
@@ -43,6 +45,31 @@ async def login(gateway: RunningGateway, registry: RunningRegistry, host: str = 
         username=registry.username,
         secret=registry.password,
     )
+
+
+async def test_the_variables_of_a_client_count_for_its_calls(
+    gateway: RunningGateway, basic_registry: RunningRegistry, tmp_path: Path
+) -> None:
+    """As if it had started the gateway: its file of logins is used, and no other's."""
+    path = new_path(basic_registry)
+    upload(basic_registry.url, path, build_image(b"x"), "v", known_to(basic_registry))
+    reference = f"{basic_registry.host}/{path}:v"
+    mine = {"LNS_REGISTRY_AUTH_PATH": str(tmp_path / "mine.json"), "HOME": str(tmp_path)}
+
+    def as_client(variables: dict[str, str]) -> None:
+        context.set_environment(encode(variables, directory=tmp_path))
+
+    as_client({"HOME": str(tmp_path)})
+    with pytest.raises(errors.RegistryUnauthenticated):
+        await gateway.pull(reference)
+    as_client(mine)
+    await login(gateway, basic_registry)
+    assert (tmp_path / "mine.json").exists()
+    assert not gateway.settings.auth_path.exists()
+    await gateway.pull(reference)
+    as_client({"HOME": str(tmp_path)})
+    with pytest.raises(errors.RegistryUnauthenticated):
+        await gateway.pull(reference)
 
 
 async def exchange(gateway: RunningGateway, host: str, path: str) -> Built:

@@ -1,5 +1,6 @@
 """The gateway's settings come from a file and the environment, and are checked."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -78,3 +79,41 @@ def test_podman_s_logins_are_looked_for_where_it_keeps_them(tmp_path: Path) -> N
 def test_a_setting_that_cannot_be_is_refused(tmp_path: Path, setting: str) -> None:
     with pytest.raises(SettingsInvalid):
         loaded(tmp_path, f"registry_gateway: {{{setting}}}")
+
+
+def test_a_callers_variables_count_as_if_it_had_started_the_gateway() -> None:
+    own = {"HOME": "/own", "DOCKER_CONFIG": "/own/docker", "HTTPS_PROXY": "http://own:1"}
+    settings = GatewaySettings.of_environment(own)
+    caller = {
+        "HOME": "/caller",
+        "LNS_REGISTRY_AUTH_PATH": "/caller/x.json",
+        "LNS_REGISTRY_PLAIN_HTTP": "a.example, b.example:5000",
+        "REGISTRY_AUTH_FILE": "/caller/auth.json",
+        "https_proxy": "http://caller:1",
+        "NO_PROXY": "a.example,.b.example",
+    }
+
+    found = settings.of_caller(own, caller)
+
+    assert found.auth_path == Path("/caller/x.json")
+    assert found.plain_http == ("a.example", "b.example:5000")
+    assert found.docker_config == Path("/caller/.docker/config.json")
+    assert found.auth_file == Path("/caller/auth.json")
+    assert (found.https_proxy, found.http_proxy) == ("http://caller:1", "")
+    assert found.no_proxy == ("a.example", ".b.example")
+
+
+def test_what_a_file_of_settings_says_stays_where_no_variable_wins() -> None:
+    settings = dataclasses.replace(
+        GatewaySettings.of_environment({"HOME": "/own"}),
+        docker_config=Path("/file/config.json"),
+        https_proxy="http://file:1",
+        auth_path=Path("/file/logins.json"),
+    )
+
+    kept = settings.of_caller({"HOME": "/own"}, {"HOME": "/own", "HTTPS_PROXY": "http://x:1"})
+    won = settings.of_caller({"HOME": "/own"}, {"LNS_REGISTRY_AUTH_PATH": "/caller.json"})
+
+    assert (kept.docker_config, kept.https_proxy) == (Path("/file/config.json"), "http://file:1")
+    assert kept.auth_path == Path("/file/logins.json")
+    assert won.auth_path == Path("/caller.json")

@@ -244,14 +244,14 @@ def translated(url: str, *, truncated: bool = False) -> Iterator[None]:
         yield
     except SSLError as error:
         raise RegistryProtocol(
-            f"no secure connection to {host_of(url)}: {_cause(error)}",
+            f"no secure connection to {host_of(url)}: {cause_of(error)}",
             hint="add the registry's authority to registry_gateway.ca_files,"
             " or list it in LNS_REGISTRY_PLAIN_HTTP if it speaks plain HTTP",
             metadata={"host": host_of(url)},
         ) from error
     except NameResolutionError as error:
         unknown = HostUnknown(
-            f"the name of the registry {host_of(url)} has no address: {_cause(error)}",
+            f"the name of the registry {host_of(url)} has no address: {cause_of(error)}",
             hint="check the spelling of the registry's name",
             metadata={"host": host_of(url)},
         )
@@ -263,14 +263,15 @@ def translated(url: str, *, truncated: bool = False) -> Iterator[None]:
     except (HTTPError, OSError, ValueError) as error:
         kind = Truncated if truncated else RegistryUnavailable
         raise kind(
-            f"{host_of(url)} {'broke off' if truncated else 'does not answer'}: {_cause(error)}",
+            f"{host_of(url)} {'broke off' if truncated else 'does not answer'}: {cause_of(error)}",
             hint="is the registry running, and its name right?",
             metadata={"host": host_of(url)},
             retry_after=1.0,
         ) from error
 
 
-def _cause(error: Exception) -> str:
+def cause_of(error: Exception) -> str:
+    """Returns why a request failed, in one harmless line."""
     inner = getattr(error, "reason", None)
     shown = inner if isinstance(inner, Exception) else error
     if isinstance(shown, urllib3.exceptions.NewConnectionError):
