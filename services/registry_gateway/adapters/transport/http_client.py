@@ -196,7 +196,7 @@ class HttpClient:
             try:
                 response = self._open(method, url, headers, body, proxy)
             except RegistryUnavailable:
-                held.check(host_of(url))  # then the broken connection is our own doing
+                held.explain(host_of(url))
                 raise
             finally:
                 Wire.current.wire = None
@@ -311,7 +311,8 @@ def _through(proxy: Proxy | None) -> Iterator[None]:
         if "407" in str(error.__cause__ or error):
             raise _proxy_refused(proxy) from error
         raise RegistryUnavailable(
-            f"the proxy {proxy.url} does not let us through: {cause_of(error)}",
+            f"the proxy {proxy.url} does not let us through:"
+            f" {cause_of(getattr(error, 'original_error', error))}",
             hint="check HTTPS_PROXY, HTTP_PROXY, NO_PROXY and registry_gateway.proxies",
             metadata={"proxy": proxy.url},
             retry_after=1.0,

@@ -12,7 +12,13 @@ import urllib3
 from urllib3.exceptions import HTTPError, NameResolutionError, SSLError
 from urllib3.util import parse_url
 
-from services.core.errors import LimitExceeded, RegistryProtocol, RegistryUnavailable
+from services.chassis import context
+from services.core.errors import (
+    DeadlineExceeded,
+    LimitExceeded,
+    RegistryProtocol,
+    RegistryUnavailable,
+)
 from services.core.manifest import parse_json_object
 from services.registry_gateway.adapters.transport.pace import Pace
 from services.registry_gateway.adapters.transport.wire import Wire
@@ -20,6 +26,7 @@ from services.registry_gateway.progress import Stop
 
 CHUNK_BYTES: Final = 1 << 20
 MAX_DOCUMENT_BYTES: Final = 4 * 1024 * 1024
+_MOMENT: Final = 0.001
 _PIECE_BYTES: Final = 64 * 1024
 _GZIP_MAGIC: Final = b"\x1f\x8b"
 _GZIP_WINDOW: Final = 31
@@ -60,6 +67,20 @@ class Held:
         """Raises what broke the connection where it was our own doing."""
         self.stop.check()
         self.pace.check(host)
+
+    def explain(self, host: str) -> None:
+        """Raises why a request failed where that is not the registry's fault.
+
+        A caller with little time left bounds the timeouts of its request: what then looks like a
+        silent registry is the end of the caller's time.
+
+        Raises:
+            DeadlineExceeded: the caller's time is over, or it was stopped.
+            RegistryUnavailable: it was too slow.
+        """
+        self.check(host)
+        if context.remaining() <= _MOMENT:
+            raise DeadlineExceeded(f"{host} did not answer in the time that the call had")
 
 
 class Reply:
@@ -151,7 +172,7 @@ class Reply:
             with translated(self.url, truncated=True):
                 return self._response.read(size, decode_content=False)
         except Truncated:
-            self._held.check(host_of(self.url))
+            self._held.explain(host_of(self.url))
             raise
 
     def read(self, most: int) -> bytes:

@@ -119,7 +119,8 @@ def test_a_silent_server_is_given_up(host: str) -> None:
 def test_the_deadline_of_the_call_is_kept(client: HttpClient, host: str) -> None:
     def call() -> None:
         context.set_remaining(0.1)
-        with pytest.raises(errors.RegistryUnavailable):
+        # Not the registry's fault, so not RegistryUnavailable: whoever waits longer may succeed.
+        with pytest.raises(errors.DeadlineExceeded):
             get(client, f"http://{host}/slow")
         with pytest.raises(errors.DeadlineExceeded):
             get(client, f"http://{host}/x")
