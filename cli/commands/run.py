@@ -138,10 +138,12 @@ def make_order(
     """
     names = [field.name for field in dataclasses.fields(PlanFlags)]
     plan = PlanFlags(**{name: flags.pop(name) for name in names})
+    resolve = resolve_request(
+        plan, reference=reference, argv=context.workload, context=context, config=config
+    )
+    resolve.offline = pull == "never"
     return Order(
-        resolve=resolve_request(
-            plan, reference=reference, argv=context.workload, context=context, config=config
-        ),
+        resolve=resolve,
         options=run_options(
             name=plan.name,
             tty=tty,

@@ -17,6 +17,7 @@ from services.resolver.lock import (
 from services.resolver.ports import ManifestSource
 from services.resolver.request import Defaults, Overrides
 from services.resolver.resolve import Resolver
+from services.resolver.stored_manifests import StoredManifests
 
 
 class Locking:
@@ -58,6 +59,7 @@ class Locking:
         overrides: Overrides,
         defaults: Defaults,
         platform: Platform | None,
+        offline: bool = False,
     ) -> tuple[RunPlan, ...]:
         """Resolves the reference of a lock to exactly what is pinned in it.
 
@@ -74,7 +76,8 @@ class Locking:
                 f"the lock is for {locked.platform}, not for {platform}",
                 hint="lock again with --platform",
             )
-        pinned = LockedManifests(locked, self._manifests)
+        source = StoredManifests(self._manifests) if offline else self._manifests
+        pinned = LockedManifests(locked, source)
         plans = await self._resolver.resolve(
             locked.reference, platform=locked.platform, manifests=pinned
         )

@@ -6,6 +6,7 @@ from services.core.run_plan import RunPlan
 from services.resolver.ports import ManifestSource
 from services.resolver.request import Defaults, Overrides
 from services.resolver.resolution import Resolution, Settings
+from services.resolver.stored_manifests import StoredManifests
 
 
 class Resolver:
@@ -33,6 +34,7 @@ class Resolver:
         defaults: Defaults | None = None,
         platform: Platform | None = None,
         manifests: ManifestSource | None = None,
+        offline: bool = False,
     ) -> tuple[RunPlan, ...]:
         """Resolves a reference into one plan for each agent.
 
@@ -42,6 +44,7 @@ class Resolver:
             defaults: those of `lns config`.
             platform: platform of the images; None for the resolver's own.
             manifests: where manifests come from, instead of the resolver's own source.
+            offline: whether only what is on this node may answer.
 
         Raises:
             PlanInvalid: the plan has problems; all of them are in it.
@@ -50,9 +53,10 @@ class Resolver:
                 `ManifestSource.fetch`: the reference itself cannot be had.
             ServiceUnavailable: the gateway is gone; nothing is resolved by half.
         """
+        source = manifests or self._manifests
         resolution = Resolution(
             reference,
-            manifests=manifests or self._manifests,
+            manifests=StoredManifests(source) if offline else source,
             settings=self._settings,
             platform=platform or self._settings.platform,
             overrides=overrides or Overrides(),

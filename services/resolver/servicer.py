@@ -26,11 +26,19 @@ class ResolverServicer(rpc.ResolverServiceServicer):
         match request.WhichOneof("target"):
             case "reference":
                 plans = await self._resolver.resolve(
-                    request.reference, overrides=overrides, defaults=defaults, platform=platform
+                    request.reference,
+                    overrides=overrides,
+                    defaults=defaults,
+                    platform=platform,
+                    offline=request.offline,
                 )
             case "lock":
                 plans = await self._locking.resolve(
-                    request.lock, overrides=overrides, defaults=defaults, platform=platform
+                    request.lock,
+                    overrides=overrides,
+                    defaults=defaults,
+                    platform=platform,
+                    offline=request.offline,
                 )
             case "imageless":
                 plans = await self._resolver.resolve_imageless(

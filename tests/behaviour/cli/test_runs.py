@@ -14,6 +14,7 @@ from lns.vm.v1 import vm_service_pb2 as pb
 from services.chassis.status import to_status
 from services.core.errors import (
     InUse,
+    ManifestUnknown,
     RunStateConflict,
     RunUnknown,
     ServiceUnavailable,
@@ -540,6 +541,16 @@ def test_a_background_run_of_what_cannot_be_executed_fails_and_says_why(
 
     assert (result.code, result.out) == (code, f"{ID}\n")
     assert said in result.err
+
+
+@pytest.mark.parametrize(("pull", "offline"), [("never", True), ("missing", False)])
+def test_a_run_that_never_pulls_is_resolved_without_a_registry(
+    services: ScriptedServices, lns: Client, pull: str, *, offline: bool
+) -> None:
+    services["Resolve"] = ManifestUnknown("the store has no r/x:1")
+
+    assert lns("run", "--pull", pull, "r.example/x:1").code == 125
+    assert services.asked("Resolve")[0].offline is offline
 
 
 def test_attaching_to_what_has_ended_says_so_and_ends_with_its_code(

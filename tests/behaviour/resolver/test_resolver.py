@@ -60,6 +60,20 @@ async def test_resolve_answers_with_a_plan_for_each_agent(resolver: Any, shelf: 
     ]
 
 
+async def test_offline_no_registry_is_asked_for_anything(resolver: Any, shelf: Shelf) -> None:
+    reference = shelf.bundle(agents=[shelf.agent("one")])
+    offline = pb.ResolveRequest(reference=reference, offline=True)
+
+    with pytest.raises(LnsError):  # this node has nothing yet
+        await resolver.Resolve(offline)
+    await resolver.Resolve(pb.ResolveRequest(reference=reference))
+    shelf.manifests.asked.clear()
+    (plan,) = (await resolver.Resolve(offline)).plans
+
+    assert plan.name == "one"
+    assert all(one.offline for one in shelf.manifests.asked)
+
+
 async def test_every_flag_of_the_request_arrives(resolver: Any, shelf: Shelf) -> None:
     shelf.fileset("fs", "/fs")
     reference = f"{HOST}/{shelf.agent(credentials=[{'name': 'known', 'env': 'K'}])}"

@@ -32,10 +32,13 @@ class ResolveRequest(_message.Message):
     OVERRIDES_FIELD_NUMBER: _builtins.int
     DEFAULTS_FIELD_NUMBER: _builtins.int
     PLATFORM_FIELD_NUMBER: _builtins.int
+    OFFLINE_FIELD_NUMBER: _builtins.int
     reference: _builtins.str
     """Reference of an image, an agent or a bundle."""
     lock: _builtins.bytes
     """Text of a lock file; resolved by digests alone and, where the store has them, without any network."""
+    offline: _builtins.bool
+    """Whether the store alone may answer, so that no registry is asked; what it lacks is MANIFEST_UNKNOWN."""
     @_builtins.property
     def imageless(self) -> Global___Imageless:
         """No image at all: the minimal guest. `overrides.argv` is required."""
@@ -61,10 +64,11 @@ class ResolveRequest(_message.Message):
         overrides: Global___Overrides | None = ...,
         defaults: Global___Defaults | None = ...,
         platform: _descriptor_pb2.Platform | None = ...,
+        offline: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults", "imageless", b"imageless", "lock", b"lock", "overrides", b"overrides", "platform", b"platform", "reference", b"reference", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults", "imageless", b"imageless", "lock", b"lock", "overrides", b"overrides", "platform", b"platform", "reference", b"reference", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults", "imageless", b"imageless", "lock", b"lock", "offline", b"offline", "overrides", b"overrides", "platform", b"platform", "reference", b"reference", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["reference", "lock", "imageless"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
