@@ -184,7 +184,9 @@ class Http1:
             if not request.values(b"upgrade"):
                 raise Ended(Reason.UPSTREAM_PROTOCOL, "it switches protocols without being asked")
             return head
-        counted = self._meter.begin(head.status, head.headers)
+        counted = self._meter.begin(
+            head.status, head.headers, is_chunked=head.framing is Framing.CHUNKED
+        )
         body = BodyReader(head)
         try:
             while not body.done:

@@ -50,6 +50,10 @@ async def serve_http2(
         await guest.finish()
     except* (Ended, SideLost) as errors:
         raise first_of(errors) from None
+    finally:
+        for stream in wire.streams:
+            if stream.reply is not None:
+                await stream.reply.end()
 
 
 async def _until_finished(requests: FromGuest, host: Side) -> None:

@@ -250,6 +250,8 @@ class FromGuest:
         if stream is None:
             return
         self._wire.streams.drop(stream)
+        if stream.reply is not None:
+            await stream.reply.end()
         if stream.host_number:
             await self._wire.to_host(
                 frames.encode(Kind.RST_STREAM, 0, stream.host_number, frame.payload[:4])

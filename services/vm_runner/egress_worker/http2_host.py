@@ -127,6 +127,8 @@ class FromHost:
         stream = self._wire.streams.by_host(frame.stream)
         if stream is not None:
             self._wire.streams.drop(stream)
+            if stream.reply is not None:
+                await stream.reply.end()
             await self._wire.to_guest(
                 frames.encode(Kind.RST_STREAM, 0, stream.number, frame.payload[:4])
             )

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -69,6 +69,9 @@ class Streams:
         self.highest = 0
         self.held = 0
         self.uncredited = 0
+
+    def __iter__(self) -> Iterator[Stream]:
+        return iter(list(self._by_guest.values()))
 
     def __len__(self) -> int:
         return len(self._by_guest)

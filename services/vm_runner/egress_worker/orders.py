@@ -90,7 +90,7 @@ class Inspection(Part, frozen=True):
         rules: of every policy that has some for the host: a request has to fit each set.
         injections: for the host.
         budgets: ids of the budgets that its requests count for; see `Budget`.
-        usage: how its replies say what they cost: an API's name in the worker's table, or empty.
+        usage: how its replies say what they cost: `anthropic`, `openai`, `google`, or empty.
     """
 
     rules: tuple[RouteRules, ...] = ()

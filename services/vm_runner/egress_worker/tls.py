@@ -326,7 +326,7 @@ class UpstreamContexts:
     def __init__(self) -> None:
         self._roots = host_roots()
         self._own: dict[tuple[bytes, ...], ssl.SSLContext] = {}
-        for protocols in ((), PROTOCOLS, (HTTP_1,), (H2,)):
+        for protocols in (PROTOCOLS, (HTTP_1,)):  # a fifth of a second each; the others are rare
             self._own[protocols] = _context(self._roots, protocols)
         self._named: OrderedDict[tuple[str, tuple[bytes, ...]], ssl.SSLContext] = OrderedDict()
 
@@ -341,6 +341,8 @@ class UpstreamContexts:
             ssl.SSLError: `ca` is no PEM.
         """
         if not ca:
+            if protocols not in self._own:
+                self._own[protocols] = _context(self._roots, protocols)
             return self._own[protocols]
         context = self._named.get((ca, protocols))
         if context is None:

@@ -827,3 +827,23 @@ async def test_a_spent_budget_gets_a_429(world: EgressWorld, origin: Origin) -> 
     assert status == 429
     assert isinstance(denial, dict)
     assert denial["error"] == "5 USD are spent"
+
+
+async def test_what_a_stream_says_it_cost_is_reported(world: EgressWorld, origin: Origin) -> None:
+    events = (
+        b'data: {"message":{"model":"m","usage":{"input_tokens":7,"output_tokens":1}}}\n\n',
+        b'data: {"usage":{"output_tokens":42}}\n\n',
+    )
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(one), one) for one in events) + b"0\r\n\r\n"
+    origin.answer = lambda head, body: (
+        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n" + chunks
+    )
+    async with inspected(world, origin, budgets=("anthropic",), usage="anthropic") as connect:
+        client = await connect()
+        await client.send(request())
+        data = b""
+        while chunks not in data:
+            data += await client.receive()
+        usage = await world.runner.wait_for(Usage)
+    assert (usage.model, usage.input_tokens, usage.output_tokens, usage.exact) == ("m", 7, 42, True)

@@ -38,6 +38,7 @@ from services.vm_runner.egress_worker.reports import (
     RequestDecided,
     RequestVerdict,
     ToRunner,
+    Usage,
 )
 from tests.fakes.egress_agent import AgentConnection, Reset
 from tests.support.egress_world import EgressWorld
@@ -685,3 +686,21 @@ async def test_a_table_that_unfolds_to_megabytes_is_cut_off(
             await client.connection.write(head + piece)
         closed = await world.runner.wait_for(Closed)
     assert closed.reason is Reason.MALFORMED
+
+
+async def test_a_reply_that_is_broken_off_is_counted_too(
+    world: EgressWorld, origin: Origin
+) -> None:
+    def begin(served: Served, stream: int, headers: Headers) -> bool:
+        served.h2.send_headers(stream, [(":status", "200"), ("content-type", "text/event-stream")])
+        served.h2.send_data(stream, b'data: {"usage": {"input_tokens": 9}}\n\n')
+        return True
+
+    origin.on_headers = begin
+    async with h2_client(world, origin, budgets=("b",), usage="anthropic") as client:
+        stream = await client.begin()
+        await client.until(lambda: client.body(stream).endswith(b"\n\n"))
+        client.h2.reset_stream(stream)
+        await client.flush()
+        usage = await world.runner.wait_for(Usage)
+    assert (usage.input_tokens, usage.exact) == (9, True)
