@@ -273,9 +273,10 @@ class TlsSide:
 
 
 class GuestContexts:
-    """Contexts with the certificates of names, made once each."""
+    """Contexts with the certificates of names. The ones used last are kept made."""
 
     def __init__(self) -> None:
+        self._leaves: dict[str, Leaf] = {}
         self._by_name: OrderedDict[str, SSL.Context] = OrderedDict()
 
     def add(self, name: str, leaf: Leaf) -> None:
@@ -283,7 +284,21 @@ class GuestContexts:
 
         Raises:
             ValueError: it is none, or the key is not its key.
+            TypeError: the key is of a kind that no certificate of ours has.
         """
+        self._make(name, leaf)
+        self._leaves[name] = leaf
+
+    def get(self, name: str) -> SSL.Context | None:
+        """Returns the context of a name, if its certificate came."""
+        context = self._by_name.get(name)
+        if context is not None:
+            self._by_name.move_to_end(name)
+            return context
+        leaf = self._leaves.get(name)
+        return None if leaf is None else self._make(name, leaf)
+
+    def _make(self, name: str, leaf: Leaf) -> SSL.Context:
         context = SSL.Context(SSL.TLS_SERVER_METHOD)
         context.set_min_proto_version(SSL.TLS1_2_VERSION)
         context.set_options(SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION | SSL.OP_NO_TICKET)
@@ -306,10 +321,7 @@ class GuestContexts:
         self._by_name.move_to_end(name)
         if len(self._by_name) > _CONTEXTS_MOST:
             self._by_name.popitem(last=False)
-
-    def get(self, name: str) -> SSL.Context | None:
-        """Returns the context of a name, if its certificate came."""
-        return self._by_name.get(name)
+        return context
 
 
 def _chosen(connection: SSL.Connection, offered: list[bytes]) -> Any:
