@@ -23,7 +23,7 @@ from cli.run.console import STDOUT
 from cli.run.launch import last_result
 from cli.run.request import parse_platform
 from cli.session import Peer, Session, open_session
-from cli.stored_names import stored_images, stored_name, stored_names
+from cli.stored_names import repository_of, stored_images, stored_name, stored_names
 from cli.terminal import terminal_size, write_all
 from services.chassis.durable import replace_file
 from services.core.errors import ArtifactTypeUnsupported, RequestInvalid
@@ -154,8 +154,11 @@ async def image_inspect(
     """
     async with open_session(context, Peer.MATERIALIZER, Peer.REGISTRY_GATEWAY) as session:
         reference = await stored_name(session, reference)
-        made = await _materialized(context, session, reference, platform)
-        document = await describe_reference(session, reference, platform)
+        pulled, made = await _materialized(context, session, reference, platform)
+        # By its digest: the store has it, and a name of the store alone is none of a registry.
+        pinned = f"{repository_of(pulled.reference)}@{pulled.descriptor.digest}"
+        document = await describe_reference(session, pinned, platform)
+        document["reference"] = pulled.reference
     document.update(to_document(made))
     write_document(document, form=form, write=context.write)
 
@@ -167,7 +170,7 @@ async def image_inspect(
 async def image_verify(context: Context, reference: str, platform: str | None, repair: bool) -> int:
     """Hash every file of an image again; exit code 1 says that damage is left."""
     async with open_session(context, Peer.MATERIALIZER, Peer.REGISTRY_GATEWAY) as session:
-        made = await _materialized(context, session, reference, platform)
+        _, made = await _materialized(context, session, reference, platform)
         response = await session.materializer.VerifyImage(
             materializer_pb.VerifyImageRequest(image=made.composefs_digest, repair=repair),
             timeout=3600,
@@ -206,7 +209,7 @@ async def image_export(
     if not wanted:
         raise RequestInvalid("nothing was asked for", hint="give --dump or --image")
     async with open_session(context, Peer.MATERIALIZER, Peer.REGISTRY_GATEWAY) as session:
-        made = await _materialized(context, session, reference, platform)
+        _, made = await _materialized(context, session, reference, platform)
         for path, kind in wanted:
             request = materializer_pb.ReadImageFileRequest(image=made.composefs_digest, file=kind)
             await _save(session, request, path)
@@ -214,8 +217,8 @@ async def image_export(
 
 async def _materialized(
     context: Context, session: Session, reference: str, platform: str | None
-) -> materializer_pb.Image:
-    """Returns the materialized image of a reference, pulled and made where it is not there."""
+) -> tuple[registry_pb.PullResult, materializer_pb.Image]:
+    """Returns an image that was pulled where the store lacks it, and what it materializes to."""
     pull = registry_pb.PullRequest(
         reference=reference,
         platform=parse_platform(platform),
@@ -234,8 +237,7 @@ async def _materialized(
         result = await last_result(
             session.materializer.Materialize(request), reporter, "the materializer"
         )
-    made: materializer_pb.Image = result.image
-    return made
+    return pulled, result.image
 
 
 async def _save(session: Session, request: materializer_pb.ReadImageFileRequest, path: str) -> None:

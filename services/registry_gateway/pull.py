@@ -139,7 +139,7 @@ class Pull:
 
     async def _from_store(self, wanted: PullWish, board: Board, pins: PinSession) -> Pulled | None:
         """Returns what the store has, if it has all of it and the reference was pulled before."""
-        if await self._index.get_tag(store_key(wanted.reference)) is None:
+        if not await self._was_pulled(wanted.reference):
             return None
         try:
             resolved, blobs = await self._resolve(wanted, pins, offline=True)
@@ -151,6 +151,18 @@ class Pull:
             return None
         await self._fetcher.fetch_all(wanted.reference, blobs, board)  # marks them as existing
         return await self._pulled(resolved, board, offline=True)
+
+    async def _was_pulled(self, reference: Reference) -> bool:
+        """Says whether the store has a reference, or a digest by another name of its repository."""
+        if await self._index.get_tag(store_key(reference)) is not None:
+            return True
+        if reference.digest is None:
+            return False
+        return any(
+            tag.reference.startswith((f"{reference.repository}:", f"{reference.repository}@"))
+            and reference.digest in (tag.root.digest, tag.manifest.digest if tag.manifest else "")
+            for tag in await self._index.list_tags()
+        )
 
     async def _pulled(self, resolved: Resolved, board: Board, *, offline: bool) -> Pulled:
         manifest, document, slug = resolved.shown, b"", ""

@@ -232,6 +232,21 @@ async def test_one_platform_and_all_are_not_asked_for_together(world: World) -> 
         await world.pull(platform=platform, all_platforms=True)
 
 
+async def test_what_was_pulled_by_its_tag_is_there_by_its_digest(world: World) -> None:
+    """A run asks for the manifest that its plan pins, not for the tag."""
+    index = build_index(("amd64", IMAGE))
+    world.put(index)
+    await world.pull(platform={"os": "linux", "architecture": "amd64"})
+    world.registry.calls.clear()
+    repository = REFERENCE.rpartition(":")[0]
+
+    await world.pull(f"{repository}@{IMAGE.digest}", mode=pb.PULL_MODE_NEVER)
+
+    assert world.registry.calls == {}
+    with pytest.raises(errors.ManifestUnknown):
+        await world.pull(f"other.example/x@{IMAGE.digest}", mode=pb.PULL_MODE_NEVER)
+
+
 async def test_a_platform_must_be_whole(world: World) -> None:
     for platform in ({"os": "linux"}, {"architecture": "amd64"}, {}):
         with pytest.raises(errors.RequestInvalid):

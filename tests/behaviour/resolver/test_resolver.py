@@ -110,6 +110,19 @@ async def test_every_flag_of_the_request_arrives(resolver: Any, shelf: Shelf) ->
     assert list(plan.warnings) == []
 
 
+async def test_offline_no_registry_is_asked(resolver: Any, shelf: Shelf) -> None:
+    reference = f"{HOST}/{shelf.agent()}"
+    with pytest.raises(LnsError):
+        await resolver.Resolve(pb.ResolveRequest(reference=f"{HOST}/agents/x:1", offline=True))
+    shelf.manifests.asked.clear()
+
+    with contextlib.suppress(LnsError):
+        await resolver.Resolve(pb.ResolveRequest(reference=reference, offline=True))
+
+    assert shelf.manifests.asked
+    assert all(ask.offline for ask in shelf.manifests.asked)
+
+
 async def test_unset_flags_are_not_empty_ones(resolver: Any, shelf: Shelf) -> None:
     shelf.manifests.put_image(IMAGE, {"Cmd": ["x"], "User": "img", "WorkingDir": "/img"})
 
