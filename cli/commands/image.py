@@ -13,6 +13,7 @@ from lns.registry.v1 import registry_service_pb2 as registry_pb
 
 from cli.commands.inspect import describe_reference
 from cli.context import FAILURE, Context, subcommand
+from cli.image_archive import images_of, load, save
 from cli.image_history import history_rows, own_platform
 from cli.options import format_option, platform_option, quiet_ids
 from cli.render.messages import age, iso_time, to_document
@@ -117,6 +118,48 @@ async def image_history(context: Context, reference: str, no_trunc: bool, form: 
     whole = no_trunc or form not in (None, "", "table")
     rows = history_rows(answer.manifest, answer.config, whole=whole)
     write_rows(rows, _HISTORY_COLUMNS, form=form, write=context.write)
+
+
+@subcommand(image, "save", doing="save {references}", short_help="Write images to an archive.")
+@click.argument("references", metavar="REF...", nargs=-1, required=True)
+@click.option("-o", "--output", required=True, metavar="FILE|-", help="Where the archive goes.")
+async def image_save(context: Context, references: tuple[str, ...], output: str) -> None:
+    """Write images of the store to an archive that docker, skopeo and lns load.
+
+    It is an OCI layout with docker's manifest.json beside it.
+    """
+    if output == "-" and sys.stdout.isatty():
+        raise RequestInvalid("an archive is not for a terminal", hint="give -o FILE")
+    async with open_session(context, Peer.REGISTRY_GATEWAY) as session:
+        names = await stored_names(session, references)
+        if output == "-":
+            await save(session, names, sys.stdout.buffer)
+            sys.stdout.buffer.flush()
+            return
+        with replace_file(Path(output)) as file:
+            await save(session, names, file)
+
+
+@subcommand(image, "load", doing="load {archive}", short_help="Take images from an archive.")
+@click.option(
+    "-i",
+    "--input",
+    "archive",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="The archive: of docker save, or an OCI layout; compressed or not.",
+)
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+async def image_load(context: Context, archive: Path, quiet: bool) -> None:
+    """Put the images of an archive into the store, under the names that they have there."""
+    images = await asyncio.to_thread(images_of, archive)
+    async with open_session(context, Peer.REGISTRY_GATEWAY) as session:
+        for one in images:
+            with open_reporter(context, sys.stderr, quiet=quiet) as reporter:
+                reporter.doing(f"loading {', '.join(one.names) or archive}")
+                for name in await load(session, one, reporter):
+                    context.write(name)
 
 
 @subcommand(image, "prune", doing="prune images")

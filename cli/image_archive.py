@@ -1,0 +1,228 @@
+"""Images of the store as archives, and archives as images of the store.
+
+What is saved is an OCI layout that has docker's `manifest.json` as well, as docker itself writes it
+since version 25: `docker load`, skopeo, podman and `lns image load` all read it.
+"""
+
+import asyncio
+import io
+import json
+import tarfile
+import tempfile
+import uuid
+from collections.abc import AsyncIterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+from lns.registry.v1 import registry_service_pb2 as pb
+
+from cli.image_history import own_platform
+from cli.render.progress import Reporter
+from cli.run.launch import last_result
+from cli.session import Session
+from services.core.errors import RequestInvalid
+from services.core.reference import STORE_HOST
+
+_LAYOUT: Final = b'{"imageLayoutVersion": "1.0.0"}'
+_OCI_INDEX: Final = "application/vnd.oci.image.index.v1+json"
+_MANIFEST: Final = "manifest.json"
+_DOCUMENT_BYTES_MAX: Final = 4 << 20
+_NAME: Final = "io.containerd.image.name"
+_MEMBERS_MAX: Final = 100_000
+
+
+@dataclass(slots=True)
+class _Archive:
+    """What is written into one archive so far."""
+
+    tar: tarfile.TarFile
+    written: set[str] = field(default_factory=set)
+    index: list[dict[str, Any]] = field(default_factory=list)
+    docker: list[dict[str, Any]] = field(default_factory=list)
+
+    def add(self, name: str, data: BinaryIO, size: int) -> None:
+        """Writes one member; whose it is and when, says nothing, so that equal is equal."""
+        info = tarfile.TarInfo(name)
+        info.size = size
+        info.mode = 0o644
+        self.tar.addfile(info, data)
+
+
+async def save(session: Session, references: Sequence[str], file: BinaryIO) -> None:
+    """Writes images of the store into one archive.
+
+    Raises:
+        RequestInvalid: a reference names no image.
+        LnsError: as the gateway gave it; no registry is asked.
+    """
+    with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+        archive = _Archive(tar)
+        for reference in references:
+            await _save_one(session, reference, archive)
+        index = {"schemaVersion": 2, "mediaType": _OCI_INDEX, "manifests": archive.index}
+        for name, data in (
+            ("oci-layout", _LAYOUT),
+            ("index.json", json.dumps(index).encode()),
+            (_MANIFEST, json.dumps(archive.docker).encode()),
+        ):
+            await asyncio.to_thread(archive.add, name, io.BytesIO(data), len(data))
+
+
+async def _save_one(session: Session, reference: str, archive: _Archive) -> None:
+    answer = await session.registry.GetManifest(
+        pb.GetManifestRequest(reference=reference, platform=own_platform(), offline=True)
+    )
+    manifest = json.loads(answer.manifest)
+    blobs = [manifest.get("config") or {}, *(manifest.get("layers") or [])]
+    if not all(isinstance(blob, dict) and blob.get("digest") for blob in blobs):
+        raise RequestInvalid(f"{reference} is no image", hint="`lns inspect` describes artifacts")
+    for blob in blobs:
+        await _save_blob(session, str(blob["digest"]), archive)
+    await asyncio.to_thread(
+        _add_new,
+        archive,
+        answer.descriptor.digest,
+        io.BytesIO(answer.manifest),
+        len(answer.manifest),
+    )
+    name = answer.reference if "@" not in answer.reference else ""
+    archive.index.append(
+        {
+            "mediaType": answer.descriptor.media_type,
+            "digest": answer.descriptor.digest,
+            "size": len(answer.manifest),
+            "annotations": {
+                _NAME: answer.reference,
+                **({"org.opencontainers.image.ref.name": name.rpartition(":")[2]} if name else {}),
+            },
+        }
+    )
+    archive.docker.append(
+        {
+            "Config": _path(str(blobs[0]["digest"])),
+            "RepoTags": [name.removeprefix("docker.io/library/").removeprefix("docker.io/")]
+            if name
+            else [],
+            "Layers": [_path(str(blob["digest"])) for blob in blobs[1:]],
+        }
+    )
+
+
+async def _save_blob(session: Session, digest: str, archive: _Archive) -> None:
+    if _path(digest) in archive.written:
+        return
+    with tempfile.TemporaryFile() as file:
+        chunks: AsyncIterable[pb.ReadBlobResponse] = session.registry.ReadBlob(
+            pb.ReadBlobRequest(digest=digest)
+        )
+        async for chunk in chunks:
+            await asyncio.to_thread(file.write, chunk.data)
+        size = file.tell()
+        file.seek(0)
+        await asyncio.to_thread(_add_new, archive, digest, file, size)
+
+
+def _add_new(archive: _Archive, digest: str, data: BinaryIO, size: int) -> None:
+    path = _path(digest)
+    if path not in archive.written:
+        archive.written.add(path)
+        archive.add(path, data, size)
+
+
+def _path(digest: str) -> str:
+    algorithm, _, digits = digest.partition(":")
+    return f"blobs/{algorithm}/{digits}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loadable:
+    """One image of an archive.
+
+    Attributes:
+        source: how the gateway calls it: `docker-archive:/a.tar:name:tag`.
+        names: the names that it gets in the store.
+    """
+
+    source: str
+    names: tuple[str, ...]
+
+
+def images_of(path: Path) -> list[Loadable]:
+    """Returns the images of an archive, docker's or an OCI layout, compressed or not.
+
+    Raises:
+        RequestInvalid: it is neither.
+    """
+    documents = _documents(path)
+    absolute = path.absolute()
+    tagged = _docker_names(documents.get(_MANIFEST))
+    index = documents.get("index.json")
+    entries = index.get("manifests") if isinstance(index, dict) else None
+    if isinstance(entries, list) and len(entries) == 1:
+        # The same bytes that were pulled; docker's list gives layers alone.
+        names = _layout_names(entries[0]) or (tagged[0] if len(tagged) == 1 else ())
+        return [Loadable(source=f"oci-archive:{absolute}", names=names)]
+    if tagged:
+        return [
+            Loadable(
+                source=f"docker-archive:{absolute}" + (f":{names[0]}" if names else ""), names=names
+            )
+            for names in tagged
+        ]
+    raise RequestInvalid(
+        f"{path} is no archive of images" + (", or one of several" if entries else ""),
+        hint="`lns image save`, `docker save` and `skopeo copy … oci-archive:` write such archives;"
+        " `lns push oci-archive:FILE:TAG REF` takes one of several",
+    )
+
+
+def _docker_names(document: Any) -> list[tuple[str, ...]]:
+    """The names of each image in docker's list."""
+    entries = document if isinstance(document, list) else []
+    tags = [entry.get("RepoTags") if isinstance(entry, dict) else None for entry in entries]
+    return [tuple(tag for tag in one or [] if isinstance(tag, str)) for one in tags]
+
+
+def _layout_names(entry: Any) -> tuple[str, ...]:
+    annotations = entry.get("annotations") if isinstance(entry, dict) else None
+    name = annotations.get(_NAME) if isinstance(annotations, dict) else None
+    return (name,) if isinstance(name, str) and "@" not in name else ()
+
+
+async def load(session: Session, image: Loadable, reporter: Reporter) -> list[str]:
+    """Puts one image into the store; returns the names that it has there.
+
+    Raises:
+        LnsError: as the gateway gave it.
+    """
+    own = f"{STORE_HOST}/loaded/{uuid.uuid4().hex}:latest"
+    answers = session.registry.PushImage(pb.PushImageRequest(source=image.source, reference=own))
+    result = await last_result(answers, reporter, "the gateway")
+    targets = image.names or (f"{STORE_HOST}/loaded/{result.descriptor.digest[7:19]}:latest",)
+    names = []
+    for target in targets:
+        request = pb.TagStoredImageRequest(source=own, target=target)
+        names.append((await session.registry.TagStoredImage(request)).reference)
+    await session.registry.RemoveStoredImage(pb.RemoveStoredImageRequest(reference=own))
+    return names
+
+
+def _documents(path: Path) -> dict[str, Any]:
+    """The JSON documents at the top of an archive."""
+    found: dict[str, Any] = {}
+    try:
+        with tarfile.open(path, mode="r|*") as tar:
+            for number, member in enumerate(tar):
+                name = member.name.removeprefix("./").lstrip("/")
+                if name in (_MANIFEST, "index.json") and member.isreg():
+                    file = tar.extractfile(member)
+                    data = file.read(_DOCUMENT_BYTES_MAX) if file is not None else b""
+                    found[name] = json.loads(data)
+                if number > _MEMBERS_MAX or len(found) == 2:  # noqa: PLR2004 - both
+                    break
+    except (tarfile.TarError, ValueError, EOFError, RecursionError) as error:
+        raise RequestInvalid(
+            f"{path} cannot be read as an archive: {str(error)[:200]}", hint="is it whole?"
+        ) from error
+    return found
