@@ -5,15 +5,20 @@ since version 25: `docker load`, skopeo, podman and `lns image load` all read it
 """
 
 import asyncio
+import bz2
+import gzip
 import io
 import json
+import lzma
+import shutil
 import tarfile
 import tempfile
 import uuid
+import zlib
 from collections.abc import AsyncIterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, cast
 
 from lns.registry.v1 import registry_service_pb2 as pb
 
@@ -21,6 +26,10 @@ from cli.image_history import own_platform
 from cli.render.progress import Reporter
 from cli.run.launch import last_result
 from cli.session import Session
+from services.archives.limits import ArchiveUnsafe, TarLimits
+from services.archives.stream import ByteStream
+from services.archives.tar import Hole, Kind, Member, TarReader
+from services.archives.tar_header import BLOCK_BYTES
 from services.core.errors import RequestInvalid
 from services.core.reference import STORE_HOST
 
@@ -29,6 +38,9 @@ _OCI_INDEX: Final = "application/vnd.oci.image.index.v1+json"
 _MANIFEST: Final = "manifest.json"
 _DOCUMENT_BYTES_MAX: Final = 4 << 20
 _NAME: Final = "io.containerd.image.name"
+_WANTED: Final = {_MANIFEST, "index.json"}
+_READ_BYTES: Final = 1 << 20
+_DAMAGED: Final = (ArchiveUnsafe, lzma.LZMAError, zlib.error)
 _MEMBERS_MAX: Final = 100_000
 
 
@@ -36,7 +48,7 @@ _MEMBERS_MAX: Final = 100_000
 class _Archive:
     """What is written into one archive so far."""
 
-    tar: tarfile.TarFile
+    file: BinaryIO
     written: set[str] = field(default_factory=set)
     index: list[dict[str, Any]] = field(default_factory=list)
     docker: list[dict[str, Any]] = field(default_factory=list)
@@ -46,7 +58,13 @@ class _Archive:
         info = tarfile.TarInfo(name)
         info.size = size
         info.mode = 0o644
-        self.tar.addfile(info, data)
+        self.file.write(info.tobuf(tarfile.PAX_FORMAT, "utf-8", "strict"))
+        shutil.copyfileobj(data, self.file, _READ_BYTES)
+        self.file.write(bytes(-size % BLOCK_BYTES))
+
+    def finish(self) -> None:
+        """Writes the end-of-archive mark."""
+        self.file.write(bytes(2 * BLOCK_BYTES))
 
 
 async def save(session: Session, references: Sequence[str], file: BinaryIO) -> None:
@@ -56,17 +74,17 @@ async def save(session: Session, references: Sequence[str], file: BinaryIO) -> N
         RequestInvalid: a reference names no image.
         LnsError: as the gateway gave it; no registry is asked.
     """
-    with tarfile.open(fileobj=file, mode="w|", format=tarfile.PAX_FORMAT) as tar:
-        archive = _Archive(tar)
-        for reference in references:
-            await _save_one(session, reference, archive)
-        index = {"schemaVersion": 2, "mediaType": _OCI_INDEX, "manifests": archive.index}
-        for name, data in (
-            ("oci-layout", _LAYOUT),
-            ("index.json", json.dumps(index).encode()),
-            (_MANIFEST, json.dumps(archive.docker).encode()),
-        ):
-            await asyncio.to_thread(archive.add, name, io.BytesIO(data), len(data))
+    archive = _Archive(file)
+    for reference in references:
+        await _save_one(session, reference, archive)
+    index = {"schemaVersion": 2, "mediaType": _OCI_INDEX, "manifests": archive.index}
+    for name, data in (
+        ("oci-layout", _LAYOUT),
+        ("index.json", json.dumps(index).encode()),
+        (_MANIFEST, json.dumps(archive.docker).encode()),
+    ):
+        await asyncio.to_thread(archive.add, name, io.BytesIO(data), len(data))
+    await asyncio.to_thread(archive.finish)
 
 
 async def _save_one(session: Session, reference: str, archive: _Archive) -> None:
@@ -212,17 +230,44 @@ def _documents(path: Path) -> dict[str, Any]:
     """The JSON documents at the top of an archive."""
     found: dict[str, Any] = {}
     try:
-        with tarfile.open(path, mode="r|*") as tar:
-            for number, member in enumerate(tar):
-                name = member.name.removeprefix("./").lstrip("/")
-                if name in (_MANIFEST, "index.json") and member.isreg():
-                    file = tar.extractfile(member)
-                    data = file.read(_DOCUMENT_BYTES_MAX) if file is not None else b""
-                    found[name] = json.loads(data)
-                if number > _MEMBERS_MAX or len(found) == 2:  # noqa: PLR2004 - both
+        with _opened(path) as file:
+            reader = TarReader(ByteStream(iter(lambda: file.read(_READ_BYTES), b"")), TarLimits())
+            for number, member in enumerate(reader):
+                name = member.name.removeprefix(b"./").lstrip(b"/").decode("utf-8", "replace")
+                if name in _WANTED and member.kind is Kind.FILE:
+                    found[name] = json.loads(_content(reader, member))
+                if number > _MEMBERS_MAX or found.keys() == _WANTED:
                     break
-    except (tarfile.TarError, ValueError, EOFError, RecursionError) as error:
-        raise RequestInvalid(
-            f"{path} cannot be read as an archive: {str(error)[:200]}", hint="is it whole?"
-        ) from error
+    except (*_DAMAGED, ValueError, EOFError, RecursionError) as error:
+        raise _unreadable(path, str(error)) from error
+    except OSError as error:  # what decompressors raise, beside what the system does
+        if error.errno is not None:
+            raise
+        raise _unreadable(path, str(error)) from error
     return found
+
+
+def _content(reader: TarReader, member: Member) -> bytes:
+    if member.size > _DOCUMENT_BYTES_MAX:
+        raise ArchiveUnsafe(member.name, "it is larger than such a document is")
+    return b"".join(
+        bytes(piece.size) if isinstance(piece, Hole) else piece for piece in reader.content()
+    )
+
+
+def _opened(path: Path) -> BinaryIO:
+    with path.open("rb") as file:
+        head = file.read(6)
+    if head.startswith(b"\x1f\x8b"):
+        return cast("BinaryIO", gzip.open(path))
+    if head.startswith(b"BZh"):
+        return cast("BinaryIO", bz2.open(path))
+    if head.startswith(b"\xfd7zXZ"):
+        return cast("BinaryIO", lzma.open(path))
+    return path.open("rb")
+
+
+def _unreadable(path: Path, why: str) -> RequestInvalid:
+    return RequestInvalid(
+        f"{path} cannot be read as an archive of images: {why[:200]}", hint="is it whole?"
+    )
