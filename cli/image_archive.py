@@ -24,6 +24,7 @@ from lns.registry.v1 import registry_service_pb2 as pb
 
 from cli.image_history import own_platform
 from cli.render.progress import Reporter
+from cli.run.console import STDOUT
 from cli.run.launch import last_result
 from cli.session import Session
 from services.archives.limits import ArchiveUnsafe, TarLimits
@@ -65,6 +66,11 @@ class _Archive:
     def finish(self) -> None:
         """Writes the end-of-archive mark."""
         self.file.write(bytes(2 * BLOCK_BYTES))
+
+
+def open_stdout() -> BinaryIO:
+    """Opens standard output for the bytes of an archive."""
+    return open(STDOUT, "wb", closefd=False)
 
 
 async def save(session: Session, references: Sequence[str], file: BinaryIO) -> None:

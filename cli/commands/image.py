@@ -13,7 +13,7 @@ from lns.registry.v1 import registry_service_pb2 as registry_pb
 
 from cli.commands.inspect import describe_reference
 from cli.context import FAILURE, Context, subcommand
-from cli.image_archive import images_of, load, save
+from cli.image_archive import images_of, load, open_stdout, save
 from cli.image_history import history_rows, own_platform
 from cli.options import format_option, platform_option, quiet_ids
 from cli.render.messages import age, iso_time, to_document
@@ -128,15 +128,11 @@ async def image_save(context: Context, references: tuple[str, ...], output: str)
 
     It is an OCI layout with docker's manifest.json beside it.
     """
-    if output == "-" and sys.stdout.isatty():
+    if output == "-" and terminal_size(STDOUT) is not None:
         raise RequestInvalid("an archive is not for a terminal", hint="give -o FILE")
     async with open_session(context, Peer.REGISTRY_GATEWAY) as session:
         names = await stored_names(session, references)
-        if output == "-":
-            await save(session, names, sys.stdout.buffer)
-            sys.stdout.buffer.flush()
-            return
-        with replace_file(Path(output)) as file:
+        with replace_file(Path(output)) if output != "-" else open_stdout() as file:
             await save(session, names, file)
 
 
