@@ -85,6 +85,7 @@ class CopyImage:
             if platform is None:
                 parts = await find.everything(source, root, pins=pins)
             else:
+                await find.require(source, root, platform, offline=False)
                 parts = [await find.select(source, root, platform, pins=pins)]
             await self._copy(source, target, parts, pins, board)
             if referrers:

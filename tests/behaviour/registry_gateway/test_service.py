@@ -224,6 +224,14 @@ async def test_an_image_of_one_platform_is_not_pulled_as_another(world: World) -
     with pytest.raises(errors.PlatformUnsupported, match="linux/amd64 alone, not for linux/arm64"):
         await world.pull(platform={"os": "linux", "architecture": "aarch64"})
     await world.pull(platform={"os": "linux", "architecture": "x86_64"})
+    copying = pb.CopyManifestRequest(
+        source=REFERENCE,
+        destination="registry.example/team/other:1",
+        platform={"os": "linux", "architecture": "arm64"},
+    )
+    with pytest.raises(errors.PlatformUnsupported, match="not for linux/arm64"):
+        async for _ in world.stub.CopyManifest(copying):
+            pass
 
 
 async def test_one_platform_and_all_are_not_asked_for_together(world: World) -> None:
