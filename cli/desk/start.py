@@ -1,6 +1,7 @@
 """Starts a desk beside the suite of a state directory."""
 
 import contextlib
+import os
 import socket
 import subprocess
 import sys
@@ -9,10 +10,17 @@ from pathlib import Path
 
 from cli.desk.launcher import desk_socket
 
+_ADDRESS_BYTES = 107  # sun_path of unix(7)
+
 
 def start(home: str, environment: Mapping[str, str]) -> None:
-    """Starts a desk unless somebody listens at its socket, or no suite ran; never raises."""
+    """Starts a desk unless somebody listens at its socket, or no suite ran; never raises.
+
+    Nor where the socket's path is longer than an address may be.
+    """
     path = desk_socket(home)
+    if len(os.fsencode(path)) > _ADDRESS_BYTES:
+        return
     if not Path(home, "run", "suite.version").exists() or _answers(path):
         return
     with contextlib.suppress(OSError):
