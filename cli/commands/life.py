@@ -308,6 +308,6 @@ async def _until_healthy(session: Session, watch: Watch) -> None:
 
 
 def _exit_code(run: run_pb2.Run) -> int:
-    if run.state in (State.STATE_FAILED, State.STATE_LOST):
+    if run.state in (State.STATE_FAILED, State.STATE_LOST, State.STATE_UNKNOWN):
         raise from_status(run.error)
     return run.exit.code

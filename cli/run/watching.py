@@ -95,13 +95,13 @@ class Watch:
 
     @property
     def has_ended(self) -> bool:
-        """Whether nothing of the run runs now."""
-        return self.run.state in ENDED
+        """Whether nothing of the run runs now, or nobody can say."""
+        return self.run.state in ENDED or self.run.state == State.STATE_UNKNOWN
 
     @property
     def has_failed(self) -> bool:
         """Whether lns or the machine ended the run, not its workload."""
-        return self.run.state in (State.STATE_FAILED, State.STATE_LOST)
+        return self.run.state in (State.STATE_FAILED, State.STATE_LOST, State.STATE_UNKNOWN)
 
     @property
     def has_started(self) -> bool:
