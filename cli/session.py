@@ -11,7 +11,7 @@ imported for the services that are asked for, since each takes its time.
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
 
 _REVIVE_SECONDS = 0.1
+_CONNECT_SECONDS = 15.0  # more than the longest pause between two attempts of a channel
 
 
 class Peer(StrEnum):
@@ -142,8 +143,24 @@ async def open_session(context: Context, *peers: Peer) -> AsyncIterator[Session]
         async def revive() -> None:
             if uses_suite:
                 await revive_suite(context)
+            await _connected(channels.values())
 
         yield Session({peer: channels[target] for peer, target in targets.items()}, revive)
+
+
+async def _connected(channels: Iterable[grpc.aio.Channel]) -> None:
+    """Waits until channels are connected again, though not for long.
+
+    One that could not connect for a while tries again only every few seconds, and calls fail at
+    once meanwhile.
+    """
+
+    async def connected(channel: grpc.aio.Channel) -> None:
+        channel.get_state(try_to_connect=True)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(channel.channel_ready(), _CONNECT_SECONDS)
+
+    await asyncio.gather(*map(connected, channels))
 
 
 def suite_files(context: Context) -> SuiteFiles:

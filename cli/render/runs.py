@@ -25,6 +25,7 @@ STATES: Mapping[int, str] = {
     State.STATE_EXITED: "exited",
     State.STATE_FAILED: "failed",
     State.STATE_LOST: "lost",
+    State.STATE_UNKNOWN: "unknown",
 }
 
 

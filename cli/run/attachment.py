@@ -195,6 +195,9 @@ class Attachment:
                 if control.done():
                     self._control = None
                     if control.result().HasField("detach"):
+                        if data in waiting and data.done() and data.result():
+                            waiting.remove(data)
+                            yield pb.AttachRequest(stdin=data.result())
                         while rest := self._input.next_now():
                             yield pb.AttachRequest(stdin=rest)
                         self._leaving.set()

@@ -121,8 +121,9 @@ async def test_a_full_disk_refuses_the_volume_and_leaves_nothing(
 
 
 async def test_prune_removes_the_volumes_that_no_run_names(vm: VmClient) -> None:
-    await vm.create("true", start=False, volumes=[a_mount("named")])
     await vm.stub.CreateVolume(pb.CreateVolumeRequest(name="named"))
+    run = await vm.create(*FOREVER, volumes=[a_mount("named")])
+    await vm.until(run.run_id, Run.STATE_RUNNING)
     await vm.stub.CreateVolume(pb.CreateVolumeRequest(name="alone"))
 
     kept = await vm.stub.PruneRuns(pb.PruneRunsRequest())

@@ -44,7 +44,7 @@ def test_a_state_is_said_in_dockers_words(run: run_pb2.Run, words: str) -> None:
 
 def test_every_state_has_a_word() -> None:
     for state in State.values():
-        if state != State.STATE_UNSPECIFIED:
+        if state not in (State.STATE_UNSPECIFIED, State.STATE_UNKNOWN):
             assert run_row(run_pb2.Run(state=state), now=NOW)["state"] != "unknown"
 
 

@@ -300,6 +300,23 @@ async def test_leaving_is_confirmed_by_the_service() -> None:
     assert await attachment(runner, console)[0].follow() is None
 
 
+async def test_what_was_typed_before_leaving_is_sent_before_it() -> None:
+    runner, console = FakeRunner(), FakeConsole()
+    enough = asyncio.Event()
+    runner.connections = [[STARTED, enough, pb.AttachResponse(detached=pb.Detach())]]
+
+    following = asyncio.ensure_future(attachment(runner, console)[0].follow())
+    await eventually(lambda: bool(runner.starts))
+    console.types.put_nowait(b"last words")
+    await asyncio.sleep(0)
+    console.does.put_nowait(pb.AttachRequest(detach=pb.Detach()))
+    await eventually(lambda: len(runner.received[0]) == 2)
+    enough.set()
+
+    assert await following is None
+    assert [one.WhichOneof("message") for one in runner.received[0]] == ["stdin", "detach"]
+
+
 async def test_leaving_works_also_when_the_service_does_not_answer() -> None:
     runner, console = FakeRunner(), FakeConsole()
     runner.connections = [[STARTED, asyncio.Event()]]
