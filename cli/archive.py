@@ -20,6 +20,7 @@ from cli.run.copy_forms import clash
 from services.archives.limits import ArchiveUnsafe, TarLimits, show_name, unsafe
 from services.archives.stream import ByteStream
 from services.archives.tar import Kind, Member, TarReader
+from services.chassis.reserve import full_disk_is_typed, require
 from services.core.errors import LimitExceeded, RequestInvalid
 
 _MODE_BITS = 0o777
@@ -88,6 +89,7 @@ def unpack(
         RequestInvalid: the archive is empty, broken or none that the agent writes for this name;
             nothing is left of it then.
         LimitExceeded: it is larger than the limits; nothing is left of it.
+        CapacityExhausted: the disk has no room for it; nothing is left of it.
         OSError: the target cannot be written.
     """
     parent = target if target.is_dir() else target.parent
@@ -96,7 +98,8 @@ def unpack(
     fresh = Path(tempfile.mkdtemp(prefix=".lns-cp-", dir=parent))
     try:
         limits = limits or CopyLimits()
-        count = _Copy(fresh, os.fsencode(name), limits).take(chunks)
+        with full_disk_is_typed(parent, what="what the run sends"):
+            count = _Copy(fresh, os.fsencode(name), limits).take(chunks)
         _put(fresh / name, target)
     except ArchiveUnsafe as error:
         raise _refused(error) from error
@@ -160,6 +163,7 @@ class _Copy:
             left -= len(chunk)
             if left < 0:
                 raise _too_much(f"{self._limits.archive_bytes} bytes")
+            require(self._fresh, len(chunk), what="what the run sends")
             yield chunk
 
     def _claim(self, name: bytes, member: Member) -> None:

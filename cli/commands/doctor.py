@@ -1,5 +1,8 @@
 """`lns doctor`: what this machine can do, and how to fix what it cannot."""
 
+import os
+import stat
+from pathlib import Path
 from typing import Any
 
 import click
@@ -13,6 +16,7 @@ from cli.options import format_option
 from cli.render.output import write_rows
 from cli.render.text import printable
 from cli.session import Peer, open_session
+from services.chassis.settings import state_directory
 from services.core.errors import LnsError
 from services.core.version import VERSION
 
@@ -38,6 +42,7 @@ async def doctor(context: Context, probe: bool, form: str | None) -> int:
         _configuration(context),
         _proxies(context),
     ]
+    checks.append(state_check(state_directory(context.environment)))
     checks += await _services(context, probe=probe)
     if form in (None, "table"):
         for check in checks:
@@ -55,6 +60,27 @@ def _write(context: Context, check: Check) -> None:
     context.write(line, mark=f"{verdict:<8}", colour=color)
     if check["remedy"]:
         context.write(f"{'':<8} {'':<16} → {printable(check['remedy'])}")
+
+
+def state_check(home: Path) -> Check:
+    """Says whether others can write where the services keep their state, or above it.
+
+    Whoever can write there can exchange what runs, and what they are run from.
+    """
+    for place in (home, *home.absolute().parents):
+        try:
+            status = place.stat()
+        except OSError:
+            continue  # it is made, closed to others, when it is needed
+        is_sticky = bool(status.st_mode & stat.S_ISVTX) and place != home
+        if status.st_uid not in (0, os.geteuid()):
+            why, remedy = f"belongs to user {status.st_uid}", "set another LNS_HOME"
+        elif status.st_mode & 0o022 and not is_sticky:
+            why, remedy = "can be written by others", f"`chmod go-w {place}`"
+        else:
+            continue
+        return _check("state directory", "warning", f"{home}: {place} {why}", remedy)
+    return _check("state directory", "ok", f"{home}, which only you can write to")
 
 
 def _configuration(context: Context) -> Check:

@@ -6,7 +6,7 @@ fails: the next attempt is the faster for it.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterable, Sequence
+from collections.abc import AsyncIterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,6 +96,8 @@ async def prepare(
         plans = await resolve_all(order, services.resolver)
     for warning in dict.fromkeys(warning for plan in plans for warning in plan.warnings):
         reporter.note(f"lns: {warning}")
+    for wish in dict.fromkeys(wish for plan in plans for wish in _published(plan)):
+        reporter.note(f"lns: {wish}")
     images = [""] * len(plans)
     if any(map(_needs_image, plans)):
         names = ", ".join(dict.fromkeys(plan.image.requested or plan.name for plan in plans))
@@ -283,6 +285,15 @@ async def _image(plan: run_plan_pb2.RunPlan, materializer: Materializer, reporte
     for warning in result.warnings:
         reporter.note(f"lns: {warning}")
     return result.image.composefs_digest
+
+
+def _published(plan: run_plan_pb2.RunPlan) -> Iterator[str]:
+    """What an artifact publishes on this machine: nobody asked for it on the command line."""
+    kinds = {origin.path: origin.kind for origin in plan.origins}
+    if kinds.get("ports") == run_plan_pb2.ORIGIN_KIND_AGENT:
+        for port in plan.ports:
+            place = f"{port.host_ip}:{port.host_port or 'a free port'}"
+            yield f"the agent of {plan.name} publishes {place} for its port {port.container_port}"
 
 
 def _needs_image(plan: run_plan_pb2.RunPlan) -> bool:

@@ -27,6 +27,7 @@ from services.vm_runner.life.recovery import take_up
 from services.vm_runner.life.run_life import RunLife
 from services.vm_runner.life.surroundings import Surroundings
 from services.vm_runner.life.usage import usage_of
+from services.vm_runner.network.consent import check_ports
 from services.vm_runner.ports import Image
 from services.vm_runner.records import groups, lifecycle, names, naming
 from services.vm_runner.records.groups import Group
@@ -321,6 +322,7 @@ def _check(plan: RunPlan, options: RunOptions, image_digest: str) -> None:
         signal_number(plan.stop_signal)
     if plan.has_workflow:
         raise Unimplemented("runs with a workflow are not implemented: its steps would be ignored")
+    check_ports(plan)
     _check_volumes(plan)
 
 

@@ -13,6 +13,7 @@ from typing import BinaryIO, cast
 
 from services.archives.stream import ByteStream
 from services.archives.tar import TarReader
+from services.chassis.reserve import require
 from services.core.digest import Digest
 from services.core.errors import ContentCorrupt
 from services.materializer.composefs.tree import INLINE_MAX, Inode
@@ -93,7 +94,7 @@ def open_layer(directory: Path, limits: LayerLimits) -> Iterator["LayerBuilder"]
         tempfile.TemporaryFile(dir=directory, buffering=_WRITE_BUFFER_BYTES) as tails,
     ):
         yield LayerBuilder(
-            PackWriter(objects, cast("BinaryIO", tails)), EntryWriter(entries), limits
+            PackWriter(objects, cast("BinaryIO", tails)), EntryWriter(entries), limits, directory
         )
     if not (directory / OBJECTS).stat().st_size:
         (directory / OBJECTS).unlink()
@@ -102,7 +103,10 @@ def open_layer(directory: Path, limits: LayerLimits) -> Iterator["LayerBuilder"]
 class LayerBuilder:
     """A layer that grows from archives and single entries; see `open_layer`."""
 
-    def __init__(self, pack: PackWriter, writer: EntryWriter, limits: LayerLimits) -> None:
+    def __init__(
+        self, pack: PackWriter, writer: EntryWriter, limits: LayerLimits, directory: Path
+    ) -> None:
+        self._directory = directory
         self._pack = pack
         self._writer = writer
         self._limits = limits
@@ -128,7 +132,8 @@ class LayerBuilder:
             LayerUnsafe: it is malformed, hostile or beyond the limits; names the entry.
             OSError: as the operating system gave it.
         """
-        with of_a_layer(), _HashedAhead(decompressed(blob, self._limits), algorithm) as chunks:
+        fitting = self._fitting(decompressed(blob, self._limits))
+        with of_a_layer(), _HashedAhead(fitting, algorithm) as chunks:
             stream = ByteStream(iter(chunks))
             collector = Collector(
                 self._pack, self._limits, prefix=prefix, has_whiteouts=not mounted
@@ -138,6 +143,12 @@ class LayerBuilder:
             stream.drain()
             self._layer_bytes += chunks.size
             return chunks.digest()
+
+    def _fitting(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
+        """The same chunks, as long as the disk has room for what they hold."""
+        for chunk in chunks:
+            require(self._directory, len(chunk), what="a layer")
+            yield chunk
 
     def add_entry(self, entry: Entry) -> None:
         """Adds one entry.

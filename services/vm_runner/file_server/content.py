@@ -22,7 +22,10 @@ _SETTLED_NS = 2 * 10**9
 # Python has only posix_fallocate(3), which writes zeros without end where a file system cannot.
 _fallocate = ctypes.CDLL(None, use_errno=True).fallocate
 _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-_FALLOCATE_MODES = (0, 1, 3)  # take room; the same beyond the end; give a hole back
+_GIVES_BACK = 3
+_FALLOCATE_MODES = (0, 1, _GIVES_BACK)  # take room; the same beyond the end; give a hole back
+_BLOCK_BYTES = 512  # of st_blocks
+_KEPT_BYTES = 32 << 20  # as `services.chassis.reserve`, which no helper process imports
 
 _WHENCE = (os.SEEK_DATA, os.SEEK_HOLE)
 
@@ -118,6 +121,7 @@ class Content:
         """Writes to an open file."""
         wanted, data = requests.parse_write(request.body)
         file = self._handles.file(wanted.fh)
+        _check_room(file.descriptor, wanted.offset, len(data))
         return answers.format_write(os.pwrite(file.descriptor, data, wanted.offset))
 
     def release(self, request: Request) -> bytes:
@@ -142,6 +146,8 @@ class Content:
         descriptor = self._handles.file(wanted.fh).descriptor
         if wanted.mode not in _FALLOCATE_MODES:
             raise refused(errno.EOPNOTSUPP)
+        if wanted.mode != _GIVES_BACK:
+            _check_room(descriptor, wanted.offset, wanted.length)
         if _fallocate(descriptor, wanted.mode, wanted.offset, wanted.length) < 0:
             raise refused(ctypes.get_errno())
         return b""
@@ -230,3 +236,19 @@ def _is_as_read(node: Node, status: os.stat_result) -> bool:
     is_same = node.settled == changed
     node.settled = changed if time.time_ns() - changed > _SETTLED_NS else 0
     return is_same
+
+
+def _check_room(descriptor: int, offset: int, length: int) -> None:
+    """Refuses to take what the host keeps free of its disk for itself.
+
+    What a file has already may be written again however full the disk is.
+    """
+    new = min(length, offset + length - os.fstat(descriptor).st_blocks * _BLOCK_BYTES)
+    if new > 0 and new > _room(os.fstatvfs(descriptor)):
+        raise refused(errno.ENOSPC)
+
+
+def _room(disk: os.statvfs_result) -> int:
+    """What may be written so that the host keeps 32 MiB, or a sixteenth of a small disk."""
+    kept = min(_KEPT_BYTES, disk.f_blocks * disk.f_frsize // 16)
+    return disk.f_bavail * disk.f_frsize - kept

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cli.archive import CopyLimits, pack, unpack
-from services.core.errors import LimitExceeded, LnsError, RequestInvalid
+from services.chassis import reserve
+from services.core.errors import CapacityExhausted, LimitExceeded, LnsError, RequestInvalid
 from tests.support.tars import END, base256, gnu_long, header, pax, record
 from tests.support.tars import entry as raw_entry
 
@@ -265,3 +266,15 @@ def test_a_target_whose_directory_is_not_there_is_named(tmp_path: Path) -> None:
         unpack([], tmp_path / "none" / "x", name="x")
 
     assert failure.value.filename == str(tmp_path / "none")
+
+
+def test_a_copy_leaves_what_the_host_keeps_of_its_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reserve, "KEPT_BYTES", 1 << 60)
+    monkeypatch.setattr(reserve, "_SMALL", 1)
+
+    with pytest.raises(CapacityExhausted):
+        unpack([archive(entry(NAME, data=b"x"))], tmp_path, name=NAME)
+
+    assert list(tmp_path.iterdir()) == []
