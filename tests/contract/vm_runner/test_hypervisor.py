@@ -45,7 +45,11 @@ async def fake(home: Path) -> AsyncIterator[Make]:
 @contextlib.asynccontextmanager
 async def qemu(home: Path) -> AsyncIterator[Make]:
     require_microvms()
-    settings = VmSettings(kernels=kernel_cache(os.environ))
+    settings = VmSettings(
+        kernels=kernel_cache(os.environ),
+        credentials=home / "credentials.json",
+        integrations=home / "integrations.yaml",
+    )
     with Blocking(2) as blocking:
         files = GuestFileCache(
             directory=home / "guest",
