@@ -147,6 +147,10 @@ class VmSettings:
     egress_names: tuple[str, ...] = ()
     """Names that are not looked up, as `NAME=ADDRESS`; for tests, and without a resolver."""
 
+    egress_authorities: tuple[str, ...] = ()
+    """Files with the only roots that count for a host whose TLS is looked into, as `HOST=FILE` or
+    `*.HOST=FILE`: for services with a private authority. Others count the host's own roots."""
+
     audit: ByteCount = 64 << 20
     """Bytes of audit log that are kept of a run."""
 
@@ -181,7 +185,18 @@ class VmSettings:
         names = ipaddress.IPv4Network(self.egress_range)
         if names.prefixlen > _NAMES_BITS:
             raise ValueError(f"egress_range {names} is smaller than a /{_NAMES_BITS}")
-        return BoundarySettings(names=names)
+        return BoundarySettings(names=names, authorities=self._authorities())
+
+    def _authorities(self) -> Mapping[str, Path]:
+        found = {}
+        for entry in self.egress_authorities:
+            host, _, path = entry.partition("=")
+            if not host or not path.startswith("/"):
+                raise ValueError(
+                    f"egress_authorities: {entry!r} is not HOST=FILE with a whole path"
+                )
+            found[host.lower()] = Path(path)
+        return found
 
     def fixed_names(self) -> Mapping[str, Address]:
         """Returns the names that are not looked up."""

@@ -1,7 +1,7 @@
 """What the boundaries of all runs share, and the boundary of each run."""
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from pathlib import Path
 
@@ -26,11 +26,13 @@ class BoundarySettings:
         names: addresses that stand for names in the guests.
         connections: open at once, of one run; further ones are refused.
         waiting: asked for and not answered, of one run; further ones are refused.
+        authorities: files with the only roots that count for a host or `*.host`.
     """
 
     names: IPv4Network
     connections: int = 1024
     waiting: int = 512
+    authorities: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

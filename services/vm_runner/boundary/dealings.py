@@ -12,7 +12,7 @@ from typing import Any
 import structlog
 
 from services.core.egress.addresses import address_of_bytes
-from services.core.egress.hosts import Host, HostKind, parse_host
+from services.core.egress.hosts import Host, HostKind, is_below, parse_host
 from services.core.errors import CapacityExhausted, LnsError, VmFailed
 from services.vm_runner.boundary.audit_log import AuditLog
 from services.vm_runner.boundary.boundary import BoundaryOutside, BoundedRun
@@ -34,6 +34,7 @@ from services.vm_runner.egress_worker.orders import (
     Revoke,
     Secret,
     Update,
+    UpstreamTrust,
 )
 from services.vm_runner.egress_worker.reports import (
     Admitted,
@@ -254,6 +255,7 @@ class Dealings:
                     address=dialled.address,
                     inspection=inspection,
                     leaf=leaf,
+                    upstream=await self._upstream(host, inspection),
                 ),
                 dialled.connection,
             )
@@ -266,6 +268,15 @@ class Dealings:
         return Inspection(
             rules=ruling.decision.rules, injections=await self._credentials.injections(host)
         )
+
+    async def _upstream(self, host: Host, inspection: Inspection) -> UpstreamTrust:
+        """Returns the roots that count for a host whose TLS is looked into."""
+        if not _looks_into(inspection):
+            return UpstreamTrust()
+        for pattern, path in self._outside.settings.authorities.items():
+            if is_below(str(host), pattern):
+                return UpstreamTrust(ca=(await self._outside.files.read(path)).decode("ascii"))
+        return UpstreamTrust()
 
     async def _hold_secrets(self, host: Host) -> None:
         """Has the worker hold the secrets that go to a host, before it gets a connection there."""
