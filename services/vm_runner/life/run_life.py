@@ -147,7 +147,8 @@ class RunLife:
 
         async def begin() -> tuple[bool, bool, int]:
             run = self.run
-            starts = run.state is RunState.STARTING
+            begun = self.living.boot is not None and self.living.boot.process is not None
+            starts = run.state is RunState.STARTING and not begun
             if run.state is RunState.UNKNOWN:
                 await self.living.end_unread()
             if run.state not in lifecycle.LIVE:
@@ -177,8 +178,7 @@ class RunLife:
         """Holds a run's CPUs; a paused one stays so.
 
         Raises:
-            RunStateConflict: it does not run.
-            GuestUnreachable: the VMM does not answer.
+            LnsError: it does not run, or the VMM does not answer.
         """
 
         async def pause() -> Run:

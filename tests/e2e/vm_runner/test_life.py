@@ -183,4 +183,4 @@ async def test_a_service_that_is_killed_finds_its_runs_again(short_directory: Pa
             await eventually(lambda: not is_alive(pid), within=60)
             await vm.stub.RemoveRun(pb.RemoveRunRequest(run=run.run_id))
 
-    assert [path.name for path in (home / "runs").iterdir()] == [".lock"]
+    assert {path.name for path in (home / "runs").iterdir()} == {".lock", ".reserve"}
