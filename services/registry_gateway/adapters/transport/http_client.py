@@ -192,25 +192,39 @@ class HttpClient:
             stack.enter_context(stop.waking(wire.cut))
             pace = stack.enter_context(self._pacer.watching(wire, size=size))
             held = Held(stop=stop, pace=pace, wire=wire)
-            Wire.current.wire = wire
-            try:
-                response = self._open(method, url, headers, body, proxy)
-            except RegistryUnavailable:
-                held.explain(host_of(url))
-                raise
-            finally:
-                Wire.current.wire = None
-            try:
-                held.check(host_of(url))  # http.client takes headers that were cut off for whole
-            except BaseException:
-                response.close()
-                raise
+            response = self._answer(held, wire, method, url, headers, body, proxy)
             self._note_zone(target, wire.peer if proxy is None else "")
             if response.status == _PROXY_LOGIN_WANTED and proxy is not None:
                 response.close()
                 raise _proxy_refused(proxy)
             held.owned.push(stack.pop_all())
             return Reply(response, url, held, self.secrets.masked)
+
+    def _answer(
+        self,
+        held: Held,
+        wire: Wire,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | Body | None,
+        proxy: Proxy | None,
+    ) -> urllib3.BaseHTTPResponse:
+        """Returns the head of the answer, whole."""
+        Wire.current.wire = wire
+        try:
+            response = self._open(method, url, headers, body, proxy)
+        except RegistryUnavailable:
+            held.explain(host_of(url))
+            raise
+        finally:
+            Wire.current.wire = None
+        try:
+            held.check(host_of(url))  # http.client takes headers that were cut off for whole
+        except BaseException:
+            response.close()
+            raise
+        return response
 
     def _judge(self, sender: Origin | None, target: Origin) -> "_Judge":
         """Returns what refuses addresses that `sender` must not name."""
