@@ -46,6 +46,7 @@ async def test_binds_are_served_while_the_run_lives(vm: VmClient, world: VmWorld
     assert [(port.name, port.socket) for port in ports] == [
         ("lns.bind0", "bind0.sock"),
         ("lns.bind1", "bind1.sock"),
+        ("lns.egress", "egress.sock"),
     ]
     await vm.stub.StopRun(pb.StopRunRequest(run=run.run_id))
     await eventually(lambda: not serving)
