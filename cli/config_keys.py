@@ -51,9 +51,9 @@ def _key(name: str, meaning: str, example: str, is_valid: Callable[[str], bool])
 KEYS: Mapping[str, Key] = {
     key.name: key
     for key in (
-        _key("cpus", "CPUs of a run that names none", "2", _cpus),
-        _key("memory", "memory of a run that names none", "2g", _size),
-        _key("disk", "writable disk of a run that names none", "10g", _size),
+        _key("cpus", "CPUs of a run, without --cpus", "2", _cpus),
+        _key("memory", "memory of a run, without --memory", "2g", _size),
+        _key("disk", "writable disk of a run, without --disk", "10g", _size),
         _key("platform", "platform of images", "linux/amd64", _platform),
         _key("detach-keys", "keys that detach a terminal", "ctrl-p,ctrl-q", _some),
         _key("endpoint-registry-gateway", "address of the registry gateway", "gw:7001", _endpoint),
@@ -78,7 +78,7 @@ def find_key(name: str) -> Key:
     key = KEYS.get(name)
     if key is None:
         raise SettingsInvalid(
-            f"there is no configuration key {name!r}", hint=f"there are: {', '.join(KEYS)}"
+            f"the configuration key {name!r} does not exist", hint=f"the keys are {', '.join(KEYS)}"
         )
     return key
 

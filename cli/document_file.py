@@ -20,7 +20,7 @@ def read_document(name: str) -> bytes:
             document = file.read(_MAX_BYTES + 1)
     except FileNotFoundError:
         raise RequestInvalid(
-            f"there is no file {name!r}",
+            f"the file {name!r} does not exist",
             hint="check the path; `lns init FAMILY` writes a file to start from",
         ) from None
     except IsADirectoryError:

@@ -34,7 +34,7 @@ _WAYS_OUT: Mapping[str, str] = {
     "ARTIFACT_TYPE_UNSUPPORTED": "`lns inspect REF` says what a reference names",
     "PLATFORM_UNSUPPORTED": "choose another with --platform; `lns inspect REF` lists them",
     "PLAN_INVALID": "correct each problem, push again, and look with `lns resolve REF`",
-    "LAYER_UNSAFE": "do not run this image; tell whoever built it",
+    "LAYER_UNSAFE": "do not run this image; report it to its builder",
     "LAYER_UNSUPPORTED": "build the image with gzip, zstd or plain tar layers",
     "RUN_STATE_CONFLICT": "`lns ps -a` shows the state of every run",
     "BLOBS_MISSING": "pull the reference again with `lns pull`",
@@ -50,15 +50,15 @@ _WAYS_OUT: Mapping[str, str] = {
     "GUEST_UNREACHABLE": "`lns logs RUN` may say why; `lns restart RUN` starts it again",
     "DEADLINE_EXCEEDED": "try again; `lns service status` shows whether the services answer",
     "REGISTRY_UNAUTHENTICATED": _REGISTRY_LOGIN,
-    "REGISTRY_DENIED": "ask the registry's owner for access, or log in as somebody else",
-    "CALLER_DENIED": "ask whoever runs the services for access",
+    "REGISTRY_DENIED": "ask the registry's owner for access, or log in as another user",
+    "CALLER_DENIED": "ask the operator of the services for access",
     "CONTENT_CORRUPT": "`lns image verify REF --repair` checks what is stored",
     "CONFLICT": "try again",
     "UNIMPLEMENTED": "the README's table says what this version does",
     "INTERNAL": "this is a defect of lns: please report it with `lns service logs`",
     "VM_FAILED": "`lns doctor` checks this machine; `lns logs RUN` may say more",
     "CREDENTIAL_UNUSABLE": "connect it anew: `lns connect ID`",
-    "REGISTRY_PROTOCOL": "tell whoever built or pushed it; another tag or an older one may work",
+    "REGISTRY_PROTOCOL": "report it to the publisher; another tag or an older one may work",
 }
 
 

@@ -112,7 +112,7 @@ async def exec_command(  # noqa: PLR0917 - one parameter a flag
     if argv[0] == "--":  # between RUN and its command, as many write it
         argv = argv[1:]
     if not argv:
-        raise RequestInvalid("there is no command after --", hint=f"lns exec {run} -- COMMAND...")
+        raise RequestInvalid("no command follows --", hint=f"lns exec {run} -- COMMAND...")
     keys = detach_keys or load_config(context).get("detach-keys") or terminal.DEFAULT_DETACH_KEYS
     if detach and interactive:
         raise RequestInvalid("-d leaves the command alone, -i stays with it", hint="leave -i out")
@@ -140,5 +140,5 @@ async def _execute(context: Context, session: Session, start: pb.AttachStart, ke
     async with open_console(stdin=start.stdin, tty=start.exec.tty, detach_keys=keys) as console:
         status = await Attachment(session.vm, start, console, revive=session.revive).follow()
     if status is None and not start.leave:
-        context.note(f"lns: detached; {start.exec.argv[0]} goes on in {start.run}")
+        context.note(f"lns: detached; {start.exec.argv[0]} keeps running in {start.run}")
     return 0 if status is None else status.code

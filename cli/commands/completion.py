@@ -14,5 +14,5 @@ def completion(context: Context, shell: str) -> None:
     """Print a completion script: `source <(lns completion bash)`."""
     kind = get_completion_class(shell)
     if kind is None:
-        raise RequestInvalid(f"there is no completion for {shell}")
+        raise RequestInvalid(f"no completion exists for the shell {shell}")
     context.write(kind(lns, {}, "lns", "_LNS_COMPLETE").source())

@@ -125,7 +125,8 @@ def _read_secret(*, from_stdin: bool) -> str:
     if not from_stdin:
         if not sys.stdin.isatty():
             raise RequestInvalid(
-                "there is no terminal to ask for a password at", hint="give --password-stdin"
+                "cannot ask for a password: standard input is not a terminal",
+                hint="give --password-stdin",
             )
         return str(click.prompt("Password or token", hide_input=True, err=True))
     secret = sys.stdin.read(_MAX_SECRET_BYTES).rstrip("\r\n")

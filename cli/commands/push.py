@@ -134,7 +134,7 @@ def _neither(source: str, error: ImageUnknown) -> ImageUnknown:
             f" with an OCI layout is oci:{source}",
         )
     return ImageUnknown(
-        f"there is no file {source!r} here, and {error.message}",
+        f"the file {source!r} does not exist, and {error.message}",
         hint="check the path; `lns image ls` lists what the store has",
     )
 

@@ -65,7 +65,7 @@ def _docker() -> str:
     docker = shutil.which("docker")
     if docker is None:
         raise HostUnready(
-            "there is no docker here, which would run registry:2",
+            "docker is not installed; lns needs it to run registry:2",
             hint="install Docker; or run any OCI registry, zot or distribution for example, and"
             " push to its host:port; or run files without a registry: lns run ./agent.yaml",
         )

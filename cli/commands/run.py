@@ -223,7 +223,7 @@ async def _or_say_what_goes_on(
         for run in runs:
             context.write(run.run_id)
         name = runs[0].group.name or runs[0].name
-        context.note(f"lns: {name} goes on starting; `lns rm -f {name}` ends and removes it")
+        context.note(f"lns: {name} continues to start; `lns rm -f {name}` stops and removes it")
         raise
 
 
@@ -246,7 +246,7 @@ async def _followed(context: Context, group: GroupRun, names: Sequence[str]) -> 
 
 def _never_ran(context: Context, run: run_pb2.Run) -> int:
     """Says why the command of a run that ended did not run; returns the exit code."""
-    why = {126: "cannot be executed", 127: "is not there"}.get(run.exit.code)
+    why = {126: "cannot be executed", 127: "does not exist"}.get(run.exit.code)
     if why:
         context.note(f"lns: {printable(run.plan.argv[0])} {why}; `lns logs {run.name}` says more")
     return run.exit.code

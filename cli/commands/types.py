@@ -99,7 +99,7 @@ def init(context: Context, family: str, output: Path | None, force: bool) -> Non
             file.write(text)
     except FileExistsError:
         raise RequestInvalid(
-            f"{path} is there already", hint="name another file with -o, or give --force"
+            f"{path} already exists", hint="name another file with -o, or give --force"
         ) from None
     context.write(str(path))
     if chosen.has_content:

@@ -78,7 +78,8 @@ def _value(function: str | None, path: str, row: Row) -> str:
         return plain(value)
     if function not in _FUNCTIONS:
         raise RequestInvalid(
-            f"the template has no function {function!r}", hint="there are: json, lower, upper"
+            f"the template has no function {function!r}",
+            hint="the functions are json, lower, upper",
         )
     return _FUNCTIONS[function](value)
 
@@ -89,8 +90,10 @@ def _field(value: Any, name: str, path: str) -> Any:
         for key, item in value.items():
             if _canonical(key) == wanted:
                 return item
-    known = ", ".join(sorted(value)) if isinstance(value, Mapping) else "none, it is a plain value"
-    raise RequestInvalid(f"there is no field {path!r} to format", hint=f"there are: {known}")
+    hint = "this value is plain and has no fields"
+    if isinstance(value, Mapping):
+        hint = f"the fields are {', '.join(sorted(value))}"
+    raise RequestInvalid(f"the field {path!r} does not exist", hint=hint)
 
 
 def _canonical(name: str) -> str:

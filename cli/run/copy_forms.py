@@ -117,8 +117,10 @@ def _below(directory: str, name: str) -> str:
 def clash(path: Sequence[str] | str, *, is_directory: bool) -> RequestInvalid:
     """Returns the error that a directory and something else want one place."""
     shown = path if isinstance(path, str) else "/".join(path)
-    there, comes = ("is a directory", "a file") if not is_directory else ("is none", "a directory")
+    there, comes = "is a directory", "a file"
+    if is_directory:
+        there, comes = "is not a directory", "a directory"
     return RequestInvalid(
-        f"{shown} {there}, and {comes} is to take its place",
-        hint="nothing is replaced by another kind; remove it first",
+        f"{shown} {there}, and {comes} would replace it",
+        hint="remove it first: a directory does not replace a file, nor a file a directory",
     )

@@ -317,7 +317,7 @@ async def _note_leftovers(group: str, runner: Runner, reporter: Reporter) -> Non
     runs = await members_of(runner, group) if group else []
     if runs and all(run.state == run_pb2.Run.STATE_CREATED for run in runs):
         reporter.note(
-            f"lns: there is a group {group} whose runs were recorded and not started;"
+            f"lns: the runs of group {group} were created but not started;"
             f" `lns start {group}` starts them, `lns rm {group}` removes them"
         )
 

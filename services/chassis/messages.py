@@ -227,4 +227,4 @@ def parse_word(words: type[Word], text: str, field: str) -> Word:
     try:
         return words(text)
     except ValueError:
-        raise invalid(field, f"{text!r} is none of " + ", ".join(words)) from None
+        raise invalid(field, f"{text!r} is not one of " + ", ".join(words)) from None

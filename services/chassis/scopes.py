@@ -108,7 +108,8 @@ async def answer(call: ServedCall) -> AsyncIterator[None]:
         failure = error
     except NotImplementedError:  # what generated servicers do for a method nobody wrote
         failure = errors.Unimplemented(
-            f"{call.method} is not there yet", hint="a newer version of lns may have it"
+            f"{call.method} is not implemented in this version",
+            hint="a newer version of lns may have it",
         )
     except grpc.aio.AioRpcError as error:
         failure = from_rpc_error(error)

@@ -137,7 +137,7 @@ def _from_word(hint: Any, text: str) -> Any:
         return Path(text).expanduser().absolute()
     if isinstance(hint, type) and issubclass(hint, enum.StrEnum):
         if text not in {str(member) for member in hint}:
-            raise ValueError(f"`{text}` is none of " + ", ".join(hint))
+            raise ValueError(f"`{text}` is not one of " + ", ".join(hint))
         return hint(text)
     if hint is not str:
         raise TypeError(f"settings cannot hold {hint!r}")

@@ -145,7 +145,7 @@ class Index:
             return max(ranked, key=lambda one: one[0])[1]
         known = [one for one in self.platforms if one.is_known and one.os != "unknown"]
         raise PlatformUnsupported(
-            f"there is no manifest for {platform}; the index offers"
+            f"no manifest exists for {platform}; the index offers"
             f" {describe_platforms([*known, *found])}",
             hint="choose one of them with --platform",
             metadata={"platform": str(platform), "digest": self.descriptor.digest},

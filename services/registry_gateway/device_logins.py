@@ -62,7 +62,9 @@ class DeviceLogins:
         """
         code = self._pending.get(login_id)
         if code is None:
-            raise RequestInvalid("there is no such device login", hint="start it again")
+            raise RequestInvalid(
+                "this device login does not exist or has expired", hint="start it again"
+            )
         try:
             stored = await self._wait(code)
         except LnsError:

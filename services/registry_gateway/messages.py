@@ -47,7 +47,7 @@ def parse_mode(mode: int) -> PullMode:
         RequestInvalid: it is a value that this version does not know.
     """
     if mode not in _MODES:
-        raise RequestInvalid(f"there is no pull mode {mode}")
+        raise RequestInvalid(f"the pull mode {mode} does not exist")
     return _MODES[pb.PullMode.ValueType(mode)]
 
 

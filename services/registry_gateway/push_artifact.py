@@ -177,7 +177,7 @@ def build_manifest(
     raw = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode("utf-8")
     manifest = parse_manifest(raw, media_type=OCI_MANIFEST)
     if not isinstance(manifest, Manifest):
-        raise TypeError("a manifest was built that is none")
+        raise TypeError("the document that was built is not a manifest")
     return manifest
 
 

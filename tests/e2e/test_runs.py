@@ -69,7 +69,7 @@ def test_binary_data_goes_through_and_ctrl_c_reaches_the_workload(lns: Lns, imag
 
 def test_what_cannot_be_executed_is_no_success_in_the_background(lns: Lns, image: str) -> None:
     commands = {
-        "no-such-program": (127, "is not there"),
+        "no-such-program": (127, "does not exist"),
         "/etc/passwd": (126, "cannot be executed"),
     }
     for command, (code, said) in commands.items():

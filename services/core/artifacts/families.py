@@ -160,7 +160,8 @@ def family_by_slug(slug: str) -> Family:
     family = BY_SLUG.get(slug)
     if family is None:
         raise RequestInvalid(
-            f"there is no artifact family {slug[:80]!r}", hint=f"choose one of {', '.join(SLUGS)}"
+            f"the artifact family {slug[:80]!r} does not exist",
+            hint=f"choose one of {', '.join(SLUGS)}",
         )
     return family
 

@@ -107,7 +107,7 @@ def _unknown_field(error: ValidationError) -> str:
     close = get_close_matches(name[:80], known, n=1)
     if close:
         return f"is not a field; did you mean {close[0]}?"
-    return f"is not a field; there are {', '.join(known)}" if known else "is not a field"
+    return f"is not a field; the fields are {', '.join(known)}" if known else "is not a field"
 
 
 def _is_choice_of_fields(error: ValidationError) -> bool:

@@ -66,7 +66,9 @@ def read_line(data: bytes) -> Line:
     values = json.loads(body)
     sequence, previous = values.pop("sequence", None), values.pop("previous", None)
     if not isinstance(sequence, int) or not isinstance(previous, str):
-        raise ContentCorrupt("a line of the audit log has no place in it")
+        raise ContentCorrupt(
+            "a line of the audit log has no sequence number or no hash of the line before it"
+        )
     return Line(values=values, sequence=sequence, previous=previous, hash=found[1].decode())
 
 
@@ -97,6 +99,6 @@ def verified(lines: Iterable[bytes]) -> Iterator[Line]:
 def _broken(number: int, text: str) -> ContentCorrupt:
     return ContentCorrupt(
         f"the audit log cannot be trusted from its line {number} on: {text}",
-        hint="somebody changed the file, or the disk lost a part of it; keep it for whoever asks",
+        hint="the file was changed, or the disk lost a part of it; keep it as evidence",
         metadata={"line": str(number)},
     )

@@ -88,7 +88,7 @@ class Policies:
                 return Decision(
                     verdict=Verdict.DENY,
                     cause=Cause.NO_SUCH_HOST,
-                    text=f"{host} is no host: only lns.internal and host.lns.internal are there",
+                    text=f"{host} does not exist: only lns.internal and host.lns.internal do",
                 )
             case HostKind.MACHINE:
                 return self._of_machine(host, port)

@@ -70,7 +70,7 @@ class Catalogue:
         rows = self._db.execute(_IMAGES_OF_PREFIX, (low, low + "g")).fetchall()
         if len(rows) == 1:
             return _parse(rows[0][0])
-        problem = "several images begin with" if rows else "there is no image"
+        problem = "several images begin with" if rows else "no image begins with"
         raise ImageUnknown(
             f"{problem} {low}",
             hint="`lns image ls` shows the images of the store",

@@ -48,13 +48,13 @@ class GatewayManifests:
         except ServiceUnavailable as error:
             raise ServiceUnavailable(
                 f"the registry gateway is gone: {error.message}",
-                hint="try again; `lns service status` shows whether it is there",
+                hint="try again; `lns service status` shows whether it runs",
                 retry_after=error.retry_after or _RETRY_SECONDS,
             ) from error
         except DeadlineExceeded as error:  # the gateway answers by itself: a registry does not
             raise DeadlineExceeded(
-                f"there was no answer about {reference} in time",
-                hint="does its registry answer? try again",
+                f"the registry gateway did not answer about {reference} in time",
+                hint="check that the registry can be reached, and try again",
             ) from error
         descriptor, root = _descriptors(response)
         manifest = parse_manifest(

@@ -95,7 +95,7 @@ class HelperProcesses:
         """Returns when one has ended, and how: a verb first."""
         process = self._processes.get(helper.pid_file)
         if process is None:
-            return "is not there"
+            return "does not run"
         await process.wait()
         return process.fate
 

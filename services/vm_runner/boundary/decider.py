@@ -22,10 +22,10 @@ ANSWERS_MOST = 4096
 """Answers that are remembered for one run."""
 
 _OUTCOMES = {
-    Outcome.ALLOWED: "somebody allowed it for this run",
-    Outcome.DENIED: "somebody denied it for this run",
-    Outcome.EXPIRED: "nobody answered in time",
-    Outcome.WITHDRAWN: "the run ended before anybody answered",
+    Outcome.ALLOWED: "a user allowed it for this run",
+    Outcome.DENIED: "a user denied it for this run",
+    Outcome.EXPIRED: "no user answered in time",
+    Outcome.WITHDRAWN: "the run ended before a user answered",
 }
 
 

@@ -54,7 +54,9 @@ class Pages:
                 return await self._request(wanted)
             case _, "/" | "/denials" | "/policy" | "/requests":
                 return _json(wanted, 405, {"error": "this page does not take that method"})
-        return _json(wanted, 404, {"error": "there is no such page", "pages": _INDEX.split("\n")})
+        return _json(
+            wanted, 404, {"error": "this page does not exist", "pages": _INDEX.split("\n")}
+        )
 
     async def _shown_policy(self) -> dict[str, Any]:
         policy = (await self._policy.current()).policy

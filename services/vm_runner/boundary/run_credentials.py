@@ -191,7 +191,8 @@ class RunCredentials:
         if isinstance(found, Missing):
             return found
         return Missing(
-            f"nobody permitted the use of {one.id}", f"lns policy allow --integration {one.id}"
+            f"the policy does not permit the use of {one.id}",
+            f"lns policy allow --integration {one.id}",
         )
 
     async def _ask(self, one: ActiveIntegration) -> Outcome:

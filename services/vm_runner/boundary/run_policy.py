@@ -123,7 +123,7 @@ class RunPolicy:
                 await self._files.write(self.path, policy_text(self._planned()))
                 found = await self._files.read_policy(self.path)
             if found is None:
-                self.problem = f"{self.path} is not there any more: what it said last holds"
+                self.problem = f"{self.path} no longer exists: its last content stays in effect"
                 self._stamp = None
             else:
                 self._stamp, text = found

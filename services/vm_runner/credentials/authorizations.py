@@ -92,6 +92,6 @@ class Authorizations:
             raise
         self._pending.pop(identifier, None)
         raise CredentialUnusable(
-            f"nobody agreed to connect {pending.definition.id} in time",
+            f"no user agreed to connect {pending.definition.id} in time",
             hint=f"start it again: lns connect {pending.definition.id}",
         )

@@ -90,7 +90,7 @@ class BodyReader:
         else:
             self._trailers += len(line)
             if self._trailers > _TRAILERS_MOST or not _TRAILER.match(line):
-                raise HeadInvalid("a trailer that is none")
+                raise HeadInvalid("a trailer is not valid")
 
 
 _SIZE, _DATA, _DATA_END, _TRAILERS = range(4)

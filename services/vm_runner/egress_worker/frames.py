@@ -197,10 +197,10 @@ def read_window_update(frame: FrameHead) -> int:
         FrameInvalid: it says nothing, or nothing possible.
     """
     if len(frame.payload) != 4:  # noqa: PLR2004 - a number of 32 bits
-        raise FrameInvalid("a window update that is none")
+        raise FrameInvalid("a window update is not valid")
     size = int.from_bytes(frame.payload, "big") & _WINDOW_MOST
     if not size:
-        raise FrameInvalid("a window update that is none")
+        raise FrameInvalid("a window update is not valid")
     return size
 
 

@@ -208,7 +208,7 @@ class Http1:
                 raise SideLost("it closed the connection without a reply")
             return parse_reply(raw, method=method, most=most)
         except HeadInvalid as error:
-            text = f"its reply is none: {error}"
+            text = f"its reply is not valid HTTP: {error}"
             if not self._reply_began:
                 denied = self._judge.deny(Reason.UPSTREAM_PROTOCOL, text, status=502)
                 await self._answer(denied, closes=True)

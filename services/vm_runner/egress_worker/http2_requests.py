@@ -52,7 +52,7 @@ def read_block(decoded: Iterable[Sequence[bytes]], *, trailers: bool = False) ->
         else:
             headers.append((name, value))
         if any(byte in value for byte in b"\r\n\0") or value != value.strip(b" \t"):
-            raise HeadInvalid("a header's value that is none")
+            raise HeadInvalid("the value of a header is not valid")
     if len(headers) > HEADERS_MOST:
         raise HeadInvalid(f"more than {HEADERS_MOST} headers")
     return Block(pseudo, tuple(headers))

@@ -52,7 +52,7 @@ def _shake_hands(upstream_contexts: UpstreamContexts) -> None:
     contexts.add(_NAME, leaf)
     context = contexts.get(_NAME)
     if context is None:
-        raise AssertionError("a certificate that was added is there")
+        raise AssertionError("a certificate that was added does not exist")
     roots = leaf.chain.decode()
     for trust in ("", roots):  # one that fails to be verified, and one that does not
         client = ClientEngine(upstream_contexts.get(trust, (HTTP_1,)), _NAME)

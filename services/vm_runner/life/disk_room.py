@@ -84,7 +84,7 @@ class DiskRoom:
         log.warning("run_out_of_room", run_id=run.run_id)
         directory = self._store.directory(run.run_id).parent
         await self._owner.notice(
-            f"the disk of {directory} is full: the run stands still until there is room again"
+            f"the disk of {directory} is full: the run is paused until space is free again"
         )
         has_room = False
         while not has_room or self._owner.run.state is RunState.PAUSED:
@@ -96,4 +96,6 @@ class DiskRoom:
             log.warning("run_not_resumed", run_id=run.run_id, message=error.message)
             return
         if self._owner.run.state in lifecycle.LIVE:
-            await self._owner.notice(f"the disk of {directory} has room again: the run goes on")
+            await self._owner.notice(
+                f"the disk of {directory} has free space again: the run continues"
+            )

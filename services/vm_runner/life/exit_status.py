@@ -73,6 +73,7 @@ def signal_number(name: str) -> int:
     number = parse_signal(name)
     if number is None:
         raise RequestInvalid(
-            f"there is no signal {name!r}", hint="TERM, INT, HUP, QUIT, KILL, USR1, RTMIN+3 …"
+            f"the signal {name!r} does not exist",
+            hint="known are TERM, INT, HUP, QUIT, KILL, USR1, RTMIN+3 …",
         )
     return number

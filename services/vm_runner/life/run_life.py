@@ -321,7 +321,7 @@ class RunLife:
 
     def _reachable_machine(self) -> Machine:
         if self.machine is None:
-            raise GuestUnreachable(f"the microVM of run {self.run.name} is not there right now")
+            raise GuestUnreachable(f"the microVM of run {self.run.name} does not run right now")
         return self.machine
 
     # ---- for the boot ----

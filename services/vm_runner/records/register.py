@@ -66,7 +66,9 @@ class Register(Generic[OwnerT]):
         if len(found) > 1 and len(text) >= _PREFIX_LEAST:
             raise RequestInvalid(f"{len(found)} runs have an id that begins with {text}")
         raise RunUnknown(
-            f"there is no run {text!r}", hint="`lns ps -a` lists them", metadata={"run": text}
+            f"the run {text!r} does not exist",
+            hint="`lns ps -a` lists them",
+            metadata={"run": text},
         )
 
     def of_request(self, request_id: str) -> OwnerT | None:

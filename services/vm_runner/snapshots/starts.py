@@ -271,8 +271,10 @@ class Starts:
         """
         found = [one for key, one in self._known.items() if text and key.startswith(text)]
         if len(found) != 1:
-            why = "several have keys like that" if found else "there is none"
-            raise SnapshotUnknown(f"no snapshot {text}: {why}", hint="`lns snapshot ls` lists them")
+            why = "several keys begin with it" if found else "it does not exist"
+            raise SnapshotUnknown(
+                f"the snapshot {text} cannot be chosen: {why}", hint="`lns snapshot ls` lists them"
+            )
         return found[0]
 
     async def remove(self, key: str) -> None:

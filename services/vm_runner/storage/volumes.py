@@ -81,7 +81,7 @@ class Volumes:
                 return known
             if known is not None:
                 raise NameTaken(
-                    f"there is a volume {name}",
+                    f"the volume {name} already exists",
                     hint="choose another name",
                     metadata={"volume": name},
                 )
@@ -122,7 +122,7 @@ class Volumes:
         volume = self._known.get(name)
         if volume is None:
             raise VolumeUnknown(
-                f"there is no volume {name!r}",
+                f"the volume {name!r} does not exist",
                 hint="`lns volume ls` lists them",
                 metadata={"volume": name},
             )

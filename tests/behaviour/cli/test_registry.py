@@ -111,11 +111,11 @@ def test_anything_else_is_pushed_as_an_image(
 
 
 NO_DOCUMENTS = [
-    ("typo.yaml", "there is no file 'typo.yaml'"),
-    ("/nonexistent/typo", "there is no file '/nonexistent/typo'"),
-    ("./typo", "there is no file './typo'"),
-    ("typo.json", "there is no file 'typo.json'"),
-    ("", "there is no file ''"),
+    ("typo.yaml", "the file 'typo.yaml' does not exist"),
+    ("/nonexistent/typo", "the file '/nonexistent/typo' does not exist"),
+    ("./typo", "the file './typo' does not exist"),
+    ("typo.json", "the file 'typo.json' does not exist"),
+    ("", "the file '' does not exist"),
     ("./folder", "./folder is a directory"),
     ("folder/", "folder/ is a directory"),
     ("empty.yaml", "empty.yaml is empty"),
@@ -145,13 +145,13 @@ def test_what_is_no_file_of_an_artifact_is_told_as_what_it_is(
 
 @pytest.mark.parametrize("flag", ["--family", "--annotation"])
 def test_what_only_an_artifact_has_makes_the_source_a_file(lns: Client, flag: str) -> None:
-    assert "there is no file 'typo'" in lns("push", "typo", "r/models/m:1", flag, "a=b").err
+    assert "the file 'typo' does not exist" in lns("push", "typo", "r/models/m:1", flag, "a=b").err
     assert "is an image, which has no" in lns("push", "oci:typo", "r/m:1", flag, "a=b").err
 
 
 @pytest.mark.parametrize(
     ("source", "said"),
-    [("typo", "there is no file 'typo' here"), ("folder", "folder is a directory here")],
+    [("typo", "the file 'typo' does not exist"), ("folder", "folder is a directory here")],
 )
 def test_what_is_neither_a_file_nor_an_image_is_told_as_both(
     services: ScriptedServices, lns: Client, tmp_path: Path, source: str, said: str

@@ -515,12 +515,12 @@ def test_an_exec_without_a_command_behind_the_dashes_says_so(lns: Client) -> Non
     result = lns("exec", "web", "--")
 
     assert result.code == 125
-    assert "there is no command after --" in result.err
+    assert "no command follows --" in result.err
 
 
 @pytest.mark.parametrize(
     ("code", "said"),
-    [(127, "lns: serve is not there; `lns logs web`"), (126, "lns: serve cannot be executed;")],
+    [(127, "lns: serve does not exist; `lns logs web`"), (126, "lns: serve cannot be executed;")],
 )
 def test_a_background_run_of_what_cannot_be_executed_fails_and_says_why(
     services: ScriptedServices, lns: Client, code: int, said: str

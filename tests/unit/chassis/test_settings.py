@@ -154,7 +154,7 @@ def test_every_problem_is_reported_at_once(tmp_path: Path) -> None:
         *("required", "flag", "ratio", "wait", "colour", "hosts", "LNS_WEIGHTS"),
         *("inner.cuont", "inner.size", "unknown", "LNS_INNER__COUNT", "LNS_TYPO__X", "LNS_PLACE"),
     }
-    assert found["colour"] == "`green` is none of red, blue"
+    assert found["colour"] == "`green` is not one of red, blue"
     assert found["wait"] == "needs a unit: 30s"
     assert found["inner.size"] == "`10MB` is not a size such as 100B, 512KiB, 64MiB, 4GiB"
 

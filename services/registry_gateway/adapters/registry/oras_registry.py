@@ -43,7 +43,7 @@ T = TypeVar("T")
 _ACCEPT: Final = {"Accept": ", ".join((OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_INDEX))}
 _MAX_REFERRERS: Final = 10_000
 _NOT_FOUND: Final = 404
-_OPERATOR: Final = "tell the registry's operator; nothing can be done on this side"
+_OPERATOR: Final = "report it to the registry's operator; the client cannot correct it"
 _NO_REFERRERS: Final = frozenset({400, 404, 405, 406, 501})
 _NO_DELETION: Final = frozenset({400, 405})
 

@@ -101,9 +101,9 @@ def _by_class(status: int, not_found: type[LnsError]) -> type[LnsError]:
 
 def _phrase(kind: type[LnsError], what: str, text: str) -> str:
     phrases: Mapping[type[LnsError], Callable[[], str]] = {
-        ManifestUnknown: lambda: f"there is no {what}",
-        BlobUnknown: lambda: f"a blob of {what} is not there ({text})",
-        BlobsMissing: lambda: f"blobs that {what} names are not there ({text})",
+        ManifestUnknown: lambda: f"{what} does not exist",
+        BlobUnknown: lambda: f"a blob of {what} does not exist ({text})",
+        BlobsMissing: lambda: f"blobs that {what} names do not exist ({text})",
         RegistryUnauthenticated: lambda: f"{what} needs a login ({text})",
         RegistryDenied: lambda: f"access to {what} is denied ({text})",
     }

@@ -147,7 +147,7 @@ def _entry(path: Path, image: object) -> _Entry:
             if len(layers) > MAX_LAYERS:
                 raise RequestInvalid(f"{path}: an image has more than {MAX_LAYERS} layers")
             return _Entry(config=config, layers=tuple(layers), names=tuple(names))
-    raise RequestInvalid(f"{path}: {_MANIFEST} describes an image that is none")
+    raise RequestInvalid(f"{path}: {_MANIFEST} does not describe an image")
 
 
 def _are_texts(value: object) -> bool:
@@ -169,7 +169,7 @@ def _choose(path: Path, entries: Sequence[_Entry], name: str) -> _Entry:
             return entry
     raise ImageUnknown(
         f"{path} has no image {name!r}; it has {listed}",
-        hint="name one of those after the path, or leave the name out if there is one image",
+        hint="name one of those after the path; the name of an only image can be left out",
         metadata={"image": name},
     )
 

@@ -40,7 +40,8 @@ def open_directory(path: Path, tag: str) -> Iterator[OpenedSource]:
     """
     if not path.is_dir():
         raise RequestInvalid(
-            f"there is no directory {path}", hint="paths are those of the gateway's host"
+            f"the directory {path} does not exist",
+            hint="the path is read on the host of the registry gateway",
         )
 
     def find(name: str) -> BlobSource | None:
@@ -92,7 +93,7 @@ def _choose(place: str, index: Index, tag: str) -> Descriptor:
     if not entries:
         raise ImageUnknown(
             f"{place} has no image {tag!r}; it has {listed}",
-            hint="name one of those after the path, or leave the name out if there is one image",
+            hint="name one of those after the path; the name of an only image can be left out",
             metadata={"image": tag},
         )
     raise RequestInvalid(

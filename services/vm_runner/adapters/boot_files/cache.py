@@ -108,7 +108,7 @@ class GuestFileCache:
         if not images:
             where = self._kernel or self._kernels
             raise HostUnready(
-                f"there is no guest kernel in {where}",
+                f"no guest kernel was found in {where}",
                 hint=_WAY_OUT,
                 metadata={"kernel": str(where)},
             )
@@ -120,7 +120,7 @@ class GuestFileCache:
             return self._agent.read_bytes()
         except FileNotFoundError:
             raise HostUnready(
-                f"there is no guest agent at {self._agent}",
+                f"the guest agent {self._agent} does not exist",
                 hint="make -C services/vm_runner/guest",
                 metadata={"agent": str(self._agent)},
             ) from None
@@ -143,7 +143,7 @@ def _module_folder(image: Path, release: str) -> Path:
     for candidate in (root / "usr/lib/modules" / release, root / "lib/modules" / release):
         if candidate.is_dir():
             return candidate
-    raise HostUnready(f"there are no modules of {image}", hint=_WAY_OUT)
+    raise HostUnready(f"no modules exist for the kernel {image}", hint=_WAY_OUT)
 
 
 class _ModuleFolder:

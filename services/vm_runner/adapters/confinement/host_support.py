@@ -76,7 +76,7 @@ class HostSupport:
     def _look(self, program: Path, files: ProgramFiles | ValueError) -> Footing:
         if not self._launcher.exists():
             raise HostUnready(
-                f"there is no launcher of VMMs at {self._launcher}",
+                f"the launcher of VMMs {self._launcher} does not exist",
                 hint="make -C services/vm_runner/confine",
                 metadata={"launcher": str(self._launcher)},
             )

@@ -58,7 +58,7 @@ class HostNetwork:
                 await asyncio.get_running_loop().sock_connect(connection, (str(address), port))
         except TimeoutError:
             connection.close()
-            raise HostUnreachable(f"{address} port {port}: nobody answered in time") from None
+            raise HostUnreachable(f"{address} port {port}: no answer in time") from None
         except OSError as error:
             connection.close()
             raise HostUnreachable(f"{address} port {port}: {error.strerror or error}") from error

@@ -128,7 +128,7 @@ class AcceleratorChoice:
         except LnsError as error:
             found = await machine.diagnose()
             said = found.messages.splitlines() or [found.end or error.message]
-            return _emulation(f"{self._device} is there, but no guest runs: {said[-1]}")
+            return _emulation(f"{self._device} exists, but no guest runs with it: {said[-1]}")
 
     def _path(self) -> Path:
         return self._directory / "accelerator.json"

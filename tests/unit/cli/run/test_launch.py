@@ -290,7 +290,7 @@ async def test_a_group_that_a_killed_client_left_unstarted_is_told_of() -> None:
     await setting.launch_all()
 
     assert setting.reporter.notes[-1] == (
-        "lns: there is a group team whose runs were recorded and not started;"
+        "lns: the runs of group team were created but not started;"
         " `lns start team` starts them, `lns rm team` removes them"
     )
 

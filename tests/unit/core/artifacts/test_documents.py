@@ -307,7 +307,7 @@ def test_a_name_is_a_dns_label(name: str, valid: bool) -> None:
         (
             {"zzz": "x"},
             (
-                "is not a field; there are command, credentials, env, image, ports, user,"
+                "is not a field; the fields are command, credentials, env, image, ports, user,"
                 " volumes, workdir"
             ),
         ),

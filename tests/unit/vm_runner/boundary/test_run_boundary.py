@@ -232,7 +232,7 @@ async def test_nobody_who_answers_is_a_denial_and_the_next_try_asks_again(world:
     async with world.serving() as link:
         assert isinstance(await answer(link), Refuse)
         assert isinstance(await answer(link), Refuse)
-    assert [one.reason for one in await world.records()] == ["nobody answered in time"] * 2
+    assert [one.reason for one in await world.records()] == ["no user answered in time"] * 2
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ async def test_a_guest_without_room_says_so_and_goes_on_when_there_is_some() -> 
         assert world.vmm.resumed == 0
         world.disk.free = 1
         await eventually(lambda: world.vmm.resumed == 1)
-        await eventually(lambda: "goes on" in world.owner.told[-1])
+        await eventually(lambda: "the run continues" in world.owner.told[-1])
 
 
 async def test_it_may_run_out_of_room_again() -> None:
