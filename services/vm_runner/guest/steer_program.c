@@ -197,12 +197,14 @@ static void choose(struct code *c, const struct steering *steering)
     emit(c, BPF_LDX | BPF_MEM | BPF_H, BPF_REG_4, BPF_REG_6, CONTEXT(remote_port), 0);
     if_equal(c, BPF_REG_2, IPPROTO_TCP, TCP);
     unless_equal(c, BPF_REG_2, IPPROTO_UDP, DROP);
-    if (!steering->everything)
-        go(c, DROP); /* no datagram stays here by mistake */
-    if_equal(c, BPF_REG_4, htons(DNS_PORT), PASS); /* an answer of ours to a program's own address */
-    unless_equal(c, BPF_REG_3, DNS_PORT, DROP);
-    emit(c, BPF_ALU64 | BPF_ADD | BPF_K, BPF_REG_9, 0, 0, PLACE_UDP);
-    go(c, ASSIGN);
+    if (steering->everything) {
+        if_equal(c, BPF_REG_4, htons(DNS_PORT), PASS); /* an answer of ours to a program's own address */
+        unless_equal(c, BPF_REG_3, DNS_PORT, DROP);
+        emit(c, BPF_ALU64 | BPF_ADD | BPF_K, BPF_REG_9, 0, 0, PLACE_UDP);
+        go(c, ASSIGN);
+    } else {
+        go(c, DROP); /* the kernel refuses a program with instructions behind this that nothing reaches */
+    }
     put_label(c, TCP);
     if (steering->everything) {
         unless_equal(c, BPF_REG_3, DNS_PORT, KEYED);
@@ -238,6 +240,7 @@ int steer_load_program(const struct steering *steering, int sockets)
 {
     static struct code code;
     struct code *c = &code;
+    memset(c, 0, sizeof *c); /* the process may have written one for other addresses */
     move(c, BPF_REG_6, BPF_REG_1);
     load(c, BPF_REG_2, CONTEXT(family));
     if_equal(c, BPF_REG_2, AF_INET6, V6);
