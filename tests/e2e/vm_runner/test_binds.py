@@ -163,7 +163,8 @@ async def test_a_run_works_in_folders_of_the_host_whatever_becomes_of_the_servic
     assert copied == {"src": b"", "src/dir": b"", "src/new": b"new\n"}
     assert (project / "copied-in").read_text() == "from a client\n"
     assert (project / "copied-in").stat().st_uid == OWNER
-    assert (len(servers), left) == (3, [])
+    # Each bind has a server, and the parent that waits for it.
+    assert (len(servers), left) == (6, [])
     made = {name: (project / "src" / name).stat() for name in ("new", "dir")}
     assert {(one.st_uid, one.st_gid) for one in made.values()} == {(OWNER, OWNER)}
     assert made["new"].st_mode & 0o7777 == 0o755
