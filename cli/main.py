@@ -10,7 +10,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
-from cli.desk.launcher import start_behind, through_desk
+from cli.desk.launcher import hide_grpc_lines, start_behind, through_desk
 from services.core.version import VERSION
 
 _INTERRUPTED = 130
@@ -25,11 +25,12 @@ def main() -> NoReturn:
     """
     try:
         _prepare()
-        arguments = sys.argv[1:]
-        code = through_desk(arguments, os.environ)
+        arguments, environment = sys.argv[1:], dict(os.environ)
+        hide_grpc_lines(os.environ)
+        code = through_desk(arguments, environment)
         if code is None:
-            code = run(arguments, os.environ)
-            start_behind(arguments, os.environ)
+            code = run(arguments, environment)
+            start_behind(arguments, environment)
     except KeyboardInterrupt:
         code = _INTERRUPTED
     try:

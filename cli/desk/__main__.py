@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from cli.desk.desk import Desk, own_lock, preload
+from cli.desk.launcher import hide_grpc_lines, surroundings
 from cli.suite_process import SuiteFiles, find_suite
 from services.core.errors import LnsError
 
@@ -20,8 +21,10 @@ def main(home: Path) -> None:
         if found is None:
             return
         suite = os.pidfd_open(found.pid)
+        here = surroundings(os.environ)
+        hide_grpc_lines(os.environ)
         preload()
-        Desk(home, suite, lock, os.environ).serve()
+        Desk(home, suite, lock, here=here, environment=os.environ).serve()
 
 
 if __name__ == "__main__":

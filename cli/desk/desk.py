@@ -22,7 +22,7 @@ from typing import NoReturn
 from cli.app import dispatch
 from cli.catalogue import ENTRIES
 from cli.desk import order
-from cli.desk.launcher import BEGUN, ENDED, REFUSED, desk_socket, surroundings
+from cli.desk.launcher import BEGUN, ENDED, REFUSED, desk_socket
 
 _PEER = struct.Struct("3i")
 _STATUS = struct.Struct("<cI")
@@ -53,11 +53,18 @@ class Desk:
         home: the state directory.
         suite: a descriptor of the suite's process (pidfd).
         lock: a descriptor that holds the desk's lock.
+        here: `surroundings` of this process as it was started.
         environment: of this process; a fork makes it its command's.
     """
 
     def __init__(
-        self, home: Path, suite: int, lock: int, environment: MutableMapping[str, str]
+        self,
+        home: Path,
+        suite: int,
+        lock: int,
+        *,
+        here: str,
+        environment: MutableMapping[str, str],
     ) -> None:
         self._path = Path(desk_socket(str(home)))
         self._suite = suite
@@ -65,7 +72,7 @@ class Desk:
         self._replaced = False
         self._commands: dict[int, socket.socket] = {}
         self._environment = environment
-        self._here = surroundings(environment)
+        self._here = here
         self._sources = _source_times()
         self._last = time.monotonic()
 

@@ -8,7 +8,7 @@ import _signal  # type: ignore[import-not-found]  # of C; `signal` wraps it in e
 import _socket
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, MutableMapping, Sequence
 
 from services.core.version import VERSION
 
@@ -105,6 +105,19 @@ def surroundings(environment: Mapping[str, str]) -> str:
         *early,
     )
     return "\n".join(parts)
+
+
+def hide_grpc_lines(environment: MutableMapping[str, str]) -> None:
+    """Keeps gRPC's own log lines off the terminal, unless the user has chosen their verbosity.
+
+    They repeat, without context, what the errors of lns say. gRPC reads the variable when it is
+    imported. It is set for this process alone: what the user's environment has is compared with
+    the desk's (`surroundings`), and passed on to the services.
+
+    Args:
+        environment: of this process, `os.environ`.
+    """
+    environment.setdefault("GRPC_VERBOSITY", "NONE")
 
 
 def encode(arguments: Sequence[str], environment: Mapping[str, str]) -> bytes:

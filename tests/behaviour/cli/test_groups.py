@@ -189,3 +189,36 @@ def test_a_client_that_is_terminated_as_it_begins_a_group_takes_it_back(
     removed = [request.run for request in services.asked("RemoveRun")]
     assert sorted(removed) == sorted(["web" * 4, "worker" * 4])
     assert services.asked("StartRun") == []
+
+
+@pytest.mark.parametrize("name", ["team", "team-web"])
+def test_stats_of_a_group_are_those_of_its_runs(
+    services: ScriptedServices, lns: Client, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr("cli.commands.stats._INTERVAL_SECONDS", 0)
+    services["GetStats"] = lambda request: pb.GetStatsResponse(
+        stats=[run_pb2.RunStats(run_id=run, name=run) for run in request.runs]
+    )
+
+    result = lns("stats", "--no-stream", "--format", "{{.Name}}", name)
+
+    whole = ["webwebwebweb", "workerworkerworkerworker"]
+    assert result.out.split() == (whole if name == "team" else ["team-web"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "method"),
+    [
+        (("stop", "-t", "3", "team-web"), "StopRun"),
+        (("rm", "team-web"), "RemoveRun"),
+        (("port", "team-web"), "GetRun"),
+    ],
+)
+def test_a_member_of_a_group_is_a_run_by_its_own_name(
+    services: ScriptedServices, lns: Client, arguments: tuple[str, ...], method: str
+) -> None:
+    services[method] = services.answers.get(method, getattr(pb, f"{method}Response")())
+
+    assert lns(*arguments).code == 0
+    assert {request.run for request in services.asked(method)} <= {"team-web", "webwebwebweb"}
+    assert services.asked(method)

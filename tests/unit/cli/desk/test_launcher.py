@@ -115,3 +115,16 @@ def test_another_interpreter_or_locale_is_another_desk_s(monkeypatch: pytest.Mon
         assert launcher.surroundings(other) != here
     monkeypatch.setattr("sys.executable", "/other/python")
     assert launcher.surroundings({"LANG": "C.UTF-8"}) != here
+
+
+def test_hidden_grpc_lines_do_not_part_a_command_from_its_desk() -> None:
+    of_user = {"HOME": "/home/u"}
+    of_process = dict(of_user)
+    launcher.hide_grpc_lines(of_process)
+
+    assert of_process["GRPC_VERBOSITY"] == "NONE"
+    assert launcher.surroundings(of_process) != launcher.surroundings(of_user)
+
+    chosen = {"GRPC_VERBOSITY": "DEBUG"}
+    launcher.hide_grpc_lines(chosen)
+    assert chosen == {"GRPC_VERBOSITY": "DEBUG"}
