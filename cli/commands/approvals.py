@@ -58,7 +58,7 @@ async def approvals_list(context: Context, run: str, quiet: bool, form: str | No
 @subcommand(approvals, "watch", doing="watch approvals")
 @_run_option
 async def approvals_watch(context: Context, run: str) -> None:
-    """Tell what is asked for and how it ends, until interrupted."""
+    """Show requests and how they are decided, until interrupted."""
     known: dict[str, str] = {}
     async with open_session(context, Peer.VM_RUNNER) as session:
         async for event in session.egress.WatchApprovals(pb.WatchApprovalsRequest(run=run)):

@@ -90,7 +90,7 @@ class BlobUnknown(LnsError):
 
 
 class RunUnknown(LnsError):
-    """There is no run with that id or name."""
+    """No run has that id or name."""
 
     kind = Kind.NOT_FOUND
     reason = "RUN_UNKNOWN"
@@ -104,21 +104,21 @@ class ImageUnknown(LnsError):
 
 
 class VolumeUnknown(LnsError):
-    """There is no such volume."""
+    """The volume does not exist."""
 
     kind = Kind.NOT_FOUND
     reason = "VOLUME_UNKNOWN"
 
 
 class LeaseUnknown(LnsError):
-    """There is no such lease; it was released or ran out."""
+    """The lease does not exist; it was released or ran out."""
 
     kind = Kind.NOT_FOUND
     reason = "LEASE_UNKNOWN"
 
 
 class ExecUnknown(LnsError):
-    """There is no such exec in the run."""
+    """The run has no such exec."""
 
     kind = Kind.NOT_FOUND
     reason = "EXEC_UNKNOWN"

@@ -96,7 +96,7 @@ class Image(Protocol):
 class ImageSource(Protocol):
     """The node's image store."""
 
-    async def lease(self, run_id: str, digest: str) -> Image:
+    async def lease(self, run_id: str, image_digest: str) -> Image:
         """Keeps an image from being pruned for a run, until it is released.
 
         Raises:

@@ -109,13 +109,13 @@ class VmSettings:
     """How long a guest may take to write back after its workload ended."""
 
     disk: ByteCount = 8 << 30
-    """Size of a run's writable layer where the plan names none. It is sparse."""
+    """Size of a run's writable layer, if the plan sets no size. It is sparse."""
 
     log: ByteCount = 64 << 20
-    """Bytes of log that are kept of a run where it names none."""
+    """Bytes of log that are kept of a run, if the run sets no limit."""
 
     pids: int = 4096
-    """Processes of a run where it names none."""
+    """Processes of a run, if the run sets no limit."""
 
     credentials: Path = field(
         metadata=setting(

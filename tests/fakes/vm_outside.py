@@ -35,10 +35,10 @@ class FakeImages:
     leased: dict[str, str] = field(default_factory=dict)
     fail_release: LnsError | None = None
 
-    async def lease(self, run_id: str, digest: str) -> Image:
-        if digest not in self.digests:
-            raise ImageUnknown(f"there is no image {digest}")
-        self.leased[run_id] = digest
+    async def lease(self, run_id: str, image_digest: str) -> Image:
+        if image_digest not in self.digests:
+            raise ImageUnknown(f"no image has the digest {image_digest}")
+        self.leased[run_id] = image_digest
         return FakeImage()
 
     async def release(self, run_id: str) -> None:

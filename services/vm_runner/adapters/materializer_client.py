@@ -32,10 +32,10 @@ class MaterializerImages:
         self._stub = stub
         self._root = root
 
-    async def lease(self, run_id: str, digest: str) -> Image:
+    async def lease(self, run_id: str, image_digest: str) -> Image:
         """Keeps an image from being pruned for a run, until it is released."""
         request = pb.AcquireLeaseRequest(
-            lease_id=_lease_id(run_id), holder=f"run {run_id}", image=digest
+            lease_id=_lease_id(run_id), holder=f"run {run_id}", image=image_digest
         )
         response = await self._stub.AcquireLease(request)
         image = response.image

@@ -103,7 +103,7 @@ class Maker:
         log.info(
             "snapshot_made",
             key=key[:12],
-            image=root.image_digest,
+            image_digest=root.image_digest,
             bytes=snapshot.size_bytes,
             seconds=round(time.monotonic() - began, 2),
         )

@@ -56,7 +56,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_VOLUME_UNKNOWN: _ErrorReason.ValueType  # 14
     """There is no such volume (NOT_FOUND)."""
     ERROR_REASON_LEASE_UNKNOWN: _ErrorReason.ValueType  # 15
-    """There is no such lease; it was released or ran out (NOT_FOUND)."""
+    """The lease does not exist; it was released or ran out (NOT_FOUND)."""
     ERROR_REASON_EXEC_UNKNOWN: _ErrorReason.ValueType  # 16
     """There is no such exec in the run (NOT_FOUND)."""
     ERROR_REASON_ARTIFACT_TYPE_UNSUPPORTED: _ErrorReason.ValueType  # 20
@@ -154,7 +154,7 @@ ERROR_REASON_IMAGE_UNKNOWN: ErrorReason.ValueType  # 13
 ERROR_REASON_VOLUME_UNKNOWN: ErrorReason.ValueType  # 14
 """There is no such volume (NOT_FOUND)."""
 ERROR_REASON_LEASE_UNKNOWN: ErrorReason.ValueType  # 15
-"""There is no such lease; it was released or ran out (NOT_FOUND)."""
+"""The lease does not exist; it was released or ran out (NOT_FOUND)."""
 ERROR_REASON_EXEC_UNKNOWN: ErrorReason.ValueType  # 16
 """There is no such exec in the run (NOT_FOUND)."""
 ERROR_REASON_ARTIFACT_TYPE_UNSUPPORTED: ErrorReason.ValueType  # 20

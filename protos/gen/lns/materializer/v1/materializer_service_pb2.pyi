@@ -66,7 +66,9 @@ class Image(_message.Message):
     READ_ONLY_PATHS_FIELD_NUMBER: _builtins.int
     HAS_ACL_FIELD_NUMBER: _builtins.int
     composefs_digest: _builtins.str
-    """fs-verity digest of the metadata image."""
+    """fs-verity digest of the metadata image. It identifies the image: the field `image` of requests here and
+    `image_digest` of lns.vm.v1 are this digest.
+    """
     manifest_digest: _builtins.str
     """Digest of the OCI image manifest it was made from; empty for an imageless one."""
     metadata_bytes: _builtins.int
@@ -691,7 +693,7 @@ class AcquireLeaseRequest(_message.Message):
     lease_id: _builtins.str
     """Chosen by the client; the same id again is the same lease, with this content."""
     holder: _builtins.str
-    """Who holds it and what for, for people."""
+    """Who holds it and what for, as shown to users."""
     image: _builtins.str
     """composefs digest of the image."""
     @_builtins.property

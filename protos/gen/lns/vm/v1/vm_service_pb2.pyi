@@ -38,7 +38,9 @@ class CreateRunRequest(_message.Message):
     request_id: _builtins.str
     """Chosen by the client; the same id again returns the same run."""
     image_digest: _builtins.str
-    """composefs digest of its image; empty for an imageless run."""
+    """composefs digest of its image; empty for an imageless run.
+    It is `Image.composefs_digest` of lns.materializer.v1.
+    """
     do_not_start: _builtins.bool
     """Whether the run is only recorded, to be started later."""
     @_builtins.property
@@ -1829,7 +1831,9 @@ class MakeSnapshotRequest(_message.Message):
     PLAN_FIELD_NUMBER: _builtins.int
     IMAGE_DIGEST_FIELD_NUMBER: _builtins.int
     image_digest: _builtins.str
-    """composefs digest of the plan's image; empty where it has none."""
+    """composefs digest of the plan's image; empty where it has none.
+    It is `Image.composefs_digest` of lns.materializer.v1.
+    """
     @_builtins.property
     def plan(self) -> _run_plan_pb2.RunPlan:
         """A plan as it would be run; what a snapshot does not depend on (command, environment, user …) does not matter."""
