@@ -1,4 +1,4 @@
-"""Failures as people see them: one line what, one line why, one line what to do.
+"""Failures as users see them: one line what, one line why, one line what to do.
 
 Nothing here imports gRPC: errors arrive typed from `services.chassis`.
 """

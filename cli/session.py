@@ -1,7 +1,7 @@
 """Connections of one invocation to the services that it needs.
 
     async with open_session(context, Peer.RESOLVER, Peer.VM_RUNNER) as session:
-        response = await session.resolver.Resolve(request)     # raises LnsError, nothing else
+        response = await session.resolver.Resolve(request)     # raises only LnsError
 
 A service whose endpoint is configured is called there; the others are in the suite, which is
 started if it does not live. All calls of one invocation carry one request id. Generated code is

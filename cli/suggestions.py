@@ -1,4 +1,4 @@
-"""What somebody meant who wrote a command that does not exist."""
+"""Suggestions for a mistyped command."""
 
 import difflib
 from collections.abc import Iterable, Mapping

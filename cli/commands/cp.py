@@ -47,7 +47,7 @@ class InRun:
 async def cp(context: Context, source: str, target: str) -> None:
     """Copy SOURCE to TARGET, one of which is RUN:/PATH.
 
-    Into a TARGET that is a directory, files are copied and merged with its content; one that does not
+    A SOURCE is copied into a TARGET that is a directory, and merged with it; a TARGET that does not
     exist becomes the copy. SOURCE/. copies what a directory holds. A link is copied as a link, but
     a link that is the TARGET is written through. What is copied into a run belongs to its root
     user. As the place on this machine, - is a tar archive on standard input or output.

@@ -1,7 +1,7 @@
 """The desk: waits for launchers, and forks a process for each, in which the command runs.
 
-It ends with the suite of its state directory, when lns itself is replaced, and when nobody came for
-a while. Commands that run at that moment are run to their end.
+It ends with the suite of its state directory, when lns itself is replaced, and when no command came
+for a while. Commands that run at that moment are run to their end.
 """
 
 import contextlib
@@ -77,7 +77,7 @@ class Desk:
         self._last = time.monotonic()
 
     def serve(self) -> None:
-        """Serves until the suite ends, lns is replaced, or nobody came for a while.
+        """Serves until the suite ends, lns is replaced, or no command came for a while.
 
         Raises:
             OSError: the socket cannot be made.

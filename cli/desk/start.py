@@ -14,7 +14,7 @@ _ADDRESS_BYTES = 107  # sun_path of unix(7)
 
 
 def start(home: str, environment: Mapping[str, str]) -> None:
-    """Starts a desk unless somebody listens at its socket, or no suite ran; never raises.
+    """Starts a desk unless a process listens at its socket, or no suite ran; never raises.
 
     Nor where the socket's path is longer than an address may be.
     """

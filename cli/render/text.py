@@ -1,4 +1,4 @@
-"""Text for people: sizes, times, ids, and and YAML."""
+"""Text for users: sizes, times, ids, and and YAML."""
 
 import re
 from typing import Any

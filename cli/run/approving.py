@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def subject_of(approval: pb.Approval) -> str:
-    """Returns what an approval is about, for people."""
+    """Returns what an approval is about, for users."""
     if approval.kind == pb.Approval.KIND_CREDENTIAL:
         return printable(f"the key of {approval.integration} for {approval.host}")
     host = f"[{approval.host}]" if ":" in approval.host else approval.host

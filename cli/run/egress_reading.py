@@ -1,4 +1,4 @@
-"""What was decided for a run, as lines for people."""
+"""What was decided for a run, as lines for users."""
 
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING

@@ -2,7 +2,7 @@
 
     async with open_channel(settings.gateway, pb.DESCRIPTOR) as channel:
         stub = rpc.RegistryServiceStub(channel)
-        response = await stub.GetManifest(request)      # raises LnsError, nothing else
+        response = await stub.GetManifest(request)      # raises only LnsError
 
 Every call has a deadline and carries the request id on (see `calls`). Methods whose proto calls
 them idempotent are tried again while the peer is unavailable; no code of ours loops.

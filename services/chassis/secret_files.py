@@ -28,8 +28,8 @@ class SecretFile:
         member: the name of its one member beside `version`.
         version: of its layout.
         is_entry: says whether a value is an entry of this version.
-        what: what it holds, for people: `logins`.
-        variable: the environment variable that names the file, for people.
+        what: what it holds, for users: `logins`.
+        variable: the environment variable that names the file, for users.
         remedy: what to do about a file that is not one.
     """
 

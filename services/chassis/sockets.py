@@ -50,7 +50,7 @@ def make_private_directory(path: Path) -> None:
     """Makes a directory that only its owner can enter, or makes sure that it is one.
 
     Raises:
-        SettingsInvalid: it belongs to somebody else, or others may enter it.
+        SettingsInvalid: it belongs to another user, or others may enter it.
         OSError: it cannot be made.
     """
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -67,7 +67,7 @@ class Digest(str):
 
     @property
     def short(self) -> str:
-        """The first twelve hexadecimal digits, for people."""
+        """The first twelve hexadecimal digits, for users."""
         return self.hex[:12]
 
     def is_of(self, data: bytes | bytearray | memoryview) -> bool:

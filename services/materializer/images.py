@@ -96,7 +96,7 @@ class Lease:
 
     Attributes:
         lease_id: chosen by who holds it.
-        holder: who that is and what for, for people.
+        holder: who that is and what for, for users.
         digest: the image.
         expire_time: when it ends by itself; None: when it is released.
     """

@@ -119,7 +119,7 @@ class Images(Protocol):
         """
 
     async def is_intact(self, image: Image) -> bool:
-        """Says whether an image with its layers is there and nobody wrote to it."""
+        """Says whether an image with its layers is there and was not written to."""
 
     async def vouch(self, image: Image) -> None:
         """Notes that an image with its layers was checked and is sound."""

@@ -81,7 +81,7 @@ class Diagnosis:
     """What is known of a VMM whose guest cannot be reached.
 
     Attributes:
-        end: how it ended, for people: `QEMU was killed by SIGSEGV`; empty while it lives.
+        end: how it ended, for users: `QEMU was killed by SIGSEGV`; empty while it lives.
         messages: the last lines of VMM and guest: printable, and not to be believed.
     """
 

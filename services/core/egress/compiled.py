@@ -17,7 +17,7 @@ class PolicySource:
 
     Attributes:
         policy: its routes and its default.
-        name: for people: `lns-policy.yaml`, or the reference of an artifact.
+        name: for users: `lns-policy.yaml`, or the reference of an artifact.
         lines: the line of each route in its file, from 1; empty where that is not known.
         editable: whether `lns policy` edits it.
     """
@@ -50,7 +50,7 @@ class Opinion:
 
     @property
     def place(self) -> str:
-        """Where it stands, for people: `lns-policy.yaml:7 $.network.allowedRoutes[1]`."""
+        """Where it stands, for users: `lns-policy.yaml:7 $.network.allowedRoutes[1]`."""
         where = f"{self.source}:{self.line}" if self.line else self.source
         path = "defaultVerdict" if self.route is None else f"allowedRoutes[{self.index}]"
         origin = self.route.origin if self.route is not None else ""

@@ -65,7 +65,7 @@ class Decision:
 
     @property
     def place(self) -> str:
-        """Where the rule that decided stands, for people; empty where none did."""
+        """Where the rule that decided stands, for users; empty where none did."""
         return "" if self.opinion is None else self.opinion.place
 
 

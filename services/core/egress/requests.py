@@ -36,7 +36,7 @@ class RouteRules:
     Attributes:
         rules: alternatives.
         match: of the route.
-        place: where the route stands, for people.
+        place: where the route stands, for users.
         source: the policy's name.
         editable: whether it is the project's own.
     """

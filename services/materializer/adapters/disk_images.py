@@ -40,7 +40,7 @@ class DiskImages:
         return await self._blocking.run(self._add, image, metadata, key)
 
     async def is_intact(self, image: Image) -> bool:
-        """Says whether an image with its layers is there and nobody wrote to it."""
+        """Says whether an image with its layers is there and was not written to."""
         return await self._blocking.run(self._is_intact, image)
 
     async def vouch(self, image: Image) -> None:

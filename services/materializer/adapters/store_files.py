@@ -93,7 +93,7 @@ class StoreFiles:
             _seal(self.image(image), image)
 
     def sealed_layer(self, diff_id: Digest) -> EntryListEnd | None:
-        """What a layer says of itself, if it is all there and nobody wrote to it since."""
+        """What a layer says of itself, if it is all there and was not written to since."""
         directory = self.layer(diff_id)
         with contextlib.suppress(FileNotFoundError), (directory / ENTRIES).open("rb") as entries:
             size = entries.seek(0, os.SEEK_END)
@@ -109,7 +109,7 @@ class StoreFiles:
         return None
 
     def is_image_sealed(self, digest: Digest) -> bool:
-        """Whether a metadata image is there and nobody wrote to it since it was made."""
+        """Whether a metadata image is there and was not written to since it was made."""
         try:
             return _is_sealed(self.image(digest), digest)
         except FileNotFoundError:

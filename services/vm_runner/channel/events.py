@@ -101,7 +101,7 @@ class ProcessState:
         oom_kills: of how many processes it has done so since the boot; 0 while this one runs.
         stage: where it failed to start: `exec`, `user`, `working directory` …
         errno: why.
-        text: why, for people.
+        text: why, for users.
     """
 
     process_id: int

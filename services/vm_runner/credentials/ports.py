@@ -41,7 +41,7 @@ class IntegrationRecords(Protocol):
 
     @property
     def name(self) -> str:
-        """Name of the file, for people."""
+        """Name of the file, for users."""
         ...
 
     async def read(self) -> Mapping[str, Mapping[str, Any]]:

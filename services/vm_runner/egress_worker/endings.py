@@ -8,7 +8,7 @@ class Ended(Exception):
 
     Attributes:
         reason: why.
-        text: more of it, for people.
+        text: more of it, for users.
     """
 
     def __init__(self, reason: Reason, text: str = "") -> None:

@@ -25,7 +25,7 @@ class Ground:
     Attributes:
         root: descriptor of what is served.
         descriptors: of `/proc/self/fd`, in a procfs of this process alone.
-        owners: as whom the host's files are used.
+        owners: the user whose rights apply to the host's files.
         open_files: how many descriptors it may have.
         obstacle: why there is no view of its own; empty where there is.
     """

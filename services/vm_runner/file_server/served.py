@@ -25,7 +25,7 @@ class Served:
     Attributes:
         nodes: what the guest knows.
         handles: what it has open.
-        owners: as whom the host's files are used, and how that is shown.
+        owners: the user whose rights apply to the host's files, and how that is shown.
         descriptors: of `/proc/self/fd`, by which a node that is only named is opened.
         read_only: nothing is changed.
         hides_secrets: files at the top that look like secrets are not there for the guest.

@@ -32,7 +32,7 @@ struct traffic {
     uint32_t uid, gid;
 };
 
-/* INIT is sent by the user as whom the owner of the host's files is to be seen. */
+/* INIT carries the user that the guest shows as the owner of the host's files. */
 static void sign(struct traffic *traffic)
 {
     struct fuse_in_header *header = (struct fuse_in_header *)traffic->up;
@@ -88,7 +88,7 @@ static void take_answers(struct traffic *traffic)
 
 /*
  * Carries messages until the mount or the host's server is gone. When this process ends the kernel answers
- * whatever is asked, and was asked, with ENOTCONN. The port hangs up for as long as the server is not there yet.
+ * whatever is asked, and was asked, with ENOTCONN. The port hangs up until the server listens.
  */
 static _Noreturn void forward(const struct identity *shown)
 {
@@ -156,7 +156,7 @@ bool bind_mount(const char *port, const char *where, bool is_file, bool read_onl
 {
     static struct identity shown;
     char options[128];
-    find_shown(user, &shown); /* a user that is not there is reported when it is to start something */
+    find_shown(user, &shown); /* a missing user is reported when a process starts as it */
     int port_fd = machine_open_port(port);
     int fuse = open("/dev/fuse", O_RDWR | O_NONBLOCK | O_CLOEXEC);
     if (fuse < 0 || port_fd < 0)
@@ -172,7 +172,7 @@ bool bind_mount(const char *port, const char *where, bool is_file, bool read_onl
         failed_at(failure, "bind at %s", port);
     close(fuse);
     close(port_fd);
-    /* Nobody looks a root up, so its size would be 0 to sendfile(2) until somebody asks. */
+    /* A root is never looked up, so sendfile(2) would see the size 0 until its first stat. */
     struct stat status;
     if (pid > 0 && is_file && stat(where, &status) < 0)
         return failed_at(failure, "bind at %s", port);

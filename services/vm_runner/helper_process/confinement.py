@@ -85,7 +85,7 @@ def part_processes(record: Callable[[int], None]) -> tuple[int, str]:
 
     Returns:
         A descriptor of the child's `/proc/self/fd`, in a procfs that has no other process and is
-        mounted nowhere; and what the host does not permit of all this, for people.
+        mounted nowhere; and what the host does not permit of all this, for users.
 
     Raises:
         OSError: the host permits no namespaces; the process is as it was.

@@ -84,6 +84,6 @@ def _write_pid(descriptor: int, pid: int) -> None:
 
 
 def describe(error: OSError) -> str:
-    """Returns what failed, for people."""
+    """Returns what failed, for users."""
     what = error.strerror or str(error)
     return f"{what}: {os.fsdecode(error.filename)}" if error.filename else what

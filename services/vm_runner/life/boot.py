@@ -69,7 +69,7 @@ class BootedRun(Protocol):
         ...
 
     async def happened(self, change: Callable[[Run], Run]) -> Run:
-        """Records what has become of the run, and tells those who watch."""
+        """Records what has become of the run, and reports it to those who watch."""
         ...
 
     async def wait_while(self, *states: RunState) -> Run:
@@ -77,7 +77,7 @@ class BootedRun(Protocol):
         ...
 
     async def notice(self, *lines: str) -> None:
-        """Tells people something, now and whenever they look at the run."""
+        """Shows users a notice, now and whenever they look at the run."""
         ...
 
     def count_oom_kills(self, told: int) -> None:

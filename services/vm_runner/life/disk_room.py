@@ -31,7 +31,7 @@ class RunOnDisk(Protocol):
         ...
 
     async def notice(self, *lines: str) -> None:
-        """Tells people something, now and whenever they look at the run."""
+        """Shows users a notice, now and whenever they look at the run."""
         ...
 
 

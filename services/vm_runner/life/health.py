@@ -30,7 +30,7 @@ class CheckedRun(Protocol):
         ...
 
     async def happened(self, change: Callable[[Run], Run]) -> Run:
-        """Records what has become of the run, and tells those who watch."""
+        """Records what has become of the run, and reports it to those who watch."""
         ...
 
 

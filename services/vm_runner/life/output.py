@@ -23,7 +23,7 @@ class WorkloadOutput:
     Args:
         log: where it goes.
         boot: number of the boot; positions of its streams begin at 0.
-        on_trouble: is given a line for people when the log cannot take it now.
+        on_trouble: is given a line for users when the log cannot take it now.
         retry_seconds: before the log is tried again.
     """
 

@@ -77,7 +77,7 @@ class RunRecord:
                 run as it is at that moment, and is pure.
             happened: it is a fact, not a wish: it holds although it cannot be recorded now, and is
                 recorded as soon as that is possible.
-            notices: lines for people, recorded and published with it.
+            notices: lines for users, recorded and published with it.
 
         Raises:
             RunUnknown: the run was removed.

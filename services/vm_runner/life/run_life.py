@@ -327,11 +327,11 @@ class RunLife:
     # ---- for the boot ----
 
     async def happened(self, change: Callable[[Run], Run]) -> Run:
-        """Records what has become of the run, and tells those who watch."""
+        """Records what has become of the run, and reports it to those who watch."""
         return await self.record.transition(change, happened=True)
 
     async def notice(self, *lines: str) -> None:
-        """Tells people something, now and whenever they look at the run."""
+        """Shows users a notice, now and whenever they look at the run."""
         await self.record.notice(*lines)
 
     def count_oom_kills(self, told: int) -> None:

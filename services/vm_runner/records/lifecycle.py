@@ -36,7 +36,7 @@ BOOT_TRIES = 2
 """Boots of one start, of which only the last may have reached the workload."""
 
 NOTICES_MOST = 16
-"""Lines for people that are kept of a run, the newest."""
+"""Lines for users that are kept of a run, the newest."""
 
 LIVE = frozenset({RunState.STARTING, RunState.RUNNING, RunState.PAUSED, RunState.STOPPING})
 """States in which a microVM may be there."""
@@ -131,7 +131,7 @@ def stopping(run: Run) -> Run:
 
 
 def noticed(run: Run, text: str) -> Run:
-    """Returns the run with a line for people, the newest last; what was told before moves there."""
+    """Returns the run with a line for users, the newest last; what was told before moves there."""
     others = [line for line in run.notices if line != text]
     return replace(run, notices=(*others, text)[-NOTICES_MOST:])
 

@@ -168,7 +168,7 @@ class Run:
         sequence: of the last event.
         start_request_id: the client's id of the request that started it last; may be empty.
         group: that it belongs to, by the name `plan.member`.
-        notices: lines for people since somebody last started it, the newest last.
+        notices: lines for users since somebody last started it, the newest last.
         health: what its health checks say; None where it has none, or its workload does not run.
     """
 

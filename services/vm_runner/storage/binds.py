@@ -92,7 +92,7 @@ class Binds:
     async def watching(
         self, run: Run, directory: Path, *, on_lost: Callable[[str], Awaitable[None]]
     ) -> AsyncIterator[None]:
-        """Calls `on_lost` with a line for people for each bind that ends while the block runs."""
+        """Calls `on_lost` with a line for users for each bind that ends while the block runs."""
         watches = [
             asyncio.create_task(self._watch(bind, mount, on_lost))
             for bind, mount in zip(self._served(run, directory), bind_mounts(run), strict=True)

@@ -50,15 +50,15 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_BLOB_UNKNOWN: _ErrorReason.ValueType  # 11
     """Neither the store nor the registry has the blob (NOT_FOUND)."""
     ERROR_REASON_RUN_UNKNOWN: _ErrorReason.ValueType  # 12
-    """There is no run with that id or name (NOT_FOUND)."""
+    """No run has that id or name (NOT_FOUND)."""
     ERROR_REASON_IMAGE_UNKNOWN: _ErrorReason.ValueType  # 13
     """The image store has no such image (NOT_FOUND)."""
     ERROR_REASON_VOLUME_UNKNOWN: _ErrorReason.ValueType  # 14
-    """There is no such volume (NOT_FOUND)."""
+    """The volume does not exist (NOT_FOUND)."""
     ERROR_REASON_LEASE_UNKNOWN: _ErrorReason.ValueType  # 15
     """The lease does not exist; it was released or ran out (NOT_FOUND)."""
     ERROR_REASON_EXEC_UNKNOWN: _ErrorReason.ValueType  # 16
-    """There is no such exec in the run (NOT_FOUND)."""
+    """The run has no such exec (NOT_FOUND)."""
     ERROR_REASON_ARTIFACT_TYPE_UNSUPPORTED: _ErrorReason.ValueType  # 20
     """The artifact is of a family that cannot be used where it is named (FAILED_PRECONDITION)."""
     ERROR_REASON_PLATFORM_UNSUPPORTED: _ErrorReason.ValueType  # 21
@@ -148,15 +148,15 @@ ERROR_REASON_MANIFEST_UNKNOWN: ErrorReason.ValueType  # 10
 ERROR_REASON_BLOB_UNKNOWN: ErrorReason.ValueType  # 11
 """Neither the store nor the registry has the blob (NOT_FOUND)."""
 ERROR_REASON_RUN_UNKNOWN: ErrorReason.ValueType  # 12
-"""There is no run with that id or name (NOT_FOUND)."""
+"""No run has that id or name (NOT_FOUND)."""
 ERROR_REASON_IMAGE_UNKNOWN: ErrorReason.ValueType  # 13
 """The image store has no such image (NOT_FOUND)."""
 ERROR_REASON_VOLUME_UNKNOWN: ErrorReason.ValueType  # 14
-"""There is no such volume (NOT_FOUND)."""
+"""The volume does not exist (NOT_FOUND)."""
 ERROR_REASON_LEASE_UNKNOWN: ErrorReason.ValueType  # 15
 """The lease does not exist; it was released or ran out (NOT_FOUND)."""
 ERROR_REASON_EXEC_UNKNOWN: ErrorReason.ValueType  # 16
-"""There is no such exec in the run (NOT_FOUND)."""
+"""The run has no such exec (NOT_FOUND)."""
 ERROR_REASON_ARTIFACT_TYPE_UNSUPPORTED: ErrorReason.ValueType  # 20
 """The artifact is of a family that cannot be used where it is named (FAILED_PRECONDITION)."""
 ERROR_REASON_PLATFORM_UNSUPPORTED: ErrorReason.ValueType  # 21
