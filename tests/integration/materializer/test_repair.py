@@ -189,7 +189,7 @@ async def test_what_the_registry_does_not_give_back_says_why_and_keeps_nothing_e
     assert found["/other"][0], "its blob is whole"
     assert not found["/file"][0]
     assert "it could not be repaired" in found["/file"][1]
-    assert "is not there" in found["/file"][1]
+    assert "does not exist" in found["/file"][1]
 
 
 @pytest.mark.parametrize("at", [0.0, 0.5, 1.0])

@@ -15,7 +15,7 @@ from services.materializer.layers.limits import LayerLimits
 from tests.support.tars import archive, entry
 
 
-def layer_job(directory: Path, data: bytes, diff_id: str = "") -> dict[str, object]:
+def layer_job(directory: Path, data: bytes) -> dict[str, object]:
     blob = directory / "blob"
     blob.write_bytes(data)
     target = directory / "layer"
@@ -24,7 +24,7 @@ def layer_job(directory: Path, data: bytes, diff_id: str = "") -> dict[str, obje
     return {
         "blob": {"digest": Digest.of(data).hex, "path": str(blob)},
         "directory": str(target),
-        "diff_id": diff_id,
+        "diff_id": Digest.of(data).hex,
         "limits": limits,
     }
 

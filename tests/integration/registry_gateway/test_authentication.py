@@ -418,7 +418,7 @@ async def test_credentials_do_not_follow_a_redirect_to_another_origin(
     guarded.forget()
 
     # The registry behind the other door wants credentials, and there are none for that door.
-    with pytest.raises(errors.RegistryUnauthenticated):
+    with pytest.raises(errors.RegistryDenied):
         await gateway.pull(f"{guarded.host}/{path}:v")
 
     elsewhere = [one for one in guarded.requests if one.peer != guarded.host]
@@ -441,7 +441,7 @@ async def test_credentials_do_not_go_to_a_foreign_upload_location(
     )
     guarded.forget()
 
-    with pytest.raises(errors.RegistryUnauthenticated):
+    with pytest.raises(errors.RegistryDenied):
         await gateway.call(
             "PushArtifact",
             reference=f"{guarded.host}/{path}:v",

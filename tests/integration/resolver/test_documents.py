@@ -91,7 +91,7 @@ async def test_the_bundle_resolves_to_what_the_page_says(pushed: World) -> None:
         ("api.tracker.example:443", "allow"),
         ("*.tracker.example", "deny"),
         ("192.0.2.0/24", "ask"),
-        ("*.packages.example", "allow"),
+        ("*.packages.example", "ask"),
     ]
     assert [one.id for one in plan.integrations] == ["tracker"]
     assert [(one.name, one.env) for one in plan.credentials] == [("tracker", "TRACKER_TOKEN")]

@@ -80,9 +80,9 @@ async def test_kvm_that_runs_a_guest_is_used(machine: Machine) -> None:
 BROKEN = {
     "crashes": (fake_qemu.CRASHES, "qemu: kvm: Assertion failed"),
     "may not be opened by the VMM": (fake_qemu.MAY_NOT, "initialize kvm: Permission denied"),
-    "ends without a word": (fake_qemu.ENDS, "no guest runs: "),
-    "hangs": (fake_qemu.HANGS, "no guest runs: "),
-    "hangs after nonsense": (fake_qemu.HANGS_AFTER_A_GREETING, "no guest runs: "),
+    "ends without a word": (fake_qemu.ENDS, "no guest runs with it: "),
+    "hangs": (fake_qemu.HANGS, "no guest runs with it: "),
+    "hangs after nonsense": (fake_qemu.HANGS_AFTER_A_GREETING, "no guest runs with it: "),
 }
 
 
