@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 
 @asynccontextmanager
 async def runner_process(
-    home: Path,
+    home: Path, *, snapshots: bool = True
 ) -> AsyncIterator[tuple[asyncio.subprocess.Process, VmClient]]:
     """Serves vm_runner; its temporary files are in `tmp` of the state directory."""
     config = home / "config.yaml"
@@ -31,7 +31,7 @@ async def runner_process(
         "vm_runner:\n"
         f"  materializer: {{target: 'unix:{home}/materializer.sock'}}\n"
         f"  kernels: {kernel_cache(os.environ)}\n"
-        "  boot_time: 4m\n"
+        "  boot_time: 4m\n" + ("" if snapshots else "  snapshot_disk: 0B\n")
     )
     command = [sys.executable, "-m", "services.vm_runner", "--config", str(config)]
     (home / "tmp").mkdir(exist_ok=True)
