@@ -84,6 +84,7 @@ def test_every_suppression_has_a_reason(path: Path) -> None:
 def test_the_environment_is_read_where_a_process_begins(path: Path) -> None:
     """Everywhere else settings are passed down."""
     readers = {
+        "cli/desk/launcher.py",
         "cli/main.py",
         "services/chassis/main.py",
         "services/registry_gateway/bootstrap.py",  # callers' environments are held against its own
