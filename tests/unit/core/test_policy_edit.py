@@ -67,17 +67,20 @@ def added(before: bytes, after: bytes) -> list[str]:
 
 
 def test_a_first_route_makes_the_file_with_its_explanation() -> None:
-    edited = put_route(b"", allow("pypi.org"))
+    edited = put_route(b"", allow("packages.example"))
 
     assert edited.text.decode().startswith(NEW_POLICY.removesuffix(" []\n"))
-    assert decide(parse_policy_file(edited.text, name="p"), "pypi.org", 443)[0] is Verdict.ALLOW
+    assert (
+        decide(parse_policy_file(edited.text, name="p"), "packages.example", 443)[0]
+        is Verdict.ALLOW
+    )
 
 
 def test_a_new_route_is_the_last_and_nothing_else_changes() -> None:
-    edited = put_route(COMMENTED, allow("pypi.org", description="packages: read, install"))
+    edited = put_route(COMMENTED, allow("packages.example", description="packages: read, install"))
 
     assert added(COMMENTED, edited.text) == [
-        "    - match: pypi.org",
+        "    - match: packages.example",
         "      verdict: allow",
         '      description: "packages: read, install"',
     ]
@@ -137,10 +140,10 @@ def test_a_removed_route_takes_only_its_own_comment_along() -> None:
 
 
 def test_the_last_route_can_be_removed_and_another_added() -> None:
-    text = put_route(b"", allow("pypi.org")).text
-    text = put_route(remove_route(text, "pypi.org").text, allow("npmjs.org")).text
+    text = put_route(b"", allow("packages.example")).text
+    text = put_route(remove_route(text, "packages.example").text, allow("other.example")).text
 
-    assert [one.route.match for one in placed_routes(text, name="p")] == ["npmjs.org"]
+    assert [one.route.match for one in placed_routes(text, name="p")] == ["other.example"]
 
 
 def test_default_and_integrations_keep_comments() -> None:
