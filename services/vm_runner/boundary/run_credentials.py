@@ -30,7 +30,6 @@ from services.vm_runner.credentials.vault import Vault
 from services.vm_runner.egress_worker.orders import (
     CredentialAnswer,
     Injection,
-    InjectionKind,
     Placeholder,
     Secret,
     ToWorker,
@@ -131,7 +130,7 @@ class RunCredentials:
         return tuple(
             Injection(
                 credential=one.id,
-                kind=InjectionKind(str(rule.kind)),
+                kind=rule.kind,
                 domain=rule.domain,
                 placeholder=one.credential.placeholder,
                 header=rule.header,

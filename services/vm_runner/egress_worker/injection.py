@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
 
+from services.core.integrations.definitions import InjectionKind
 from services.vm_runner.egress_worker.heads import Header
-from services.vm_runner.egress_worker.orders import Injection, InjectionKind
+from services.vm_runner.egress_worker.orders import Injection
 
 _SCHEME = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+)([ \t]+)(.*)\Z", re.DOTALL)
 _USABLE = re.compile(r"[\x20-\x7e\x80-\U0010ffff]+\Z")

@@ -6,17 +6,8 @@ from typing import Annotated
 import msgspec
 
 from services.core.egress.requests import RouteRules
+from services.core.integrations.definitions import InjectionKind
 from services.vm_runner.egress_worker.control_parts import Data, Id, Message, Part, Port
-
-
-class InjectionKind(StrEnum):
-    """Where in a request a secret takes its placeholder's place."""
-
-    BEARER = "bearer_header"
-    TOKEN = "token_header"  # noqa: S105 - a word of the authorization scheme
-    API_KEY = "api_key_header"
-    BASIC = "basic_x_access_token"
-    URI = "uri_placeholder"
 
 
 class Injection(Part, frozen=True):

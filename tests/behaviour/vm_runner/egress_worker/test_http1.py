@@ -15,12 +15,12 @@ import pytest
 import trustme
 
 from services.core.egress.requests import CompiledRule, RouteRules
+from services.core.integrations.definitions import InjectionKind
 from services.vm_runner.egress_worker.orders import (
     Budget,
     Configure,
     CredentialAnswer,
     Injection,
-    InjectionKind,
     Inspection,
     Limits,
     Mode,

@@ -19,11 +19,11 @@ import pytest
 import trustme
 
 from services.core.egress.requests import CompiledRule, RouteRules
+from services.core.integrations.definitions import InjectionKind
 from services.vm_runner.egress_worker.orders import (
     Configure,
     CredentialAnswer,
     Injection,
-    InjectionKind,
     Inspection,
     Limits,
     Mode,

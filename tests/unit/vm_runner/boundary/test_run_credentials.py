@@ -12,13 +12,13 @@ from services.core.descriptor import Descriptor
 from services.core.digest import Digest
 from services.core.errors import NameTaken
 from services.core.integrations.catalogue import shipped_catalogue
+from services.core.integrations.definitions import InjectionKind
 from services.core.run_plan import CredentialNeed, Integration
 from services.vm_runner.boundary.approvals import ApprovalKind
 from services.vm_runner.credentials.credential import CredentialKey
 from services.vm_runner.egress_worker.orders import (
     CredentialAnswer,
     Grant,
-    InjectionKind,
     Mode,
     Secret,
 )

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.core.integrations.definitions import InjectionKind
 from services.vm_runner.egress_worker.heads import Header
 from services.vm_runner.egress_worker.injection import inject, is_usable, wanted
-from services.vm_runner.egress_worker.orders import Injection, InjectionKind, Placeholder
+from services.vm_runner.egress_worker.orders import Injection, Placeholder
 from services.vm_runner.egress_worker.traces import (
     BodyScanner,
     Mask,
