@@ -7,7 +7,7 @@ from lns.egress.v1 import egress_service_pb2 as pb
 
 from cli.render.text import printable
 from services.chassis.policy_files import edit_policy_file
-from services.core.policy_edit import put_route
+from services.core.policy_edit import put_integration, put_route
 from services.core.run_plan import PolicyRoute, Verdict
 
 if TYPE_CHECKING:
@@ -46,17 +46,25 @@ async def answer(
 
 
 async def _write_rule(egress: "EgressServiceStub", approval: pb.Approval, verdict: Verdict) -> str:
+    is_credential = approval.kind == pb.Approval.KIND_CREDENTIAL
+    if is_credential and verdict is not Verdict.ALLOW:
+        return ""  # a policy only permits integrations
     policy = await egress.GetRunPolicy(pb.GetRunPolicyRequest(run=approval.run_id))
-    note = f": {printable(approval.note)}" if approval.note else ""
-    route = PolicyRoute(match=subject_of(approval), verdict=verdict, description="")
-    comment = f"asked for by {approval.run_name}{note}"[:200]
 
     def change(text: bytes) -> bytes:
-        return put_route(text, route, name=policy.path, comment=comment).text
+        if is_credential:
+            return put_integration(text, approval.integration, name=policy.path).text
+        route = PolicyRoute(match=subject_of(approval), verdict=verdict)
+        return put_route(text, route, name=policy.path, comment=_comment(approval)).text
 
     if policy.is_own:
         text = change(policy.text.encode()).decode()
         await egress.UpdateRunPolicy(pb.UpdateRunPolicyRequest(run=approval.run_id, text=text))
     else:
         edit_policy_file(Path(policy.path), change)
-    return f"{route.match}: {verdict} in {policy.path}"
+    return f"{subject_of(approval)}: {verdict} in {policy.path}"
+
+
+def _comment(approval: pb.Approval) -> str:
+    note = f": {printable(approval.note)}" if approval.note else ""
+    return f"asked for by {approval.run_name}{note}"[:200]

@@ -355,6 +355,7 @@ class Dealings:
             )
         )
         self._decider.settle_pending(loaded)
+        await self._credentials.settle_pending()
         await self._give_back_secrets()
         for number, one in list(self._open.items()):
             if one.host.kind is HostKind.PAGE:

@@ -178,6 +178,21 @@ class RunCredentials:
         how = found.how if isinstance(found, Missing) else ""
         await send(CredentialAnswer(request=wanted.request, granted=granted, how_to_allow=how))
 
+    async def settle_pending(self) -> None:
+        """Answers what waits for a person's permission and is permitted by the policy now."""
+        for approval in self._approvals.list(self._run().run_id):
+            question = approval.question
+            if question.kind is not ApprovalKind.CREDENTIAL:
+                continue
+            one = next(
+                (each for each in await self.active() if each.id == question.integration), None
+            )
+            if one is None or not await self.may_use(one.id):
+                continue
+            found = await self._source.vault.secret(one.definition, self._project)
+            if isinstance(found, SecretValue):
+                self._approvals.settle(question, Outcome.ALLOWED)
+
     async def _had(self, one: ActiveIntegration) -> SecretValue | Missing:
         """Returns the secret, after a person has permitted or stored it where need be."""
         found = await self._source.vault.secret(one.definition, self._project)

@@ -82,6 +82,16 @@ async def test_a_run_without_rules_and_integrations_trusts_nobody_new(
     assert await world.boundary.trust() == ""
 
 
+async def test_variables_name_only_files_that_the_guest_was_given(world: CredentialWorld) -> None:
+    world.policy("allow api.example.com")
+    await world.boundary.prepare(world.run)
+    assert await world.boundary.trust() == ""
+
+    world.policy("allow api.example.com GET /**")  # while the run lives
+
+    assert await world.boundary.environment() == {}
+
+
 async def test_an_agents_need_gives_its_own_variable(world: CredentialWorld) -> None:
     world.permit()
     plan = replace(world.run.plan, credentials=(CredentialNeed(name="anthropic", env="MODEL_KEY"),))
@@ -246,6 +256,25 @@ async def test_an_agents_need_that_no_policy_permits_is_a_persons_to_permit(
         assert isinstance(await answer(link, HOST), Grant)  # without the secret
         link.say(CredentialWanted(request=3, connection=1, credential="anthropic"))
         world.approvals.answer((await world.approval()).approval_id, allow=True)
+        secret, told = await link.hear(), await link.hear()
+
+    assert isinstance(secret, Secret)
+    assert secret.value == "sk-secret"
+    assert isinstance(told, CredentialAnswer)
+    assert told.granted
+
+
+async def test_a_policy_that_permits_it_now_answers_what_waits(world: CredentialWorld) -> None:
+    world.permit()
+    plan = replace(world.run.plan, credentials=(CredentialNeed(name="anthropic", env="K"),))
+    world.run = replace(world.run, plan=plan)
+    await world.credentials.vault.put_value(KEY, ANTHROPIC, "sk-secret")
+    await world.boundary.prepare(world.run)
+    async with world.serving() as link:
+        assert isinstance(await answer(link, HOST), Grant)
+        link.say(CredentialWanted(request=3, connection=1, credential="anthropic"))
+        await world.approval()
+        world.permit("anthropic")
         secret, told = await link.hear(), await link.hear()
 
     assert isinstance(secret, Secret)
