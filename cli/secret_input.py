@@ -10,7 +10,9 @@ from services.core.errors import RequestInvalid
 _MAX_CHARACTERS = 64 * 1024
 
 
-def read_secret(context: Context, *, what: str, from_stdin: bool, from_env: str = "") -> str:
+def read_secret(
+    context: Context, *, what: str, from_stdin: bool, from_env: str = "", ways: str
+) -> str:
     """Returns a secret.
 
     Args:
@@ -18,6 +20,7 @@ def read_secret(context: Context, *, what: str, from_stdin: bool, from_env: str 
         what: what is asked for, for the prompt.
         from_stdin: read standard input instead of asking.
         from_env: the variable that has it; empty for none.
+        ways: the options that give it without a terminal, for the hint.
 
     Raises:
         RequestInvalid: there is neither a secret nor a terminal to ask at.
@@ -36,7 +39,7 @@ def read_secret(context: Context, *, what: str, from_stdin: bool, from_env: str 
         return secret
     if not sys.stdin.isatty():
         raise RequestInvalid(
-            "standard input is no terminal to ask at",
-            hint="give --value-stdin, --from-env NAME or --command COMMAND",
+            "cannot ask for a secret: standard input is not a terminal",
+            hint=f"give {ways}",
         )
     return str(click.prompt(what, hide_input=True, err=True))

@@ -222,6 +222,7 @@ async def _connect(
                     what=f"Key or token of {identifier}",
                     from_stdin=value_stdin,
                     from_env=from_env,
+                    ways="--value-stdin, --from-env NAME or --command COMMAND",
                 )
             response = await session.credentials.PutCredential(request, timeout=_COMMAND_SECONDS)
             stored = response.credential

@@ -1,7 +1,5 @@
 """`lns login` and `lns logout`: credentials for registries."""
 
-import sys
-
 import click
 from lns.registry.v1 import registry_service_pb2 as pb
 
@@ -10,10 +8,10 @@ from cli.options import format_option
 from cli.render.messages import to_document
 from cli.render.output import columns, write_rows
 from cli.render.text import printable
+from cli.secret_input import read_secret
 from cli.session import Peer, open_session
 from services.core.errors import RegistryUnauthenticated, RequestInvalid
 
-_MAX_SECRET_BYTES = 64 * 1024
 _DEVICE_MARGIN = 30.0
 
 
@@ -45,7 +43,9 @@ async def login(
     if device:
         await _log_in_with_device(context, registry)
         return
-    secret = _read_secret(from_stdin=password_stdin)
+    secret = read_secret(
+        context, what="Password or token", from_stdin=password_stdin, ways="--password-stdin"
+    )
     request = pb.LoginRequest(registry=registry, username=username, secret=secret)
     async with open_session(context, Peer.REGISTRY_GATEWAY) as session:
         try:
@@ -118,18 +118,3 @@ async def _list(context: Context, form: str | None) -> None:
         form=form,
         write=context.write,
     )
-
-
-def _read_secret(*, from_stdin: bool) -> str:
-    """Returns the password, from a prompt that does not show it or from standard input."""
-    if not from_stdin:
-        if not sys.stdin.isatty():
-            raise RequestInvalid(
-                "cannot ask for a password: standard input is not a terminal",
-                hint="give --password-stdin",
-            )
-        return str(click.prompt("Password or token", hide_input=True, err=True))
-    secret = sys.stdin.read(_MAX_SECRET_BYTES).rstrip("\r\n")
-    if not secret:
-        raise RequestInvalid("standard input has no password", hint="pipe it in")
-    return secret

@@ -9,7 +9,7 @@ import click
 from cli.context import FAILURE, Context, subcommand
 from cli.options import format_option
 from cli.render.output import columns, write_document, write_rows
-from services.chassis.policy_files import edit_policy_file, read_policy_file
+from services.chassis.edited_files import edit_file, read_edited_file
 from services.core.egress.compiled import PolicySource
 from services.core.egress.decisions import Decision, Policies
 from services.core.egress.hosts import parse_authority
@@ -164,7 +164,7 @@ def policy_remove(context: Context, patterns: tuple[str, ...], path: Path) -> No
 @format_option
 def policy_list(context: Context, path: Path, form: str | None) -> None:
     """List the routes in the order in which they are tried; the first that matches decides."""
-    text = read_policy_file(path)
+    text = read_edited_file(path)
     rows = [
         {
             "line": one.line,
@@ -196,7 +196,7 @@ def policy_test(
     """
     if len(request) not in (0, _RULE_PARTS):
         raise RequestInvalid("a request is a method and a path", hint="GET /repos/acme/site")
-    text = read_policy_file(path)
+    text = read_edited_file(path)
     source = PolicySource(
         policy=parse_policy_file(text, name=str(path)),
         name=str(path),
@@ -331,7 +331,7 @@ def _edit(context: Context, path: Path, change: Callable[[bytes], Edited]) -> No
         remarks[:] = [edited.remark] if edited.remark else []
         return edited.text
 
-    edit_policy_file(path, change_text)
+    edit_file(path, change_text)
     for remark in remarks:
         context.note(f"lns: {remark}")
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from lns.egress.v1 import egress_service_pb2 as pb
 
 from cli.render.text import printable
-from services.chassis.policy_files import edit_policy_file
+from services.chassis.edited_files import edit_file
 from services.core.policy_edit import put_integration, put_route
 from services.core.run_plan import PolicyRoute, Verdict
 
@@ -61,7 +61,7 @@ async def _write_rule(egress: "EgressServiceStub", approval: pb.Approval, verdic
         text = change(policy.text.encode()).decode()
         await egress.UpdateRunPolicy(pb.UpdateRunPolicyRequest(run=approval.run_id, text=text))
     else:
-        edit_policy_file(Path(policy.path), change)
+        edit_file(Path(policy.path), change)
     return f"{subject_of(approval)}: {verdict} in {policy.path}"
 
 

@@ -22,7 +22,7 @@ from cli.render.phases import Phases
 from cli.render.progress import Reporter
 from cli.run.group import members_of, remove_all, start_all
 from cli.run.ports import Gateway, Materializer, Resolver, Runner
-from services.chassis.policy_files import edit_policy_file
+from services.chassis.edited_files import edit_file
 from services.chassis.tasks import settle, together
 from services.core.errors import RequestInvalid, ServiceUnavailable, Unimplemented
 from services.core.policy_edit import NEW_POLICY
@@ -149,7 +149,7 @@ def made_policy(path: Path) -> Path | None:
         return text or NEW_POLICY.encode()
 
     with contextlib.suppress(OSError):
-        edit_policy_file(path, change)
+        edit_file(path, change)
         return path
     return path if path.exists() else None
 

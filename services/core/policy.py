@@ -1,4 +1,4 @@
-"""Policies: asked for a verdict, and merged into one.
+"""Policies: read from documents, and merged into one.
 
 The first route that matches decides; where none does, the default verdict; `ask` where none is
 written down. Of several policies each gives its own opinion on a connection: the verdict of its own
@@ -11,7 +11,7 @@ down as one flat policy, so that who enforces it knows nothing of merging.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import lru_cache, reduce
+from functools import reduce
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
@@ -73,52 +73,6 @@ def integration_id(reference: str) -> str:
     if not name or len(reference) > MAX_REFERENCE_CHARACTERS:
         raise RequestInvalid(f"{reference[:100]!r} names no integration")
     return name
-
-
-_route_match = lru_cache(maxsize=2 * MAX_ROUTES)(RouteMatch.parse)
-"""Routes as they are matched: each is parsed once, not at each connection."""
-
-
-def decide(policy: Policy, host: str, port: int) -> tuple[Verdict, PolicyRoute | None]:
-    """Returns the verdict on a connection and the route that gave it, None for the default.
-
-    A route with rules permits the connection only as far as its requests fit one of them: see
-    `decide_request`. A route that cannot be understood matches nothing but counts as a denial, so
-    that damage never opens anything.
-    """
-    for route in policy.routes:
-        try:
-            match = _route_match(route.match)
-        except RequestInvalid:
-            return Verdict.DENY, route
-        if match.matches(host, port):
-            return route.verdict, route
-    return policy.default_verdict or Verdict.ASK, None
-
-
-def decide_request(
-    policy: Policy, host: str, port: int, *, method: str, path: str
-) -> tuple[Verdict, PolicyRoute | None]:
-    """Returns the verdict on an HTTP request, as `decide` does for its connection.
-
-    Args:
-        policy: the policy.
-        host: the name or address that is connected to.
-        port: its port.
-        method: the request's method.
-        path: its path without the query, already normalised.
-    """
-    verdict, route = decide(policy, host, port)
-    if route is not None and not rules_permit(route.rules, method, path):
-        return Verdict.DENY, route
-    return verdict, route
-
-
-def rules_permit(rules: Sequence[PolicyRule], method: str, path: str) -> bool:
-    """Says whether a request fits one of a route's rules; without rules every request does."""
-    return not rules or any(
-        rule.method in ("*", method) and path_matches(rule.path, path) for rule in rules
-    )
 
 
 def merge_policies(policies: Sequence[Policy], *, origins: Sequence[str] = ()) -> Policy:

@@ -7,7 +7,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.core.errors import ArtifactInvalid, RequestInvalid
-from services.core.policy import decide
 from services.core.policy_edit import (
     NEW_POLICY,
     placed_routes,
@@ -18,6 +17,7 @@ from services.core.policy_edit import (
 )
 from services.core.policy_file import parse_policy_file
 from services.core.run_plan import PolicyRoute, PolicyRule, Verdict
+from tests.support.policy_oracle import decide
 
 COMMENTED = b"""\
 # ours

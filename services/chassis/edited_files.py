@@ -1,4 +1,4 @@
-"""Policy files on disk: edited as a whole, one edit at a time, also by several processes.
+"""Files that users and lns both edit: replaced as a whole, one edit at a time, by any process.
 
 An edit holds the lock of the very file that it replaces. Whoever waited for that lock sees that the
 name stands for another file now, and begins anew with what it says.
@@ -14,14 +14,14 @@ from services.chassis.durable import write_bytes
 from services.core.errors import Conflict, LimitExceeded
 
 MAX_BYTES = 1024 * 1024
-"""Size of the largest policy file that is read."""
+"""Size of the largest such file that is read."""
 
 _NEW_MODE = 0o644
 _TRIES = 64
 
 
-def read_policy_file(path: Path) -> bytes:
-    """Returns the text of a policy file; empty if it does not exist.
+def read_edited_file(path: Path) -> bytes:
+    """Returns the text of a file; empty if it does not exist.
 
     Raises:
         LimitExceeded: it is larger than 1 MiB.
@@ -34,8 +34,8 @@ def read_policy_file(path: Path) -> bytes:
         return b""
 
 
-def edit_policy_file(path: Path, change: Callable[[bytes], bytes]) -> bytes:
-    """Replaces a policy file by what `change` makes of it, and returns that.
+def edit_file(path: Path, change: Callable[[bytes], bytes]) -> bytes:
+    """Replaces a file by what `change` makes of it, and returns that.
 
     The file is whole at every moment. A symbolic link stays; the file that it names is replaced. A
     change that returns what it was given writes nothing.
@@ -93,5 +93,5 @@ def _read(descriptor: int, path: Path) -> bytes:
     with os.fdopen(os.dup(descriptor), "rb") as file:
         text = file.read(MAX_BYTES + 1)
     if len(text) > MAX_BYTES:
-        raise LimitExceeded(f"{path} is larger than 1 MiB, the limit of a policy file")
+        raise LimitExceeded(f"{path} is larger than 1 MiB, the most that lns reads of it")
     return text

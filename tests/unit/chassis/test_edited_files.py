@@ -8,21 +8,21 @@ from pathlib import Path
 
 import pytest
 
-from services.chassis.policy_files import MAX_BYTES, edit_policy_file, read_policy_file
+from services.chassis.edited_files import MAX_BYTES, edit_file, read_edited_file
 from services.core.errors import LimitExceeded
 
 EDITOR = """
 import sys
 from pathlib import Path
-from services.chassis.policy_files import edit_policy_file
+from services.chassis.edited_files import edit_file
 for number in range(10):
     line = f"{sys.argv[2]}.{number}\\n".encode()
-    edit_policy_file(Path(sys.argv[1]), lambda text: text + line)
+    edit_file(Path(sys.argv[1]), lambda text: text + line)
 """
 
 
 def test_a_file_that_does_not_exist_is_empty(tmp_path: Path) -> None:
-    assert read_policy_file(tmp_path / "lns-policy.yaml") == b""
+    assert read_edited_file(tmp_path / "lns-policy.yaml") == b""
 
 
 def test_edits_of_threads_and_processes_are_all_kept(tmp_path: Path) -> None:
@@ -34,7 +34,7 @@ def test_edits_of_threads_and_processes_are_all_kept(tmp_path: Path) -> None:
     def edit_here(name: str) -> None:
         for number in range(10):
             line = f"{name}.{number}\n".encode()
-            edit_policy_file(path, lambda text, line=line: text + line)
+            edit_file(path, lambda text, line=line: text + line)
 
     with ThreadPoolExecutor() as threads:
         list(
@@ -55,7 +55,7 @@ def test_a_link_stays_and_the_mode_too(tmp_path: Path) -> None:
     link = tmp_path / "lns-policy.yaml"
     link.symlink_to(target)
 
-    edit_policy_file(link, lambda text: text + b"new\n")
+    edit_file(link, lambda text: text + b"new\n")
 
     assert link.is_symlink()
     assert target.read_bytes() == b"old\nnew\n"
@@ -67,7 +67,7 @@ def test_a_change_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
     path.write_bytes(b"old\n")
 
     with pytest.raises(ZeroDivisionError):
-        edit_policy_file(path, lambda text: bytes(1 // 0) + text)
+        edit_file(path, lambda text: bytes(1 // 0) + text)
 
     assert path.read_bytes() == b"old\n"
 
@@ -77,7 +77,7 @@ def test_an_edit_that_changes_nothing_writes_nothing(tmp_path: Path) -> None:
     path.write_bytes(b"old\n")
     inode = path.stat().st_ino
 
-    assert edit_policy_file(path, lambda text: text) == b"old\n"
+    assert edit_file(path, lambda text: text) == b"old\n"
     assert path.stat().st_ino == inode
 
 
@@ -87,4 +87,4 @@ def test_a_file_that_is_too_large_is_refused(tmp_path: Path) -> None:
         os.truncate(file.fileno(), MAX_BYTES + 1)
 
     with pytest.raises(LimitExceeded, match="larger than 1 MiB"):
-        read_policy_file(path)
+        read_edited_file(path)
