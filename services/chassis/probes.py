@@ -41,8 +41,9 @@ class Probes(health_pb2_grpc.HealthServicer):
 
     async def Watch(self, request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: N802  # gRPC's name
         """Sends the status now and when it changes; ends when the process drains."""
+        drained = self._draining.is_set()  # it may be by the time that the first status was sent
         yield _Status(status=self._status(request.service))
-        if not self._draining.is_set():
+        if not drained:
             await self._draining.wait()
             yield _Status(status=self._status(request.service))
 
