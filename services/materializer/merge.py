@@ -117,15 +117,15 @@ class _Layer:
         siblings = self._directories.get(parent)
         if siblings is None:
             siblings = self._directory(parent, path)
-        if inode.children is None:
-            siblings[name] = inode
-            return
         before = siblings.get(name)
-        if before is not None and before.children is not None:
+        if inode.children is not None and before is not None and before.children is not None:
             _take_metadata(before, inode)
             inode = before
-        self._directories[path] = _children(inode)
+        elif path in self._directories:  # what was known there, or beyond a link there, has gone
+            self._directories = {b"": _children(self._root)}
         siblings[name] = inode
+        if inode.children is not None:
+            self._directories[path] = inode.children
 
     def _target(self, link: Link) -> Inode:
         below = self._below.get(link.target)

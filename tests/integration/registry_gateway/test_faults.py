@@ -178,7 +178,8 @@ async def test_a_blob_that_is_not_the_one_asked_for_is_refused_and_not_kept(
         await gateway.pull(thing.reference)
 
     assert thing.layer not in gateway.stored()
-    assert gateway.unfinished() == set()
+    # The beginning of a neighbour, which the failure cut off, may stay: it can be taken up.
+    assert f"{Digest(thing.layer).hex}.part" not in gateway.unfinished()
     check_nothing_wrong(gateway)
     proxy.heal()
     await gateway.pull(thing.reference)

@@ -5,7 +5,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from services.core.errors import LayerUnsafe
@@ -252,6 +252,9 @@ entries = below | paths.map(symlink)
 
 
 @given(st.lists(below, max_size=6), st.lists(entries, max_size=6))
+@example([], [opaque("/a"), symlink("/a"), file("/a/x")])
+@example([], [symlink("/a"), file("/a/x"), directory("/a"), file("/a/y")])
+@example([directory("/t")], [symlink("/a"), file("/a/x"), symlink("/t", "u"), file("/a/y")])
 def test_a_layer_hides_nothing_of_its_own(lower: list[Entry], upper: list[Entry]) -> None:
     """Wherever marks stand in a layer, the layer itself comes out whole.
 
