@@ -40,6 +40,7 @@ from cli.run.local_files import place
 from cli.run.prompting import Asker, Prompter
 from cli.run.request import PULL_MODES, PlanFlags, resolve_request, run_options
 from cli.run.signals import SignalSender
+from cli.run.unread import leave_unread
 from cli.run.watching import Watch
 from cli.session import Peer, Session, open_session
 from services.core.errors import RequestInvalid
@@ -200,10 +201,16 @@ async def _run(
             context.write(run.run_id)
         codes = [0 if one.has_started else _never_ran(context, one.run) for one in watches]
         code = next(filter(None, codes), 0)
-    elif group is not None:
-        code = await _followed(context, group, [run.plan.member for run in runs])
     else:
-        code = await _attached(context, session, watches[0], order.options, keys)
+        try:
+            if group is not None:
+                code = await _followed(context, group, [run.plan.member for run in runs])
+            else:
+                code = await _attached(context, session, watches[0], order.options, keys)
+        except BrokenPipeError:
+            name = runs[0].group.name or runs[0].name
+            await leave_unread(name, watches, session.vm, revive=session.revive, note=context.note)
+            raise
     started = [one.started_after for one in watches if one.started_after is not None]
     if started:
         phases.add("started", max(started))

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -37,6 +38,65 @@ def a_run(**fields: object) -> run_pb2.Run:
 
 def event(run: run_pb2.Run) -> pb.WatchRunResponse:
     return pb.WatchRunResponse(event=run_pb2.RunEvent(sequence=1, state_changed=run))
+
+
+def broken_pipe(services: ScriptedServices, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Runs a command whose standard output has no reader."""
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "wb") as broken:
+        return subprocess.run(
+            [sys.executable, "-c", "from cli.main import main; main()", *arguments],
+            env={**services.environment, "PYTHONPATH": f"{ROOT}:{ROOT}/protos/gen"},
+            stdout=broken,
+            stderr=subprocess.PIPE,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+
+@pytest.mark.parametrize(
+    ("flags", "state", "stops", "said"),
+    [
+        (["-q"], State.STATE_RUNNING, 0, "web continues to run without a reader"),
+        (["-q", "--rm"], State.STATE_RUNNING, 1, ""),
+        (["-q"], State.STATE_EXITED, 0, ""),
+        (["-q", "--rm"], State.STATE_EXITED, 0, ""),
+    ],
+    ids=["kept", "to be removed", "kept and ended", "to be removed and ended"],
+)
+def test_a_foreground_run_without_a_reader_is_stopped_or_said_to_continue(
+    services: ScriptedServices, flags: list[str], state: State.ValueType, stops: int, said: str
+) -> None:
+    over = threading.Event()
+    created = a_run(state=State.STATE_STARTING)
+    created.options.remove = "--rm" in flags
+
+    def watched(_: object) -> Iterator[pb.WatchRunResponse]:
+        now = run_pb2.Run.FromString(created.SerializeToString())
+        now.state = state
+        yield event(now)
+        if state == State.STATE_RUNNING:
+            over.wait(30)
+
+    services["Resolve"] = resolver_pb.ResolveResponse(plans=[run_plan_pb2.RunPlan(name="web")])
+    services["CreateRun"] = pb.CreateRunResponse(run=created)
+    services["WatchRun"] = watched
+    services["StopRun"] = pb.StopRunResponse()
+    services["Attach"] = [
+        pb.AttachResponse(started=pb.Attached(run_id=ID)),
+        pb.AttachResponse(stdout=b"y\n" * 100),
+    ]
+
+    ended = broken_pipe(services, "run", *flags, "--", "yes")
+    over.set()
+
+    assert ended.returncode == 141
+    assert [request.run for request in services.asked("StopRun")] == [ID] * stops
+    assert said in ended.stderr
+    assert bool(said) == bool(ended.stderr), ended.stderr
 
 
 def test_exec_in_the_background_leaves_the_command_and_prints_nothing(
