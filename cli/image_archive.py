@@ -25,8 +25,8 @@ from lns.registry.v1 import registry_service_pb2 as pb
 from cli.image_history import own_platform
 from cli.render.progress import Reporter
 from cli.run.console import STDOUT
-from cli.run.launch import last_result
-from cli.session import Session
+from lns.client.connection.session import Session
+from lns.client.running.launch import last_result
 from services.archives.limits import ArchiveUnsafe, TarLimits
 from services.archives.stream import ByteStream
 from services.archives.tar import Hole, Kind, Member, TarReader

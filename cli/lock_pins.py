@@ -11,8 +11,8 @@ from lns.resolver.v1 import resolver_service_pb2 as resolver_pb
 from cli.context import Context
 from cli.render.output import columns, write_rows
 from cli.render.progress import open_reporter
-from cli.run.launch import pull_all
-from cli.session import Peer, Session, open_session
+from lns.client.connection.session import Peer, Session, open_session
+from lns.client.running.launch import pull_all
 from services.core.errors import RequestInvalid
 
 _PREFIX: Final = "lock "

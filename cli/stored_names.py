@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from lns.registry.v1 import registry_service_pb2 as pb
 
 from cli.paging import PAGE_SIZE, every
-from cli.session import Session
+from lns.client.connection.session import Session
 from services.core.errors import RequestInvalid
 
 _ID = re.compile(r"(?:(?P<algorithm>sha256|sha512):)?(?P<digits>[0-9a-f]{4,128})…?")

@@ -11,7 +11,7 @@ from cli.options import format_option, quiet_ids
 from cli.render.output import columns, write_rows
 from cli.render.text import format_seconds, printable, shorten
 from cli.run.approving import answer, subject_of
-from cli.session import Peer, Session, open_session
+from lns.client.connection.session import Peer, Session, open_session
 from services.core.errors import ApprovalUnknown, RequestInvalid
 from services.core.run_plan import Verdict
 

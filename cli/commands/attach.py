@@ -6,16 +6,16 @@ import click
 from lns.vm.v1 import vm_service_pb2 as pb
 
 from cli import terminal
-from cli.config import load_config
 from cli.context import RUN_FAILURE, Context, command
 from cli.options import existing_file
-from cli.run import foreground
-from cli.run.attachment import Attachment
 from cli.run.console import STDIN, note_detached, open_console, process_terminal_size
-from cli.run.environment import parse_environment
 from cli.run.signals import SignalSender
-from cli.run.watching import State, Watch
-from cli.session import Peer, Session, open_session
+from lns.client.connection.config import load_config
+from lns.client.connection.session import Peer, Session, open_session
+from lns.client.running import foreground
+from lns.client.running.attachment import Attachment
+from lns.client.running.environment import parse_environment
+from lns.client.running.watching import State, Watch
 from services.core.errors import RequestInvalid
 
 _KEYS = click.option(

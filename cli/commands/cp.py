@@ -18,7 +18,7 @@ from cli.archive import pack, unpack
 from cli.context import Context, command
 from cli.run.console import STDOUT
 from cli.run.copy_forms import Kind, Place, landing
-from cli.session import Peer, Session, open_session
+from lns.client.connection.session import Peer, Session, open_session
 from services.chassis.streams import CHUNK_BYTES
 from services.core.errors import RequestInvalid
 

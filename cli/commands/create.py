@@ -7,14 +7,14 @@ import click
 
 from cli import terminal
 from cli.commands.run import make_order, services_of
-from cli.config import load_config
 from cli.context import Context, command
 from cli.options import WorkloadCommand, life_options, plan_options
 from cli.render.phases import Phases
 from cli.render.progress import open_reporter
-from cli.run.launch import launch
-from cli.run.local_files import place
-from cli.session import Peer, open_session
+from lns.client.connection.config import load_config
+from lns.client.connection.session import Peer, open_session
+from lns.client.content.local_files import place
+from lns.client.running.launch import launch
 
 
 @command(

@@ -9,13 +9,13 @@ import click
 from lns.registry.v1 import registry_service_pb2 as registry_pb
 from lns.vm.v1 import vm_service_pb2 as vm_pb
 
-from cli.config import config_path, load_config
 from cli.context import FAILURE, Context, command
 from cli.errors import way_out
 from cli.options import format_option
 from cli.render.output import write_rows
 from cli.render.text import printable
-from cli.session import Peer, open_session
+from lns.client.connection.config import config_path, load_config
+from lns.client.connection.session import Peer, open_session
 from services.chassis.settings import state_directory
 from services.core.errors import LnsError
 from services.core.version import VERSION

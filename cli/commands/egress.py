@@ -10,7 +10,7 @@ from lns.egress.v1 import egress_service_pb2 as pb
 from cli.context import FAILURE, Context, command
 from cli.render.text import printable
 from cli.run.egress_reading import read_records, record_document, record_line
-from cli.session import Peer, open_session
+from lns.client.connection.session import Peer, open_session
 from services.core.egress import audit as chain
 from services.core.errors import ContentCorrupt
 

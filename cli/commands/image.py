@@ -21,11 +21,11 @@ from cli.render.output import columns, write_document, write_rows
 from cli.render.progress import open_reporter
 from cli.render.text import format_size, short_digests, short_id
 from cli.run.console import STDOUT
-from cli.run.launch import last_result
-from cli.run.request import parse_platform
-from cli.session import Peer, Session, open_session
 from cli.stored_names import repository_of, stored_images, stored_name, stored_names
 from cli.terminal import terminal_size, write_all
+from lns.client.connection.session import Peer, Session, open_session
+from lns.client.running.launch import last_result
+from lns.client.running.request import parse_platform
 from services.chassis.durable import replace_file
 from services.core.errors import ArtifactTypeUnsupported, RequestInvalid
 

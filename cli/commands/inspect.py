@@ -12,9 +12,9 @@ from cli.errors import way_out
 from cli.options import platform_option
 from cli.render.messages import to_document
 from cli.render.output import write_document
-from cli.run.group import members_of
-from cli.run.request import parse_platform
-from cli.session import Peer, Session, open_session
+from lns.client.connection.session import Peer, Session, open_session
+from lns.client.running.members import members_of
+from lns.client.running.request import parse_platform
 from services.core.errors import LnsError, RunUnknown
 
 

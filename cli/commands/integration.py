@@ -8,13 +8,13 @@ import click
 from lns.egress.v1 import credential_service_pb2 as pb
 
 from cli.context import Context, command, subcommand
-from cli.document_file import is_path, read_document
 from cli.options import Decorator, combined, format_option
 from cli.render.messages import iso_time, to_document
 from cli.render.output import columns, write_document, write_rows
 from cli.render.text import printable
 from cli.secret_input import read_secret
-from cli.session import Peer, Session, open_session
+from lns.client.connection.session import Peer, Session, open_session
+from lns.client.content.document_file import is_path, read_document
 from services.core.errors import RequestInvalid
 
 _COLUMNS = columns(

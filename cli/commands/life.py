@@ -17,10 +17,10 @@ from cli.options import Decorator
 from cli.render.progress import open_reporter
 from cli.render.runs import health
 from cli.render.text import format_size
-from cli.run.group import members_of
-from cli.run.stopping import stop_run
-from cli.run.watching import State, Watch
-from cli.session import Peer, Session, open_session
+from lns.client.connection.session import Peer, Session, open_session
+from lns.client.running.members import members_of
+from lns.client.running.stopping import stop_run
+from lns.client.running.watching import State, Watch
 from services.chassis.status import from_status
 from services.core.errors import LnsError, RequestInvalid, RunStateConflict, RunUnknown
 

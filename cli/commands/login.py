@@ -9,7 +9,7 @@ from cli.render.messages import to_document
 from cli.render.output import columns, write_rows
 from cli.render.text import printable
 from cli.secret_input import read_secret
-from cli.session import Peer, open_session
+from lns.client.connection.session import Peer, open_session
 from services.core.errors import RegistryUnauthenticated, RequestInvalid
 
 _DEVICE_MARGIN = 30.0

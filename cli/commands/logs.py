@@ -13,10 +13,10 @@ from lns.vm.v1 import vm_service_pb2 as pb
 from cli.context import Context, command
 from cli.run.console import STDERR, STDOUT, open_lines
 from cli.run.egress_reading import read_records, record_line
-from cli.run.group import members_of
-from cli.run.log_reading import read_log
-from cli.session import Peer, Session, open_session
 from cli.terminal import write_all
+from lns.client.connection.session import Peer, Session, open_session
+from lns.client.running.log_reading import read_log
+from lns.client.running.members import members_of
 from services.chassis.tasks import together
 from services.core.errors import RequestInvalid, RunUnknown
 

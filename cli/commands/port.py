@@ -8,7 +8,7 @@ from lns.vm.v1 import vm_service_pb2 as pb
 
 from cli.context import Context, command
 from cli.render.runs import format_port
-from cli.session import Peer, open_session
+from lns.client.connection.session import Peer, open_session
 from services.core.errors import RequestInvalid
 
 _PORT = re.compile(

@@ -13,7 +13,7 @@ from cli.paging import PAGE_SIZE, every
 from cli.render.output import columns, write_rows
 from cli.render.runs import newest_first, run_row
 from cli.run.filters import parse_filters
-from cli.session import Peer, Session, open_session
+from lns.client.connection.session import Peer, Session, open_session
 
 _COLUMNS = columns(
     id="ID",

@@ -11,9 +11,9 @@ from cli.context import Context, command
 from cli.options import platform_option
 from cli.render.progress import open_reporter
 from cli.render.text import format_size, to_yaml
-from cli.run.launch import last_result
-from cli.run.request import parse_platform
-from cli.session import Peer, open_session
+from lns.client.connection.session import Peer, open_session
+from lns.client.running.launch import last_result
+from lns.client.running.request import parse_platform
 from services.chassis.durable import write_bytes
 from services.core.errors import RequestInvalid
 from services.core.text import to_json

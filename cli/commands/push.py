@@ -7,13 +7,13 @@ import click
 from lns.registry.v1 import registry_service_pb2 as pb
 
 from cli.context import Context, command
-from cli.document_file import is_path, read_document
 from cli.render.progress import open_reporter
 from cli.render.text import format_size
-from cli.run.launch import last_result
-from cli.session import Peer, Session, open_session
 from cli.stored_names import stored_name
-from cli.upload import upload_content
+from lns.client.connection.session import Peer, Session, open_session
+from lns.client.content.document_file import is_path, read_document
+from lns.client.content.upload import upload_content
+from lns.client.running.launch import last_result
 from services.core.errors import ImageUnknown, RequestInvalid
 from services.core.reference import DEFAULT_REGISTRY, has_host
 

@@ -11,7 +11,7 @@ from cli.paging import PAGE_SIZE, every
 from cli.render.messages import to_document
 from cli.render.output import columns, write_rows
 from cli.render.text import format_size, printable
-from cli.session import Peer, open_session
+from lns.client.connection.session import Peer, open_session
 
 _TAG_COLUMNS = columns(tag="TAG")
 _REFERRER_COLUMNS = columns(type="TYPE", digest="DIGEST", size="SIZE")

@@ -8,15 +8,15 @@ import click
 from lns.resolver.v1 import resolver_service_pb2 as pb
 
 from cli import lock_pins
-from cli.config import load_config
 from cli.context import FAILURE, Context, command
 from cli.options import WorkloadCommand, existing_file, plan_options, platform_option
 from cli.render.output import columns, write_rows
 from cli.render.plan import write_plans
 from cli.render.text import short_id
-from cli.run.local_files import place
-from cli.run.request import PlanFlags, parse_platform, resolve_request
-from cli.session import Peer, open_session
+from lns.client.connection.config import load_config
+from lns.client.connection.session import Peer, open_session
+from lns.client.content.local_files import place
+from lns.client.running.request import PlanFlags, parse_platform, resolve_request
 from services.core.errors import RequestInvalid
 
 
@@ -37,7 +37,7 @@ async def resolve(
         PlanFlags(**plan_flags),
         reference=reference,
         argv=context.workload,
-        context=context,
+        environment=context.environment,
         config=load_config(context),
     )
     async with open_session(context, Peer.RESOLVER, Peer.REGISTRY_GATEWAY) as session:

@@ -14,7 +14,6 @@ from lns.vm.v1 import run_pb2
 from lns.vm.v1 import vm_service_pb2 as pb
 
 from cli import terminal
-from cli.config import load_config
 from cli.context import RUN_FAILURE, Context, command
 from cli.errors import describe
 from cli.options import WorkloadCommand, life_options, plan_options
@@ -23,8 +22,6 @@ from cli.render.plan import write_plans
 from cli.render.progress import open_reporter
 from cli.render.text import printable
 from cli.render.timing import process_age, timing_lines
-from cli.run import foreground
-from cli.run.attachment import Attachment
 from cli.run.console import (
     STDIN,
     LineAsker,
@@ -35,14 +32,17 @@ from cli.run.console import (
     process_terminal_size,
 )
 from cli.run.group import GroupRun, group_code
-from cli.run.launch import Order, Services, launch
-from cli.run.local_files import place
 from cli.run.prompting import Asker, Prompter
-from cli.run.request import PULL_MODES, PlanFlags, resolve_request, run_options
 from cli.run.signals import SignalSender
 from cli.run.unread import leave_unread
-from cli.run.watching import Watch
-from cli.session import Peer, Session, open_session
+from lns.client.connection.config import load_config
+from lns.client.connection.session import Peer, Session, open_session
+from lns.client.content.local_files import place
+from lns.client.running import foreground
+from lns.client.running.attachment import Attachment
+from lns.client.running.launch import Order, Services, launch
+from lns.client.running.request import PULL_MODES, PlanFlags, resolve_request, run_options
+from lns.client.running.watching import Watch
 from services.core.errors import RequestInvalid
 from services.core.policy_edit import POLICY_FILE_NAME
 
@@ -140,7 +140,11 @@ def make_order(
     names = [field.name for field in dataclasses.fields(PlanFlags)]
     plan = PlanFlags(**{name: flags.pop(name) for name in names})
     resolve = resolve_request(
-        plan, reference=reference, argv=context.workload, context=context, config=config
+        plan,
+        reference=reference,
+        argv=context.workload,
+        environment=context.environment,
+        config=config,
     )
     resolve.offline = pull == "never"
     return Order(

@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from cli import suite_process
 from cli.context import FAILURE, Context, subcommand
 from cli.options import existing_file
 from cli.render.output import write_document
-from cli.suite_process import Suite, SuiteFiles
+from lns.client.connection import suite_process
+from lns.client.connection.suite_process import Suite, SuiteFiles
 from services.chassis.settings import state_directory
 from services.core.errors import RequestInvalid
 from services.core.version import VERSION
@@ -61,7 +61,7 @@ async def service_stop(context: Context, force: bool) -> None:
 @_CONFIG
 async def service_restart(context: Context, config: Path | None) -> None:
     """Stop the services if they run, and start them."""
-    from cli.session import is_serving, suite_arguments  # noqa: PLC0415 - imports gRPC
+    from lns.client.connection.session import is_serving, suite_arguments  # noqa: PLC0415 - imports gRPC
 
     files = _files(context)
     suite = await asyncio.to_thread(
@@ -121,7 +121,7 @@ def _files(context: Context) -> SuiteFiles:
 
 
 async def _start(context: Context, config: Path | None) -> None:
-    from cli.session import reach_suite  # noqa: PLC0415 - imports gRPC, which status needs not
+    from lns.client.connection.session import reach_suite  # noqa: PLC0415 - imports gRPC, which status needs not
 
     if config is not None and suite_process.find_suite(_files(context)) is not None:
         raise RequestInvalid(
@@ -141,7 +141,7 @@ async def _stop(suite: Suite, *, force: bool) -> None:
 
 
 def _status(files: SuiteFiles, suite: Suite | None) -> dict[str, Any]:
-    from cli.session import is_serving  # noqa: PLC0415 - imports gRPC
+    from lns.client.connection.session import is_serving  # noqa: PLC0415 - imports gRPC
 
     return {
         "running": suite is not None,

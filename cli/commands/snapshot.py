@@ -13,7 +13,7 @@ from cli.paging import PAGE_SIZE, every
 from cli.render.messages import iso_time, to_document
 from cli.render.output import columns, write_document, write_rows
 from cli.render.text import format_size
-from cli.session import Peer, Session, open_session
+from lns.client.connection.session import Peer, Session, open_session
 from services.core.errors import SnapshotUnknown
 
 _COLUMNS = columns(

@@ -13,8 +13,8 @@ from cli.options import format_option
 from cli.render.output import columns, write_rows
 from cli.render.text import format_size, short_id
 from cli.render.writer import clear_screen
-from cli.run.group import members_of
-from cli.session import Peer, Session, open_session
+from lns.client.connection.session import Peer, Session, open_session
+from lns.client.running.members import members_of
 
 _COLUMNS = columns(
     id="ID", name="NAME", cpu="CPU %", memory="MEMORY", disk="DISK", channel="IN / OUT", pids="PIDS"

@@ -7,11 +7,11 @@ import click
 from lns.registry.v1 import registry_service_pb2 as pb
 
 from cli.context import Context, command
-from cli.document_file import read_document
 from cli.options import format_option
 from cli.render.messages import to_document
 from cli.render.output import columns, write_rows
-from cli.session import Peer, open_session
+from lns.client.connection.session import Peer, open_session
+from lns.client.content.document_file import read_document
 from services.core.artifacts.families import (
     AGENT,
     BUNDLE,

@@ -9,13 +9,13 @@ from lns.vm.v1 import run_pb2
 from lns.vm.v1 import vm_service_pb2 as pb
 
 from cli.context import Context, subcommand
-from cli.labels import parse_labels
 from cli.options import format_option
 from cli.paging import PAGE_SIZE, every
 from cli.render.messages import iso_time, to_document
 from cli.render.output import columns, write_document, write_rows
 from cli.render.text import format_size, short_id
-from cli.session import Peer, Session, open_session
+from lns.client.connection.session import Peer, Session, open_session
+from lns.client.running.labels import parse_labels
 from services.core.errors import InUse
 from services.core.quantity import parse_mebibytes
 

@@ -8,14 +8,14 @@ from lns.vm.v1 import vm_service_pb2 as pb
 
 from cli import terminal
 from cli.commands.run import make_order, services_of
-from cli.config import load_config
 from cli.context import Context, command
 from cli.options import WorkloadCommand, life_options, plan_options
 from cli.render.phases import Phases
 from cli.render.progress import open_reporter
-from cli.run.launch import prepare
-from cli.run.local_files import place
-from cli.session import Peer, open_session
+from lns.client.connection.config import load_config
+from lns.client.connection.session import Peer, open_session
+from lns.client.content.local_files import place
+from lns.client.running.launch import prepare
 
 _ID_CHARACTERS = 12
 _MAKING_SECONDS = 600.0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cli.desk.desk import Desk, own_lock, preload
 from cli.desk.launcher import hide_grpc_lines, surroundings
-from cli.suite_process import SuiteFiles, find_suite
+from lns.client.connection.suite_process import SuiteFiles, find_suite
 from services.core.errors import LnsError
 
 

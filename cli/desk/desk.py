@@ -30,7 +30,7 @@ _IDLE_SECONDS = 1800.0
 _LOOK_SECONDS = 30.0
 _BACKLOG = 64
 _PRELOADED = (
-    "cli.run.launch", "cli.session", "grpc.aio", "rich.progress",
+    "lns.client.running.launch", "lns.client.connection.session", "grpc.aio", "rich.progress",
     "lns.registry.v1.registry_service_pb2_grpc", "lns.resolver.v1.resolver_service_pb2_grpc",
     "lns.materializer.v1.materializer_service_pb2_grpc", "lns.vm.v1.vm_service_pb2_grpc",
 )  # fmt: skip

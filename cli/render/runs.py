@@ -9,12 +9,10 @@ from lns.vm.v1 import run_pb2
 
 from cli.render.messages import age, iso_time
 from cli.render.text import format_age, short_id, shorten
+from lns.client.running.watching import ENDED
 
 State = run_pb2.Run.State
 _COMMAND_WIDTH = 24
-
-ENDED = frozenset({State.STATE_EXITED, State.STATE_FAILED, State.STATE_LOST})
-"""States after which nothing runs."""
 
 STATES: Mapping[int, str] = {
     State.STATE_CREATED: "created",

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from lns.vm.v1 import run_pb2
 
-from cli.labels import parse_labels
 from cli.render.runs import STATES, health
+from lns.client.running.labels import parse_labels
 from services.core.errors import RequestInvalid
 
 _HEALTH = ("starting", "healthy", "unhealthy", "none")

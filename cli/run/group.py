@@ -5,7 +5,6 @@ The service knows single runs that record their group; what is done to all of th
 
 import asyncio
 import contextlib
-import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,47 +13,14 @@ from lns.vm.v1 import vm_service_pb2 as pb
 
 from cli.context import RUN_FAILURE
 from cli.render.lines import PrefixedLines
-from cli.run.attachment import Attachment
-from cli.run.foreground import Revive, failure_of, follow_run
-from cli.run.ports import Runner
-from cli.run.stopping import stop_run
-from cli.run.watching import Watch
 from cli.terminal import ENDING_SIGNALS
+from lns.client.running.attachment import Attachment
+from lns.client.running.foreground import Revive, failure_of, follow_run
+from lns.client.running.ports import Runner
+from lns.client.running.stopping import stop_run
+from lns.client.running.watching import Watch
 from services.chassis.tasks import settle, together
 from services.core.errors import LnsError
-
-
-async def start_all(runs: Sequence[run_pb2.Run], runner: Runner) -> list[run_pb2.Run]:
-    """Starts runs that were created, side by side, or removes them all.
-
-    Raises:
-        LnsError: one of them cannot be started; none is left.
-    """
-
-    async def start(run: run_pb2.Run) -> run_pb2.Run:
-        return (await runner.StartRun(_start_request(run))).run
-
-    try:
-        return await together([start(run) for run in runs])
-    except BaseException:
-        await settle(asyncio.ensure_future(remove_all(runs, runner)))
-        raise
-
-
-def _start_request(run: run_pb2.Run) -> pb.StartRunRequest:
-    return pb.StartRunRequest(run=run.run_id, request_id=uuid.uuid4().hex)
-
-
-async def remove_all(runs: Sequence[run_pb2.Run], runner: Runner) -> None:
-    """Removes runs by force; one that cannot be removed does not keep the others."""
-
-    async def remove(run: run_pb2.Run) -> None:
-        with contextlib.suppress(LnsError):
-            request_id = uuid.uuid4().hex
-            request = pb.RemoveRunRequest(run=run.run_id, force=True, request_id=request_id)
-            await runner.RemoveRun(request)
-
-    await together([remove(run) for run in runs])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -203,9 +169,3 @@ class _Output:
 
     async def show(self, data: bytes, *, is_error: bool) -> None:
         await self._lines.add(self._name, data, is_error=is_error)
-
-
-async def members_of(runner: Runner, group: str) -> list[run_pb2.Run]:
-    """Returns the recorded runs of a group by its name or id, in the order of its members."""
-    response = await runner.ListRuns(pb.ListRunsRequest(include_ended=True, group=group))
-    return sorted(response.runs, key=lambda run: list(run.group.members).index(run.plan.member))

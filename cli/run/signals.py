@@ -9,8 +9,8 @@ from typing import Self
 from lns.vm.v1 import run_pb2
 from lns.vm.v1 import vm_service_pb2 as pb
 
-from cli.run.ports import Runner
-from cli.run.stopping import stop_run
+from lns.client.running.ports import Runner
+from lns.client.running.stopping import stop_run
 from services.core.errors import LnsError
 
 _PATIENCE = 2

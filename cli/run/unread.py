@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 
 from lns.vm.v1 import run_pb2
 
-from cli.run.foreground import Revive
-from cli.run.ports import Runner
-from cli.run.stopping import stop_run
-from cli.run.watching import Watch
+from lns.client.running.foreground import Revive
+from lns.client.running.ports import Runner
+from lns.client.running.stopping import stop_run
+from lns.client.running.watching import Watch
 from services.chassis.tasks import together
 from services.core.errors import LnsError
 

@@ -7,7 +7,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-CODE = sorted(path for folder in ("services", "cli") for path in (ROOT / folder).rglob("*.py"))
+CODE = sorted(
+    path for folder in ("services", "cli", "lns") for path in (ROOT / folder).rglob("*.py")
+)
 TAR_WRITING = {"DIRTYPE", "REGTYPE", "SYMTYPE", "LNKTYPE", "PAX_FORMAT", "TarInfo"}
 
 
@@ -123,7 +125,7 @@ def print_offences(tree: ast.AST) -> Iterator[str]:
             yield from (one for one in modules if one.partition(".")[0] == "rich")
 
 
-CLIENT = [path for path in CODE if path.relative_to(ROOT).parts[0] == "cli"]
+CLIENT = [path for path in CODE if path.relative_to(ROOT).parts[0] in ("cli", "lns")]
 
 
 @pytest.mark.parametrize("path", CLIENT, ids=name)

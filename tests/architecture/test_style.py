@@ -9,7 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 CODE = sorted(
     path
-    for folder in ("services", "cli", "protos", "docs")
+    for folder in ("services", "cli", "lns", "protos", "docs")
     for path in (ROOT / folder).rglob("*.py")
     if "gen" not in path.relative_to(ROOT).parts
 )
@@ -86,6 +86,7 @@ def test_the_environment_is_read_where_a_process_begins(path: Path) -> None:
     readers = {
         "cli/desk/launcher.py",
         "cli/main.py",
+        "lns/client/client.py",  # the process is the embedding program's
         "services/chassis/main.py",
         "services/registry_gateway/bootstrap.py",  # callers' environments are held against its own
     }

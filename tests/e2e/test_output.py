@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from cli.suite_process import find_suite
+from lns.client.connection.suite_process import find_suite
 from tests.support.lns_command import Lns
 
 log = structlog.get_logger()

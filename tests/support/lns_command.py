@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cli.suite_process import SuiteFiles, find_suite, stop_suite
+from lns.client.connection.suite_process import SuiteFiles, find_suite, stop_suite
 
 ROOT = Path(__file__).resolve().parents[2]
 _PROGRAM = ("-c", "from cli.main import main; main()")

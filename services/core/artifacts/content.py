@@ -12,7 +12,7 @@ A layer is a POSIX tar (pax) inside gzip. What would make two machines differ is
     gzip          no name, no time, and *stored* blocks: how a compressor chooses its matches
                   differs between zlib, zlib-ng and their versions, so nothing is compressed
 
-`cli.content` walks a real tree; this module does no I/O of its own.
+`lns.client.content.packing` walks a real tree; this module does no I/O of its own.
 """
 
 import hashlib

@@ -12,7 +12,7 @@ from lns.types.v1 import descriptor_pb2, usage_pb2
 from lns.vm.v1 import vm_service_pb2 as vm_pb
 
 from cli.app import dispatch
-from cli.config_keys import KEYS
+from lns.client.connection.config_keys import KEYS
 from services.core.artifacts.documents import parse_artifact
 from services.core.artifacts.families import FAMILIES, SLUGS
 from services.core.descriptor import OCI_MANIFEST

@@ -10,7 +10,7 @@ import pytest_asyncio
 from lns.registry.v1 import registry_service_pb2 as pb
 from lns.resolver.v1 import resolver_service_pb2 as resolver_pb
 
-from cli.run.local_artifacts import place_file
+from lns.client.content.local_artifacts import place_file
 from services.core import errors
 from services.core.digest import Digest
 from services.core.reference import STORE_HOST

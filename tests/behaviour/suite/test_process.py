@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from cli.suite_process import Suite, find_suite
+from lns.client.connection.suite_process import Suite, find_suite
 from services.chassis.channel import open_channel
 from services.chassis.locks import owner_lock
 from services.chassis.settings import PeerSettings

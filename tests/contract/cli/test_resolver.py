@@ -13,7 +13,7 @@ import pytest
 from lns.resolver.v1 import resolver_service_pb2 as pb
 from lns.types.v1 import run_plan_pb2
 
-from cli.run.ports import Resolver
+from lns.client.running.ports import Resolver
 from services.core.artifacts import families
 from services.core.errors import ArtifactTypeUnsupported, LnsError
 from services.core.reference import Reference

@@ -19,8 +19,8 @@ from lns.registry.v1 import registry_service_pb2 as registry_pb
 from lns.vm.v1 import run_pb2
 from lns.vm.v1 import vm_service_pb2 as pb
 
-from cli.run.ports import Gateway, Materializer, Runner
-from cli.run.watching import Watch
+from lns.client.running.ports import Gateway, Materializer, Runner
+from lns.client.running.watching import Watch
 from services.core.errors import ManifestUnknown, RunStateConflict
 from tests.fakes.run_services import FakeGateway, FakeMaterializer, FakeRunner
 from tests.support.gateway import run_gateway

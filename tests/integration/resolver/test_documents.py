@@ -9,7 +9,7 @@ import pytest
 from lns.registry.v1 import registry_service_pb2 as registry_pb
 from lns.resolver.v1 import resolver_service_pb2 as pb
 
-from cli.content import pack_content
+from lns.client.content.packing import pack_content
 from services.core.artifacts.documents import parse_artifact
 from services.core.artifacts.families import infer_family
 from services.core.descriptor import OCI_LAYER_GZIP

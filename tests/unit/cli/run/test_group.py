@@ -7,8 +7,9 @@ from lns.vm.v1 import run_pb2
 from lns.vm.v1 import vm_service_pb2 as pb
 
 from cli.render.lines import PrefixedLines
-from cli.run.group import GroupRun, MemberEnd, group_code, members_of
-from cli.run.watching import State, Watch
+from cli.run.group import GroupRun, MemberEnd, group_code
+from lns.client.running.members import members_of
+from lns.client.running.watching import State, Watch
 from services.chassis.status import to_status
 from services.core.errors import VmFailed
 from tests.fakes.run_services import FakeGroup, FakeRunner, exited, stderr, stdout

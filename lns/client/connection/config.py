@@ -2,22 +2,22 @@
 
 One flat YAML file, `$LNS_CONFIG`, else `$XDG_CONFIG_HOME/lns/config.yaml`, else
 `~/.config/lns/config.yaml`. An environment variable wins over the file: `LNS_` and the key in
-capitals with underscores, `LNS_ENDPOINT_RESOLVER` for `endpoint-resolver`. `cli.config_keys` has
-the keys; most users have configured nothing, and their commands do not import it.
+capitals with underscores, `LNS_ENDPOINT_RESOLVER` for `endpoint-resolver`. `config_keys` has the
+keys; most users have configured nothing, and their commands do not import it.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cli.context import Context
+from lns.client.connection.caller import Caller
 from services.core.errors import SettingsInvalid
 
 _PREFIX = "LNS_"
 _OTHERS = {"LNS_HOME", "LNS_CONFIG", "LNS_DEBUG", "LNS_DESK"}
 
 
-def config_path(context: Context) -> Path:
+def config_path(context: Caller) -> Path:
     """Returns where the file is, or would be."""
     if context.is_set("LNS_CONFIG"):
         return Path(context.environment["LNS_CONFIG"])
@@ -26,7 +26,7 @@ def config_path(context: Context) -> Path:
     return directory / "lns" / "config.yaml"
 
 
-def load_config(context: Context) -> Mapping[str, str]:
+def load_config(context: Caller) -> Mapping[str, str]:
     """Returns what is configured, by key: the file, with the environment on top.
 
     Raises:
@@ -34,7 +34,7 @@ def load_config(context: Context) -> Mapping[str, str]:
     """
     values = {**read_config(config_path(context)), **_from_environment(context)}
     if values:
-        from cli.config_keys import check_value  # noqa: PLC0415 - see above
+        from lns.client.connection.config_keys import check_value  # noqa: PLC0415 - see above
 
         for name, value in values.items():
             check_value(name, value)
@@ -55,7 +55,7 @@ def read_config(path: Path) -> dict[str, str]:
         raise _unreadable(path, str(error)) from error
     import yaml  # noqa: PLC0415 - only for those who have a file
 
-    from cli.config_keys import find_key  # noqa: PLC0415 - the same
+    from lns.client.connection.config_keys import find_key  # noqa: PLC0415 - the same
 
     try:
         document: Any = yaml.safe_load(text) or {}
@@ -82,11 +82,11 @@ def write_config(path: Path, values: Mapping[str, str]) -> None:
     write_bytes(path, text.encode(), mode=0o600)
 
 
-def _from_environment(context: Context) -> dict[str, str]:
+def _from_environment(context: Caller) -> dict[str, str]:
     given = {name for name in context.environment if name.startswith(_PREFIX)}
     if given <= _OTHERS:
         return {}
-    from cli.config_keys import KEYS  # noqa: PLC0415 - see above
+    from lns.client.connection.config_keys import KEYS  # noqa: PLC0415 - see above
 
     variables = {key: f"{_PREFIX}{key.upper().replace('-', '_')}" for key in KEYS}
     return {

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.run.environment import parse_environment
+from lns.client.running.environment import parse_environment
 from services.core.errors import RequestInvalid
 
 

@@ -3,9 +3,9 @@ from pathlib import Path
 import pytest
 
 from cli.app import dispatch
-from cli.config import config_path, load_config
-from cli.config_keys import KEYS, check_value
 from cli.context import Context
+from lns.client.connection.config import config_path, load_config
+from lns.client.connection.config_keys import KEYS, check_value
 from services.core.errors import SettingsInvalid
 
 

@@ -5,9 +5,9 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from lns.vm.v1 import run_pb2
 from lns.vm.v1 import vm_service_pb2 as pb
 
-from cli.run.attachment import Attachment
-from cli.run.foreground import follow_run
-from cli.run.watching import State, Watch
+from lns.client.running.attachment import Attachment
+from lns.client.running.foreground import follow_run
+from lns.client.running.watching import State, Watch
 from services.chassis.status import to_status
 from services.core.errors import HostUnready, RunStateConflict, RunUnknown
 from tests.fakes.run_services import RUN_ID, FakeRunner, exited, stdout
@@ -41,7 +41,7 @@ def parts(runner: FakeRunner) -> tuple[Watch, Attachment]:
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cli.run.foreground._SETTLE_SECONDS", 0.05)
+    monkeypatch.setattr("lns.client.running.foreground._SETTLE_SECONDS", 0.05)
 
 
 async def test_the_exit_code_is_that_of_the_attachment() -> None:

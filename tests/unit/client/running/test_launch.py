@@ -9,7 +9,7 @@ from lns.vm.v1 import run_pb2
 from cli.context import Context
 from cli.render.phases import Phases
 from cli.render.progress import SilentReporter
-from cli.run.launch import Order, Services, launch
+from lns.client.running.launch import Order, Services, launch
 from services.core.errors import (
     InUse,
     LnsError,

@@ -20,10 +20,10 @@ import grpc
 import grpc.aio
 from google.protobuf.descriptor import FileDescriptor
 
-from cli import suite_process
-from cli.config import config_path, load_config
-from cli.context import Context
-from cli.suite_process import Suite, SuiteFiles
+from lns.client.connection import suite_process
+from lns.client.connection.caller import Caller
+from lns.client.connection.config import config_path, load_config
+from lns.client.connection.suite_process import Suite, SuiteFiles
 from services.chassis import caller_environment
 from services.chassis import context as calls
 from services.chassis.channel import open_channel
@@ -111,7 +111,7 @@ class Session:
 
 
 @contextlib.asynccontextmanager
-async def open_session(context: Context, *peers: Peer) -> AsyncIterator[Session]:
+async def open_session(context: Caller, *peers: Peer) -> AsyncIterator[Session]:
     """Yields a session with the services `peers`; starts the suite where one of them is in it.
 
     Raises:
@@ -163,12 +163,12 @@ async def _connected(channels: Iterable[grpc.aio.Channel]) -> None:
     await asyncio.gather(*map(connected, channels))
 
 
-def suite_files(context: Context) -> SuiteFiles:
+def suite_files(context: Caller) -> SuiteFiles:
     """Returns where this invocation's suite is."""
     return SuiteFiles(home=state_directory(context.environment))
 
 
-async def reach_suite(context: Context, *, config: Path | None = None) -> Suite:
+async def reach_suite(context: Caller, *, config: Path | None = None) -> Suite:
     """Returns the living suite, started if need be; says so when it is of another version.
 
     Args:
@@ -189,7 +189,7 @@ async def reach_suite(context: Context, *, config: Path | None = None) -> Suite:
     return suite
 
 
-async def revive_suite(context: Context) -> None:
+async def revive_suite(context: Caller) -> None:
     """Returns when a suite serves: one that ends is waited for, one that is gone started.
 
     Another command may be restarting it: there is one starter at a time, and who waits for it finds
@@ -240,7 +240,7 @@ def _descriptor(peer: Peer) -> FileDescriptor:
     return vm_service_pb2.DESCRIPTOR
 
 
-async def _ensure_suite(context: Context, files: SuiteFiles, config: Path | None) -> Suite:
+async def _ensure_suite(context: Caller, files: SuiteFiles, config: Path | None) -> Suite:
     return await asyncio.to_thread(
         suite_process.ensure_suite,
         files,
@@ -250,7 +250,7 @@ async def _ensure_suite(context: Context, files: SuiteFiles, config: Path | None
     )
 
 
-def suite_arguments(context: Context, config: Path | None) -> list[str]:
+def suite_arguments(context: Caller, config: Path | None) -> list[str]:
     """Returns the arguments of a suite with the settings of a file, by default the user's."""
     return _arguments(config or config_path(context).with_name("services.yaml"))
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 from lns.vm.v1 import vm_service_pb2 as pb
 
-from cli.run.ports import LogReader
+from lns.client.running.ports import LogReader
 from services.core.errors import GuestUnreachable, ServiceUnavailable
 
 _ATTEMPTS = 5

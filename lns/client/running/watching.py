@@ -6,11 +6,13 @@ from collections.abc import Awaitable, Callable
 from lns.vm.v1 import run_pb2
 from lns.vm.v1 import vm_service_pb2 as pb
 
-from cli.render.runs import ENDED
-from cli.run.ports import Runner
+from lns.client.running.ports import Runner
 from services.core.errors import GuestUnreachable, RunUnknown, ServiceUnavailable
 
 State = run_pb2.Run.State
+
+ENDED = frozenset({State.STATE_EXITED, State.STATE_FAILED, State.STATE_LOST})
+"""The states in which nothing of a run runs, and its record says how it ended."""
 
 _ATTEMPTS = 5
 

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 from lns.registry.v1 import registry_service_pb2 as pb
 from lns.resolver.v1 import resolver_service_pb2 as resolver_pb
 
-from cli.document_file import read_document
-from cli.upload import BlobWriter, upload_content
+from lns.client.content.document_file import read_document
+from lns.client.content.upload import BlobWriter, upload_content
 from services.core.artifacts.documents import Artifact, parse_artifact, parse_document
 from services.core.artifacts.families import AGENT, BUNDLE
 from services.core.errors import ArtifactInvalid, LnsError, RequestInvalid

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lns.resolver.v1 import resolver_service_pb2 as resolver_pb
 
-from cli.session import Session
+from lns.client.connection.session import Session
 from services.core.errors import RequestInvalid
 
 _SUFFIXES = (".yaml", ".yml", ".json")
@@ -42,6 +42,6 @@ async def place(request: resolver_pb.ResolveRequest, session: Session) -> None:
         LnsError: as `local_artifacts.place_file`.
     """
     if is_local(request.reference):
-        from cli.run.local_artifacts import place_file  # noqa: PLC0415 - see the module
+        from lns.client.content.local_artifacts import place_file  # noqa: PLC0415 - see the module
 
         await place_file(request, session.registry)

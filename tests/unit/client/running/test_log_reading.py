@@ -3,13 +3,13 @@ from collections.abc import AsyncIterator
 import pytest
 from lns.vm.v1 import vm_service_pb2 as pb
 
-from cli.run.log_reading import read_log
+from lns.client.running.log_reading import read_log
 from services.core.errors import LnsError, RunUnknown, ServiceUnavailable
 
 
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cli.run.log_reading._PAUSE_SECONDS", 0)
+    monkeypatch.setattr("lns.client.running.log_reading._PAUSE_SECONDS", 0)
 
 
 class Log:

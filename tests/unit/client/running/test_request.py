@@ -4,9 +4,8 @@ import pytest
 from lns.resolver.v1 import resolver_service_pb2 as pb
 from lns.vm.v1 import run_pb2
 
-from cli.context import Context
-from cli.run.local_files import is_local, refuse_file
-from cli.run.request import (
+from lns.client.content.local_files import is_local, refuse_file
+from lns.client.running.request import (
     PlanFlags,
     parse_environment,
     parse_labels,
@@ -31,7 +30,7 @@ def request(
         flags or PlanFlags(),
         reference=reference,
         argv=argv,
-        context=Context(environment={"MINE": "secret"}),
+        environment={"MINE": "secret"},
         config=config or {},
     )
 

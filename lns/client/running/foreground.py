@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from lns.vm.v1 import run_pb2
 from lns.vm.v1 import vm_service_pb2 as pb
 
-from cli.run.attachment import Attachment
-from cli.run.ports import Runner
-from cli.run.watching import State, Watch
+from lns.client.running.attachment import Attachment
+from lns.client.running.ports import Runner
+from lns.client.running.watching import State, Watch
 from services.chassis.status import from_status
 from services.core.errors import LnsError, RunUnknown
 

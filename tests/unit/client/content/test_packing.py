@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.content import pack_content
+from lns.client.content.packing import pack_content
 from services.core.errors import RequestInvalid
 
 

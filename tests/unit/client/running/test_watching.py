@@ -4,7 +4,7 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from lns.vm.v1 import run_pb2
 
-from cli.run.watching import State, Watch
+from lns.client.running.watching import State, Watch
 from services.core.errors import RunUnknown, ServiceUnavailable
 from tests.fakes.run_services import RUN_ID, FakeRunner
 

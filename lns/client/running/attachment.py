@@ -14,8 +14,8 @@ from typing import Any, Protocol
 from lns.vm.v1 import run_pb2
 from lns.vm.v1 import vm_service_pb2 as pb
 
-from cli.run.ports import Runner
-from cli.run.typed_input import TypedInput
+from lns.client.running.ports import Runner
+from lns.client.running.typed_input import TypedInput
 from services.core.errors import AttachLagging, GuestUnreachable, ServiceUnavailable
 
 _DETACH_SECONDS = 1.0

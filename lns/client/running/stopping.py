@@ -3,8 +3,8 @@
 from lns.vm.v1 import run_pb2
 from lns.vm.v1 import vm_service_pb2 as pb
 
-from cli.run.ports import Runner
-from cli.run.request import to_duration
+from lns.client.running.ports import Runner
+from lns.client.running.request import to_duration
 
 _MARGIN_SECONDS = 30.0
 _DEFAULT_SECONDS = 10.0

@@ -9,7 +9,7 @@ from typing import BinaryIO, Protocol
 from lns.registry.v1 import registry_service_pb2 as pb
 from lns.types.v1 import descriptor_pb2
 
-from cli.content import pack_content
+from lns.client.content.packing import pack_content
 from services.chassis.streams import CHUNK_BYTES
 from services.core.artifacts.content import PackedLayer
 

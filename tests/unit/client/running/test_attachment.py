@@ -3,7 +3,7 @@ import asyncio
 import pytest
 from lns.vm.v1 import vm_service_pb2 as pb
 
-from cli.run.attachment import Attachment
+from lns.client.running.attachment import Attachment
 from services.core.errors import (
     AttachLagging,
     LnsError,
@@ -60,8 +60,8 @@ def attachment(
 
 @pytest.fixture(autouse=True)
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cli.run.attachment._PAUSE_SECONDS", 0)
-    monkeypatch.setattr("cli.run.attachment._DETACH_SECONDS", 0.05)
+    monkeypatch.setattr("lns.client.running.attachment._PAUSE_SECONDS", 0)
+    monkeypatch.setattr("lns.client.running.attachment._DETACH_SECONDS", 0.05)
 
 
 async def test_output_goes_to_its_stream_and_the_exit_code_comes_back() -> None:

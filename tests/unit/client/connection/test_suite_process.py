@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.suite_process import SuiteFiles, _last_words, find_suite, tail
+from lns.client.connection.suite_process import SuiteFiles, _last_words, find_suite, tail
 
 DRAINED = json.dumps({"event": "drained", "level": "info"})
 FULL = json.dumps({"event": "not_served", "level": "error", "message": "disk full"})

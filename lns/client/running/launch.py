@@ -18,10 +18,9 @@ from lns.types.v1 import run_plan_pb2
 from lns.vm.v1 import run_pb2
 from lns.vm.v1 import vm_service_pb2 as vm_pb
 
-from cli.render.phases import Phases
-from cli.render.progress import Reporter
-from cli.run.group import members_of, remove_all, start_all
-from cli.run.ports import Gateway, Materializer, Resolver, Runner
+from lns.client.running.members import members_of, remove_all, start_all
+from lns.client.running.ports import Gateway, Materializer, Resolver, Runner
+from lns.client.running.reporting import Progress, Timer
 from services.chassis.edited_files import edit_file
 from services.chassis.tasks import settle, together
 from services.core.errors import RequestInvalid, ServiceUnavailable, Unimplemented
@@ -65,7 +64,7 @@ class Services:
 
 
 async def launch(
-    order: Order, services: Services, *, reporter: Reporter, phases: Phases
+    order: Order, services: Services, *, reporter: Progress, phases: Timer
 ) -> list[run_pb2.Run]:
     """Returns the runs that `order` asks for, several for a group: created, and starting if wanted.
 
@@ -84,7 +83,7 @@ async def launch(
 
 
 async def prepare(
-    order: Order, services: Services, *, reporter: Reporter, phases: Phases
+    order: Order, services: Services, *, reporter: Progress, phases: Timer
 ) -> tuple[Sequence[run_plan_pb2.RunPlan], Sequence[str]]:
     """Returns the plans of an order, and the digest of each one's image, which is on the node.
 
@@ -206,7 +205,7 @@ async def pull_all(
     references: Sequence[str],
     mode: registry_pb.PullMode.ValueType,
     gateway: Gateway,
-    reporter: Reporter,
+    reporter: Progress,
 ) -> None:
     """Pulls references side by side; the first failure ends the others.
 
@@ -236,7 +235,7 @@ async def name_images(plans: Sequence[run_plan_pb2.RunPlan], gateway: Gateway) -
 
 
 async def materialize(
-    plan: run_plan_pb2.RunPlan, materializer: Materializer, reporter: Reporter
+    plan: run_plan_pb2.RunPlan, materializer: Materializer, reporter: Progress
 ) -> materializer_pb.MaterializeResult:
     """Makes the image of a plan, its mounts in it.
 
@@ -261,7 +260,7 @@ async def materialize(
     return result
 
 
-async def last_result(stream: AsyncIterable[Any], reporter: Reporter, service: str) -> Any:
+async def last_result(stream: AsyncIterable[Any], reporter: Progress, service: str) -> Any:
     """Reports the progress in a stream and returns the result that ends it.
 
     Raises:
@@ -278,7 +277,7 @@ async def last_result(stream: AsyncIterable[Any], reporter: Reporter, service: s
     return result
 
 
-async def _image(plan: run_plan_pb2.RunPlan, materializer: Materializer, reporter: Reporter) -> str:
+async def _image(plan: run_plan_pb2.RunPlan, materializer: Materializer, reporter: Progress) -> str:
     if not _needs_image(plan):
         return ""
     result = await materialize(plan, materializer, reporter)
@@ -306,13 +305,13 @@ def _needed(plan: run_plan_pb2.RunPlan) -> list[str]:
 
 
 async def _pull(
-    reference: str, mode: registry_pb.PullMode.ValueType, gateway: Gateway, reporter: Reporter
+    reference: str, mode: registry_pb.PullMode.ValueType, gateway: Gateway, reporter: Progress
 ) -> None:
     request = registry_pb.PullRequest(reference=reference, mode=mode)
     await last_result(gateway.Pull(request), reporter, "the registry gateway")
 
 
-async def _note_leftovers(group: str, runner: Runner, reporter: Reporter) -> None:
+async def _note_leftovers(group: str, runner: Runner, reporter: Progress) -> None:
     """Tells of runs of a group's name that were never started: their client was killed."""
     runs = await members_of(runner, group) if group else []
     if runs and all(run.state == run_pb2.Run.STATE_CREATED for run in runs):

@@ -11,10 +11,9 @@ from lns.resolver.v1 import resolver_service_pb2 as resolver_pb
 from lns.types.v1 import descriptor_pb2
 from lns.vm.v1 import run_pb2
 
-from cli.context import Context
-from cli.labels import parse_labels
-from cli.run.environment import parse_environment
-from cli.run.local_files import is_local, refuse_file
+from lns.client.content.local_files import is_local, refuse_file
+from lns.client.running.environment import parse_environment
+from lns.client.running.labels import parse_labels
 from services.core.errors import RequestInvalid
 
 PULL_MODES: Mapping[str, registry_pb.PullMode.ValueType] = {
@@ -60,7 +59,7 @@ def resolve_request(
     *,
     reference: str | None,
     argv: Sequence[str],
-    context: Context,
+    environment: Mapping[str, str],
     config: Mapping[str, str],
 ) -> resolver_pb.ResolveRequest:
     """Returns what the resolver is asked.
@@ -70,7 +69,7 @@ def resolve_request(
         OSError: a file that a flag names cannot be read.
     """
     request = resolver_pb.ResolveRequest(
-        overrides=_overrides(flags, argv, context),
+        overrides=_overrides(flags, argv, environment),
         defaults=resolver_pb.Defaults(
             cpus=config.get("cpus"), memory=config.get("memory"), disk=config.get("disk")
         ),
@@ -179,10 +178,12 @@ def to_duration(seconds: float) -> duration_pb2.Duration:
     return duration
 
 
-def _overrides(flags: PlanFlags, argv: Sequence[str], context: Context) -> resolver_pb.Overrides:
+def _overrides(
+    flags: PlanFlags, argv: Sequence[str], environment: Mapping[str, str]
+) -> resolver_pb.Overrides:
     overrides = resolver_pb.Overrides(
         argv=argv,
-        env=parse_environment(flags.env, flags.env_file, context.environment),
+        env=parse_environment(flags.env, flags.env_file, environment),
         user=flags.user,
         workdir=flags.workdir,
         cpus=flags.cpus,

@@ -1,0 +1,1 @@
+"""Runs as a client makes, follows and ends them, above the RPCs."""
