@@ -9,13 +9,14 @@ import resource
 from collections.abc import Sequence
 from typing import Final
 
-from services.vm_runner.helper_process import confinement, system_calls
+from services.isolation import steps, system_calls
+from services.isolation.allowed_calls import Kind
+from services.isolation.call_filter import install_filter
 
 _DESCRIPTORS: Final = 4096
 _MEMORY_BYTES: Final = 512 << 20
 _PR_SET_DUMPABLE: Final = 4
 _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
-_DENIED: Final = system_calls.NO_FILES - {"accept", "accept4"}
 
 
 def confine(*, uid: int, gids: Sequence[int], view_required: bool) -> str:
@@ -34,20 +35,20 @@ def confine(*, uid: int, gids: Sequence[int], view_required: bool) -> str:
     """
     obstacle = ""
     try:
-        confinement.enter_empty_view()
+        steps.enter_empty_view()
     except OSError as error:
         if view_required:
             raise
         obstacle = str(error)
     _keep_in_memory()
-    confinement.become(uid, gids)
-    confinement.set_limits(
+    steps.become(uid, gids)
+    steps.set_limits(
         descriptors=_DESCRIPTORS, memory_bytes=_MEMORY_BYTES, locked_bytes=resource.RLIM_INFINITY
     )
     libc = ctypes.CDLL(None, use_errno=True)
     libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
     system_calls.drop_capabilities()
-    system_calls.install_filter(_DENIED)
+    install_filter(Kind.EGRESS_WORKER)
     return obstacle
 
 

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from services.isolation import steps, system_calls
+from services.isolation.allowed_calls import Kind
+from services.isolation.call_filter import install_filter
 from services.vm_runner.file_server.wire import Owners
-from services.vm_runner.helper_process import confinement, system_calls
 
 FILES_MOST = 4096
 _DESCRIPTORS = 8192
@@ -59,7 +61,7 @@ def confine(
     owners = owners_of(source.lstat())
     is_parted = True
     try:
-        descriptors, obstacle = confinement.part_processes(record)
+        descriptors, obstacle = steps.part_processes(record)
     except OSError as error:
         is_parted = False
         obstacle = str(error)
@@ -67,18 +69,18 @@ def confine(
     if view_required and obstacle:
         raise OSError(errno.EPERM, obstacle)
     try:
-        root = confinement.enter_view(source, read_only=read_only, is_parted=is_parted)
+        root = steps.enter_view(source, read_only=read_only, is_parted=is_parted)
     except OSError as error:
         if view_required:
             raise
         obstacle = str(error)
         root = os.open(source, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-    confinement.become(owners.uid, owners.gids)
+    steps.become(owners.uid, owners.gids)
     if is_parted:
         system_calls.end_with_parent()
-    open_files = confinement.set_limits(descriptors=_DESCRIPTORS, memory_bytes=_MEMORY_BYTES)
+    open_files = steps.set_limits(descriptors=_DESCRIPTORS, memory_bytes=_MEMORY_BYTES)
     system_calls.drop_capabilities()
-    system_calls.install_filter()
+    install_filter(Kind.FILE_SERVER)
     os.umask(0)
     return Ground(
         root=root,

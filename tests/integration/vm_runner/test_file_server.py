@@ -23,7 +23,6 @@ from services.core.errors import RequestInvalid, VmFailed
 from services.vm_runner.adapters.confinement.cgroups import Cgroups, find_place
 from services.vm_runner.adapters.file_servers import FileServers
 from services.vm_runner.file_server import wire
-from services.vm_runner.helper_process.system_calls import denied_calls, filter_program
 from services.vm_runner.machines import HostPort
 from services.vm_runner.storage.bind_host import ServedBind
 from tests.support.eventually import eventually
@@ -427,33 +426,6 @@ def test_a_user_serves_what_the_user_may_open(short_directory: Path, folder: Pat
         assert process.wait(20) == 0
     assert (folder / "made").stat().st_uid == OWNER
     assert (fields["CapEff"], fields["NoNewPrivs"], fields["Seccomp"]) == ("0" * 16, "1", "2")
-
-
-@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
-def test_the_filter_denies_what_serving_does_not_need(machine: str) -> None:
-    program = filter_program(machine)
-    denied = denied_calls(machine)
-    assert len(set(denied)) == len(denied)
-    code = list(struct.iter_unpack("<HBBI", program))
-
-    def verdict(architecture: int, number: int) -> int:
-        loaded, at = 0, 0
-        while True:
-            operation, if_true, if_false, value = code[at]
-            at += 1
-            if operation == 0x20:
-                loaded = number if value == 0 else architecture
-            elif operation == 0x06:
-                return int(value)
-            else:
-                holds = loaded == value if operation == 0x15 else loaded >= value
-                at += if_true if holds else if_false
-
-    own = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}[machine]
-    assert {verdict(own, number) for number in denied} == {0x00050001}
-    assert verdict(own, max(denied) + 1) == verdict(own, 0) == 0x7FFF0000
-    assert verdict(0x40000003, 0) == 0x80000000
-    assert verdict(own, 0x40000001) == 0x00050001
 
 
 # ---- what is looked at before a start ----

@@ -1,4 +1,4 @@
-"""Steps by which a helper process gives up what it does not need; which ones, each program says.
+"""Steps by which a process gives up what it does not need; which ones, each program says.
 
 Everything that Python has to load is loaded before the first of them.
 """
@@ -14,8 +14,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from services.vm_runner.helper_process import system_calls
-from services.vm_runner.helper_process.system_calls import Mount, Namespace
+from services.isolation import system_calls
+from services.isolation.system_calls import Mount, Namespace
 
 _SPARE = 64
 _DESCRIPTORS_MOST = 1 << 20
