@@ -187,7 +187,7 @@ async def image_prune(context: Context, everything: bool, dry_run: bool, force: 
 async def image_inspect(
     context: Context, reference: str, platform: str | None, form: str | None
 ) -> None:
-    """Describe an image with what it materializes to: composefs digest, layers, files.
+    """Describe an image with what it materializes to: image digest, layers, files.
 
     An image that is not in the store is pulled.
     """

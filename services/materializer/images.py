@@ -34,7 +34,7 @@ class Image:
     """An image of the store.
 
     Attributes:
-        digest: fs-verity digest of the metadata image.
+        image_digest: fs-verity digest of the metadata image.
         manifest_digest: the OCI manifest it was made from, None for an imageless one.
         layers: lowest first; the mounts' layer, where there is one, last.
         metadata_bytes: size of the metadata image.
@@ -45,7 +45,7 @@ class Image:
         create_time: when it was made.
     """
 
-    digest: Digest
+    image_digest: Digest
     manifest_digest: Digest | None
     layers: tuple[ImageLayer, ...]
     metadata_bytes: int
@@ -97,13 +97,13 @@ class Lease:
     Attributes:
         lease_id: chosen by who holds it.
         holder: who that is and what for, for users.
-        digest: the image.
+        image_digest: the image.
         expire_time: when it ends by itself; None: when it is released.
     """
 
     lease_id: str
     holder: str
-    digest: Digest
+    image_digest: Digest
     expire_time: datetime | None
 
 
@@ -242,6 +242,6 @@ def image_prefix(text: str) -> str:
     if match is None:
         raise RequestInvalid(
             f"{text[:100]!r} does not name an image",
-            hint="give its composefs digest, or at least 6 of its hexadecimal digits",
+            hint="give its image digest, or at least 6 of its hexadecimal digits",
         )
     return match[1]

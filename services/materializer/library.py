@@ -59,21 +59,24 @@ class Library:
     async def remove(self, name: str) -> None:
         """Removes an image; its layers go with the next prune. Raises ImageUnknown, InUse."""
         image = await self.get(name)
-        if image.digest in await self._images.leased():
+        if image.image_digest in await self._images.leased():
             raise InUse(
-                f"the image {image.digest} is used by a run",
+                f"the image {image.image_digest} is used by a run",
                 hint="remove the runs that use it first",
-                metadata={"image": image.digest},
+                metadata={"image": image.image_digest},
             )
-        await self._images.remove([image.digest])
+        await self._images.remove([image.image_digest])
 
     async def prune(self, *, dry_run: bool) -> Pruned:
         """Removes images that no lease keeps, and layers that no image needs then."""
         images = await self._images.list(before=None, limit=_ALL)
         leased = await self._images.leased()
-        doomed = [image for image in images if image.digest not in leased]
+        doomed = [image for image in images if image.image_digest not in leased]
         needed = {
-            layer.diff_id for image in images if image.digest in leased for layer in image.layers
+            layer.diff_id
+            for image in images
+            if image.image_digest in leased
+            for layer in image.layers
         }
         stored = await self._layers.list()
         unneeded = sorted(
@@ -82,10 +85,10 @@ class Library:
         freed = sum(image.metadata_bytes for image in doomed)
         freed += sum(stored[diff_id] for diff_id in unneeded)
         if not dry_run:
-            freed = await self._images.remove([image.digest for image in doomed])
+            freed = await self._images.remove([image.image_digest for image in doomed])
             freed += await self._layers.remove(unneeded)
         return Pruned(
-            images=tuple(sorted(image.digest for image in doomed)),
+            images=tuple(sorted(image.image_digest for image in doomed)),
             layers=tuple(unneeded),
             freed_bytes=freed,
         )
@@ -117,7 +120,7 @@ class Library:
             raise _damaged(image)
         with self._pins.hold(layer.diff_id for layer in image.layers):
             if what is ImageFile.METADATA:
-                yield self._images.metadata_file(image.digest)
+                yield self._images.metadata_file(image.image_digest)
             elif what is ImageFile.DUMP:
                 async with self._composer.dump(image.tree) as path:
                     yield path
@@ -125,7 +128,7 @@ class Library:
                 layer = next((one for one in image.layers if one.diff_id == diff_id), None)
                 if layer is None or not layer.objects_bytes:
                     raise RequestInvalid(
-                        f"the image {image.digest} has no layer {diff_id} with objects"
+                        f"the image {image.image_digest} has no layer {diff_id} with objects"
                     )
                 yield self._layers.objects_file(layer.diff_id)
 
@@ -145,7 +148,7 @@ class Library:
         lease = Lease(
             lease_id=lease_id,
             holder=holder,
-            digest=image.digest,
+            image_digest=image.image_digest,
             expire_time=self._now() + lasts if lasts is not None else None,
         )
         image = await self._images.acquire(lease)
@@ -161,7 +164,7 @@ class Library:
 
 def _damaged(image: Image) -> ContentCorrupt:
     return ContentCorrupt(
-        f"files of the image {image.digest} are missing or were written to",
+        f"files of the image {image.image_digest} are missing or were written to",
         hint="`lns image verify --repair` checks it and makes it whole",
-        metadata={"image": image.digest},
+        metadata={"image": image.image_digest},
     )

@@ -129,7 +129,7 @@ class Materialize:
             tree = Tree(layers=tuple(diff_ids), mounts=plan.mounts)
             async with self._composer.compose(tree) as (composed, path):
                 image = Image(
-                    digest=composed.digest,
+                    image_digest=composed.digest,
                     manifest_digest=manifest_digest,
                     layers=tuple(layers),
                     metadata_bytes=composed.metadata_bytes,

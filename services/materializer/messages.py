@@ -92,7 +92,7 @@ def format_result(made: Materialized) -> pb.MaterializeResponse:
 def format_image(image: Image) -> pb.Image:
     """An image, its files relative to the root of the store."""
     return pb.Image(
-        composefs_digest=image.digest,
+        composefs_digest=image.image_digest,
         manifest_digest=image.manifest_digest or "",
         layers=[
             pb.ImageLayer(
@@ -108,7 +108,7 @@ def format_image(image: Image) -> pb.Image:
         ],
         metadata_bytes=image.metadata_bytes,
         inode_count=image.inode_count,
-        metadata_path=f"images/{image.digest.hex}.cfs",
+        metadata_path=f"images/{image.image_digest.hex}.cfs",
         create_time=_format_time(image.create_time),
         read_only_paths=image.read_only_paths,
         has_acl=image.has_acl,
@@ -135,7 +135,7 @@ def format_page(images: Sequence[Image], size: int) -> pb.ListImagesResponse:
     token = ""
     if len(images) > size:
         last = images[size - 1]
-        text = f"{last.create_time.isoformat()} {last.digest}"
+        text = f"{last.create_time.isoformat()} {last.image_digest}"
         token = base64.urlsafe_b64encode(text.encode()).decode()
     return pb.ListImagesResponse(
         images=[format_image(image) for image in images[:size]], next_page_token=token
@@ -205,7 +205,7 @@ def format_lease(lease: Lease, image: Image) -> pb.AcquireLeaseResponse:
         lease=usage_pb2.Lease(
             lease_id=lease.lease_id,
             holder=lease.holder,
-            digests=[lease.digest],
+            digests=[lease.image_digest],
             expire_time=_format_time(lease.expire_time) if lease.expire_time else None,
         ),
         image=format_image(image),

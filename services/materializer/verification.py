@@ -73,7 +73,9 @@ class Verify:
 
     async def _check(self, image: Image) -> Verification:
         return await self._composer.verify(
-            image.tree, metadata=self._images.metadata_file(image.digest), digest=image.digest
+            image.tree,
+            metadata=self._images.metadata_file(image.image_digest),
+            digest=image.image_digest,
         )
 
     async def _repair(
@@ -127,8 +129,8 @@ class Verify:
 
     async def _repair_metadata(self, image: Image) -> None:
         async with self._composer.compose(image.tree) as (composed, path):
-            if composed.digest == image.digest:
-                await self._images.restore(image.digest, path)
+            if composed.digest == image.image_digest:
+                await self._images.restore(image.image_digest, path)
 
 
 def _lacks_blob(failure: LnsError | None) -> bool:

@@ -89,9 +89,11 @@ class Catalogue:
             self._db.execute(
                 "INSERT INTO images VALUES (?, ?, ?)"
                 " ON CONFLICT (digest) DO UPDATE SET record = excluded.record",
-                (image.digest, image.create_time.isoformat(), _format(image)),
+                (image.image_digest, image.create_time.isoformat(), _format(image)),
             )
-            self._db.execute("INSERT OR REPLACE INTO requests VALUES (?, ?)", (key, image.digest))
+            self._db.execute(
+                "INSERT OR REPLACE INTO requests VALUES (?, ?)", (key, image.image_digest)
+            )
 
     def list(self, before: tuple[datetime, str] | None, limit: int) -> Sequence[Image]:
         """Returns images, newest first."""
@@ -111,11 +113,11 @@ class Catalogue:
 
     def acquire(self, lease: Lease) -> Image:
         """Records a lease; raises ImageUnknown."""
-        image = self.get(lease.digest.hex)
+        image = self.get(lease.image_digest.hex)
         expires = lease.expire_time.isoformat() if lease.expire_time else None
         self._db.execute(
             "INSERT OR REPLACE INTO leases VALUES (?, ?, ?, ?)",
-            (lease.lease_id, lease.holder, lease.digest, expires),
+            (lease.lease_id, lease.holder, lease.image_digest, expires),
         )
         return image
 
@@ -133,7 +135,7 @@ class Catalogue:
 def _format(image: Image) -> str:
     return json.dumps(
         {
-            "digest": image.digest,
+            "digest": image.image_digest,
             "manifest_digest": image.manifest_digest,
             "layers": [
                 [layer.diff_id, layer.blob_digest, layer.objects_bytes, layer.entry_count]
@@ -156,7 +158,7 @@ def _parse(record: str) -> Image:
     fields: dict[str, Any] = json.loads(record)
     manifest = fields["manifest_digest"]
     return Image(
-        digest=Digest(fields["digest"]),
+        image_digest=Digest(fields["digest"]),
         manifest_digest=Digest(manifest) if manifest else None,
         layers=tuple(
             ImageLayer(

@@ -45,7 +45,7 @@ class DiskImages:
 
     async def vouch(self, image: Image) -> None:
         """Notes that an image with its layers was checked and is sound."""
-        await self._blocking.run(self._files.reseal, image.tree.layers, image.digest)
+        await self._blocking.run(self._files.reseal, image.tree.layers, image.image_digest)
 
     async def restore(self, digest: Digest, metadata: Path) -> None:
         """Puts a metadata image in the place of one that is damaged."""
@@ -82,22 +82,22 @@ class DiskImages:
         return image
 
     def _add(self, image: Image, metadata: Path, key: str) -> Image:
-        before = self._catalogue.find(image.digest)
+        before = self._catalogue.find(image.image_digest)
         if before is not None and self._is_intact(before):
             # Its layers may be others that make the same tree; a run may be using them.
             image = before
         else:
-            self._files.publish_image(metadata, image.digest)
+            self._files.publish_image(metadata, image.image_digest)
         self._catalogue.put(image, key)
         return image
 
     def _is_intact(self, image: Image) -> bool:
-        return self._files.is_image_sealed(image.digest) and all(
+        return self._files.is_image_sealed(image.image_digest) and all(
             self._files.sealed_layer(layer.diff_id) is not None for layer in image.layers
         )
 
     def _is_there(self, image: Image) -> bool:
-        return self._files.image(image.digest).exists() and all(
+        return self._files.image(image.image_digest).exists() and all(
             self._files.layer(layer.diff_id).is_dir() for layer in image.layers
         )
 
@@ -113,12 +113,12 @@ class DiskImages:
         recorded = self._catalogue.list(None, _EVERY)
         leased = self._catalogue.leased(datetime.now(UTC))
         lost = [
-            image.digest
+            image.image_digest
             for image in recorded
-            if image.digest not in leased and not self._is_there(image)
+            if image.image_digest not in leased and not self._is_there(image)
         ]
         self._remove(lost)
-        known = {image.digest for image in recorded}.difference(lost)
+        known = {image.image_digest for image in recorded}.difference(lost)
         for path in self._files.images.iterdir():
             match = _IMAGE_NAME.fullmatch(path.name)
             if match and Digest.from_hex(match[1]) not in known:

@@ -1,7 +1,7 @@
 """Where the files of the image store are, and how they come to be whole.
 
 layers/<hex of the diffID>/objects.erofs, entries     a layer; the directory appears whole
-images/<hex of the composefs digest>.cfs              a metadata image
+images/<hex of the image digest>.cfs                  a metadata image
 materializer/work/                                    what is being made; swept at the start
 materializer/catalogue.sqlite                         records of images and leases
 materializer/lock                                     one service at a time

@@ -48,7 +48,9 @@ struct options {
     char **command;
 };
 
-/* Says what went wrong, with the text of errno, and ends the process with status 125. */
+enum { FAILED = 125 };
+
+/* Says what went wrong, with the text of errno, and ends the process with status FAILED. */
 _Noreturn void fail(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 void options_parse(struct options *options, char **arguments);

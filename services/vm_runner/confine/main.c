@@ -12,7 +12,6 @@
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -24,21 +23,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { FAILED = 125, BACKLOG = 8, PID_FILE_SIZE = 12 };
+enum { BACKLOG = 8, PID_FILE_SIZE = 12 };
 
 #define SYSCALL_CLOSE_RANGE 436
-
-_Noreturn void fail(const char *format, ...)
-{
-    char message[512];
-    int error = errno;
-    va_list arguments;
-    va_start(arguments, format);
-    vsnprintf(message, sizeof message, format, arguments);
-    va_end(arguments);
-    dprintf(STDERR_FILENO, "lns-confine: %s%s%s\n", message, error ? ": " : "", error ? strerror(error) : "");
-    _exit(FAILED);
-}
 
 static void write_text(const char *path, const char *text)
 {

@@ -159,7 +159,7 @@ class Run:
         request_id: the client's id of the request that made it; may be empty.
         name: unique among the runs of the node.
         plan: what runs.
-        image_digest: composefs digest of its image; empty for an imageless run.
+        image_digest: digest of its image; empty for an imageless run.
         options: how it runs.
         state: of its life.
         boot: number of its starts; streams of the guest count their positions from each.

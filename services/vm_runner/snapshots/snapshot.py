@@ -16,7 +16,7 @@ class Root:
     """The root of a guest: an image, as its disks and as what the agent is told of it.
 
     Attributes:
-        image_digest: composefs digest of the image.
+        image_digest: digest of the image.
         config: the disks of the image and its read-only paths, and nothing of a run.
         writable_disk: serial of the disk of the writable layer.
         disks: the image's files. A snapshot has read from them: it is of these very files.

@@ -286,7 +286,7 @@ class GetImageRequest(_message.Message):
 
     IMAGE_FIELD_NUMBER: _builtins.int
     image: _builtins.str
-    """composefs digest, or a unique prefix of its hexadecimal digits of at least 6."""
+    """The image digest, or a unique prefix of its hexadecimal digits of at least 6."""
     def __init__(
         self,
         *,
@@ -387,7 +387,7 @@ class VerifyImageRequest(_message.Message):
     IMAGE_FIELD_NUMBER: _builtins.int
     REPAIR_FIELD_NUMBER: _builtins.int
     image: _builtins.str
-    """composefs digest of the image."""
+    """The image digest."""
     repair: _builtins.bool
     """Whether damaged layers are made again from their blobs."""
     def __init__(
@@ -482,7 +482,7 @@ class RemoveImageRequest(_message.Message):
 
     IMAGE_FIELD_NUMBER: _builtins.int
     image: _builtins.str
-    """composefs digest of the image."""
+    """The image digest."""
     def __init__(
         self,
         *,
@@ -548,7 +548,7 @@ class PruneImagesResponse(_message.Message):
     """Bytes that became free."""
     @_builtins.property
     def images(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """composefs digests of the images that went, sorted."""
+        """Digests of the images that went, sorted."""
 
     @_builtins.property
     def layers(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -635,7 +635,7 @@ class ReadImageFileRequest(_message.Message):
     DIFF_ID_FIELD_NUMBER: _builtins.int
     OFFSET_BYTES_FIELD_NUMBER: _builtins.int
     image: _builtins.str
-    """composefs digest of the image."""
+    """The image digest."""
     file: Global___ImageFile.ValueType
     """Which file."""
     diff_id: _builtins.str
@@ -695,7 +695,7 @@ class AcquireLeaseRequest(_message.Message):
     holder: _builtins.str
     """Who holds it and what for, as shown to users."""
     image: _builtins.str
-    """composefs digest of the image."""
+    """The image digest."""
     @_builtins.property
     def time_to_live(self) -> _duration_pb2.Duration:
         """How long it lasts; unset until it is released."""

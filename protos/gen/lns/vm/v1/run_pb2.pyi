@@ -109,7 +109,7 @@ class Run(_message.Message):
     name: _builtins.str
     """Name, unique among the runs of the node."""
     image_digest: _builtins.str
-    """composefs digest of the image; empty for an imageless run.
+    """digest of the image; empty for an imageless run.
     It is `Image.composefs_digest` of lns.materializer.v1.
     """
     state: Global___Run.State.ValueType
@@ -692,7 +692,7 @@ class Snapshot(_message.Message):
     id: _builtins.str
     """Digest over everything that it depends on, 64 hexadecimal digits."""
     image_digest: _builtins.str
-    """composefs digest of the image that it has mounted; empty for a machine without one.
+    """digest of the image that it has mounted; empty for a machine without one.
     It is `Image.composefs_digest` of lns.materializer.v1.
     """
     vcpus: _builtins.int

@@ -38,7 +38,7 @@ class CreateRunRequest(_message.Message):
     request_id: _builtins.str
     """Chosen by the client; the same id again returns the same run."""
     image_digest: _builtins.str
-    """composefs digest of its image; empty for an imageless run.
+    """digest of its image; empty for an imageless run.
     It is `Image.composefs_digest` of lns.materializer.v1.
     """
     do_not_start: _builtins.bool
@@ -1831,7 +1831,7 @@ class MakeSnapshotRequest(_message.Message):
     PLAN_FIELD_NUMBER: _builtins.int
     IMAGE_DIGEST_FIELD_NUMBER: _builtins.int
     image_digest: _builtins.str
-    """composefs digest of the plan's image; empty where it has none.
+    """digest of the plan's image; empty where it has none.
     It is `Image.composefs_digest` of lns.materializer.v1.
     """
     @_builtins.property
