@@ -14,6 +14,7 @@ import structlog
 from services.chassis import caller_environment, context, metrics
 from services.chassis.calls import REQUEST_ID_KEY
 from services.chassis.interceptors import Scope, ServedCall
+from services.chassis.rpc_methods import EVERYONE
 from services.chassis.status import from_rpc_error, to_grpc
 from services.core import errors
 
@@ -25,7 +26,9 @@ _OPEN_PREFIXES = ("/grpc.health.v1.", "/grpc.reflection.")
 _DEFECTS = {grpc.StatusCode.INTERNAL, grpc.StatusCode.DATA_LOSS, grpc.StatusCode.UNKNOWN}
 
 
-def standard_scopes(*, allow: Mapping[str, tuple[str, ...]], unary_limit: float) -> list[Scope]:
+def standard_scopes(
+    *, allow: Mapping[str, tuple[str, ...]] | None, unary_limit: float
+) -> list[Scope]:
     """Returns the scopes of every lns server, outermost first."""
     return [identify, observe, answer, authorize(allow), limit(unary_limit)]
 
@@ -131,31 +134,40 @@ def _defect() -> errors.Internal:
     )
 
 
-def authorize(allow: Mapping[str, tuple[str, ...]]) -> Scope:
+def authorize(allow: Mapping[str, tuple[str, ...]] | None) -> Scope:
     """Returns a scope that holds the caller's certificate against `allow`, by method.
 
-    A unix socket's permission is its own authorization.
+    A method without a rule is nobody's. A unix socket's permission is its own authorization, and
+    None for `allow` says that whoever reaches the port may do everything.
     """
 
     @contextlib.asynccontextmanager
     async def scope(call: ServedCall) -> AsyncIterator[None]:
         names = [name.decode("utf-8", "replace") for name in call.context.peer_identities() or ()]
         call.principal = names[0] if names else ""
-        service = call.method.rpartition("/")[0]
-        permitted = allow.get(call.method, allow.get(f"{service}/*", allow.get("*")))
         local = call.context.peer().startswith("unix:")
-        if permitted is not None and not local and not call.method.startswith(_OPEN_PREFIXES):
-            call.principal = next((name for name in names if name in permitted), "")
-            if not call.principal:
-                raise errors.CallerDenied(
-                    f"{', '.join(names) or 'a caller without certificate'} may not call "
-                    f"{call.method}",
-                    hint="`server.allow` of the service lists who may",
-                    metadata={"method": call.method},
-                )
+        if allow is not None and not local and not call.method.startswith(_OPEN_PREFIXES):
+            call.principal = _permitted(names, call.method, allow)
         yield
 
     return scope
+
+
+def _permitted(names: list[str], method: str, allow: Mapping[str, tuple[str, ...]]) -> str:
+    """Returns the name that permits a call; the most exact rule decides."""
+    service = method.rpartition("/")[0]
+    rules = (method, f"{service}/{EVERYONE}", EVERYONE)
+    permitted = next((allow[rule] for rule in rules if rule in allow), ())
+    found = next((name for name in names if name in permitted), "")
+    if not found and EVERYONE in permitted and names:
+        found = names[0]
+    if not found:
+        raise errors.CallerDenied(
+            f"{', '.join(names) or 'a caller without certificate'} may not call {method}",
+            hint="`server.allow` of the service lists who may",
+            metadata={"method": method},
+        )
+    return found
 
 
 def limit(unary_limit: float) -> Scope:

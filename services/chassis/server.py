@@ -105,7 +105,8 @@ async def running_server(
         SettingsInvalid: an address or a TLS file cannot be used.
         InUse: another process serves at an address.
     """
-    scopes = standard_scopes(allow=settings.allow, unary_limit=settings.unary_limit)
+    allow = None if settings.tls is None else settings.allow
+    scopes = standard_scopes(allow=allow, unary_limit=settings.unary_limit)
     wrapper = Wrapper(scopes)
     server = grpc.aio.server(
         interceptors=[wrapper],

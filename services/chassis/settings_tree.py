@@ -15,7 +15,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
+from services.chassis import settings_checks
 from services.chassis import settings_values as values
+from services.chassis.settings_checks import Check
 from services.core.errors import SettingsInvalid, Violation
 
 PREFIX = "LNS_"
@@ -31,6 +33,9 @@ def setting(
     variable: str = "",
     default_from: Callable[[Mapping[str, str]], Any] | None = None,
     secret: bool = False,
+    least: float | None = None,
+    most: float | None = None,
+    check: Check | None = None,
 ) -> Mapping[str, Any]:
     """Returns the metadata of a dataclass field that is more than a value with a default.
 
@@ -38,8 +43,18 @@ def setting(
         variable: a whole environment variable name that sets it too.
         default_from: computes the default from the environment when settings are loaded.
         secret: shown as `(hidden)` by `render`.
+        least: the least number, seconds or bytes that can be set.
+        most: the most.
+        check: says what else is wrong with a value (see `settings_checks`).
     """
-    return {"variable": variable, "default_from": default_from, "secret": secret}
+    return {
+        "variable": variable,
+        "default_from": default_from,
+        "secret": secret,
+        "least": least,
+        "most": most,
+        "check": check,
+    }
 
 
 def load(
@@ -185,6 +200,7 @@ class _Loader:
             given = document.get(name)
             if given is not None:
                 arguments[name] = self.convert(hints[name], given, f"{path}{name}", default)
+                self.check(field, hints[name], arguments[name], _subject(given, f"{path}{name}"))
             elif default_from is not None and base is None:
                 arguments[name] = default_from(self.environment)
             elif default is dataclasses.MISSING and _group(hints[name]) is not None:
@@ -193,12 +209,23 @@ class _Loader:
                 self.problem(f"{path}{name}", "is required")
             else:
                 arguments[name] = default
-        if len(self.problems) > before:
-            return None
+        return None if len(self.problems) > before else self.make(tree, arguments, path)
+
+    def check(self, field: dataclasses.Field[Any], hint: Any, value: Any, subject: str) -> None:
+        """Notes what is wrong with a value that has the right type; None is none."""
+        if value is not None:
+            for text in settings_checks.problems(field, hint, value):
+                self.problem(subject, text)
+
+    def make(self, tree: type, arguments: dict[str, Any], path: str) -> Any:
+        """Returns `tree` of its values, or None after noting why they do not go together."""
         try:
             return tree(**arguments)
         except SettingsInvalid as error:
-            self.problem(path.rstrip(".") or "settings", error.message)
+            for one in error.violations:
+                self.problem(f"{path}{one.subject}", one.description)
+            if not error.violations:
+                self.problem(path.rstrip(".") or "settings", error.message)
             return None
 
     def convert(self, hint: Any, value: Any, path: str, default: Any) -> Any:

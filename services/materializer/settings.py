@@ -5,8 +5,9 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 
 from services.chassis.settings import PeerSettings, ProcessSettings
+from services.chassis.settings_checks import check_fields
+from services.chassis.settings_tree import setting
 from services.chassis.settings_values import ByteCount
-from services.core.errors import SettingsInvalid
 from services.materializer.layers.limits import LayerLimits
 
 
@@ -21,44 +22,42 @@ class BlobAccess(StrEnum):
 class LimitSettings:
     """The most that one layer of an image may bring; beyond it the layer is refused."""
 
-    entries: int = 500_000
+    entries: int = field(default=500_000, metadata=setting(least=1))
     """Entries, whiteouts included."""
 
-    layer_bytes: ByteCount = 64 << 30
+    layer_bytes: ByteCount = field(default=64 << 30, metadata=setting(least=1))
     """Bytes of the uncompressed layer."""
 
-    file_bytes: ByteCount = 64 << 30
+    file_bytes: ByteCount = field(default=64 << 30, metadata=setting(least=1))
     """Bytes of one file, the holes of a sparse one included."""
 
-    total_file_bytes: ByteCount = 256 << 30
+    total_file_bytes: ByteCount = field(default=256 << 30, metadata=setting(least=1))
     """Bytes of all files together, holes included."""
 
-    path_bytes: int = 4095
+    path_bytes: int = field(default=4095, metadata=setting(least=1))
     """Bytes of a path."""
 
-    depth: int = 256
+    depth: int = field(default=256, metadata=setting(least=1))
     """Names in a path."""
 
-    header_bytes: ByteCount = 1 << 20
+    header_bytes: ByteCount = field(default=1 << 20, metadata=setting(least=1))
     """Bytes of one extended header, that is of long names and extended attributes."""
 
-    list_bytes: ByteCount = 128 << 20
+    list_bytes: ByteCount = field(default=128 << 20, metadata=setting(least=1))
     """Bytes of the entry list: names, attributes and files of up to 64 bytes."""
 
-    sparse_segments: int = 100_000
+    sparse_segments: int = field(default=100_000, metadata=setting(least=1))
     """Data segments of one sparse file."""
 
-    expansion: int = 2000
+    expansion: int = field(default=2000, metadata=setting(least=1))
     """How many times larger than its blob a layer may be once it is larger than the next."""
 
-    expansion_free_bytes: ByteCount = 1 << 30
+    expansion_free_bytes: ByteCount = field(default=1 << 30, metadata=setting(least=1))
     """Up to here any expansion is fine."""
 
     def __post_init__(self) -> None:
         """Raises SettingsInvalid where a limit permits nothing."""
-        for name, value in asdict(self).items():
-            if value < 1:
-                raise SettingsInvalid(f"`{name}` must be at least 1")
+        check_fields(self)
 
     def as_limits(self) -> LayerLimits:
         """The limits as the layer code takes them."""
@@ -69,7 +68,7 @@ class LimitSettings:
 class MaterializerSettings:
     """The materializer's own part."""
 
-    workers: int = 0
+    workers: int = field(default=0, metadata=setting(least=0, most=64))
     """Processes that take layers apart at the same time; 0 is one for each CPU, at most 8."""
 
     blobs: BlobAccess = BlobAccess.SHARED
@@ -83,8 +82,7 @@ class MaterializerSettings:
 
     def __post_init__(self) -> None:
         """Raises SettingsInvalid where a number is out of range."""
-        if not 0 <= self.workers <= 64:  # noqa: PLR2004 - a bound against typing errors
-            raise SettingsInvalid("`workers` must be 0 to 64")
+        check_fields(self)
 
     @property
     def worker_count(self) -> int:

@@ -1,15 +1,15 @@
 """The settings of the registry gateway."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from services.chassis.settings import ProcessSettings
+from services.chassis.settings import SHORTEST, ProcessSettings
+from services.chassis.settings_checks import check_fields, refused_by
 from services.chassis.settings_tree import setting
 from services.chassis.settings_values import ByteCount, Seconds
-from services.core.errors import LnsError, SettingsInvalid
 from services.core.platforms import Platform
 from services.registry_gateway.logins import registry_host
 
@@ -89,6 +89,19 @@ _WINS_OVER_FILES: Mapping[str, str] = {
 }
 
 
+_HOST = refused_by(registry_host)
+
+
+def _mirror_problems(mirrors: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
+    yield from _HOST(tuple(mirrors))
+    for hosts in mirrors.values():
+        yield from _HOST(hosts)
+
+
+def _platform_problems(text: str) -> Iterable[str]:
+    return refused_by(Platform.parse)(text) if text else ()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewaySettings:
     """How the gateway talks to registries, and what its store keeps free."""
@@ -108,17 +121,19 @@ class GatewaySettings:
     """The socket of the Docker daemon that `docker-daemon:` sources come from."""
 
     plain_http: tuple[str, ...] = field(
-        default=(), metadata=setting(variable="LNS_REGISTRY_PLAIN_HTTP")
+        default=(), metadata=setting(variable="LNS_REGISTRY_PLAIN_HTTP", check=_HOST)
     )
     """Hosts (`host` or `host:port`) that are spoken to without TLS; loopback always is."""
 
-    loopback_tls: tuple[str, ...] = ()
+    loopback_tls: tuple[str, ...] = field(default=(), metadata=setting(check=_HOST))
     """Loopback hosts that are spoken to over TLS all the same."""
 
-    default_registry: str = "docker.io"
+    default_registry: str = field(default="docker.io", metadata=setting(check=_HOST))
     """The registry of references that name none."""
 
-    mirrors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    mirrors: Mapping[str, tuple[str, ...]] = field(
+        default_factory=dict, metadata=setting(check=_mirror_problems)
+    )
     """Hosts that are asked before a host, for pulls: `{docker.io: [mirror.example:5000]}`."""
 
     ca_files: tuple[Path, ...] = ()
@@ -140,37 +155,41 @@ class GatewaySettings:
     """Proxies of single registries, before all others: `{registry.example: http://proxy:3128}`;
     `direct` is none."""
 
-    platform: str = ""
+    platform: str = field(default="", metadata=setting(check=_platform_problems))
     """`os/architecture[/variant]` that indexes are followed to. Empty: this machine's."""
 
     use_keyring: bool = False
     """Whether `lns login` puts secrets into the OS keyring, where there is one."""
 
-    connect_timeout: Seconds = 10.0
+    connect_timeout: Seconds = field(default=10.0, metadata=setting(least=SHORTEST))
     """How long a registry may take to accept a connection."""
 
-    stall_timeout: Seconds = 30.0
+    stall_timeout: Seconds = field(default=30.0, metadata=setting(least=SHORTEST))
     """How long a connection may be silent."""
 
-    rate_window: Seconds = 30.0
+    rate_window: Seconds = field(default=30.0, metadata=setting(least=SHORTEST))
     """Over how long the least rate of a connection is measured."""
 
-    least_rate: ByteCount = 4 << 10
+    least_rate: ByteCount = field(default=4 << 10, metadata=setting(least=1))
     """Bytes a second that a registry sends or takes at least; slower requests are ended."""
 
-    request_timeout: Seconds = 120.0
+    request_timeout: Seconds = field(default=120.0, metadata=setting(least=SHORTEST))
     """How long a request may take, beside what its bytes take at the least rate."""
 
-    attempts: int = 5
+    attempts: int = field(default=5, metadata=setting(least=1, most=_MOST))
     """How often a request is tried in all."""
 
-    parallel_blobs: int = 4
+    parallel_blobs: int = field(default=4, metadata=setting(least=1, most=_MOST))
     """Blobs that are transferred at a time from or to one registry."""
 
-    upload_chunk: ByteCount = 32 << 20
+    upload_chunk: ByteCount = field(
+        default=32 << 20, metadata=setting(least=_LEAST_PART, most=_LARGEST_PART)
+    )
     """The chunks in which large blobs are pushed: what a broken connection costs at most."""
 
-    range_size: ByteCount = 8 << 20
+    range_size: ByteCount = field(
+        default=8 << 20, metadata=setting(least=_LEAST_PART, most=_LARGEST_PART)
+    )
     """The ranges in which large blobs are pulled over slow links, four at a time."""
 
     range_latency: Seconds = 0.015
@@ -208,32 +227,13 @@ class GatewaySettings:
         }
         return dataclasses.replace(self, **changes)
 
-    def _hosts(self) -> Iterator[str]:
-        yield from (*self.plain_http, *self.loopback_tls, self.default_registry, *self.mirrors)
-        for mirrors in self.mirrors.values():
-            yield from mirrors
-
     def __post_init__(self) -> None:
         """Checks what the type hints cannot say.
 
         Raises:
             SettingsInvalid: a host or platform is malformed, or a number is out of range.
         """
-        try:
-            for host in self._hosts():
-                registry_host(host)
-            if self.platform:
-                Platform.parse(self.platform)
-        except LnsError as error:
-            raise SettingsInvalid(error.message, hint=error.hint) from error
-        for name in ("upload_chunk", "range_size"):
-            if not _LEAST_PART <= getattr(self, name) <= _LARGEST_PART:
-                raise SettingsInvalid(f"`{name}` must be between 64KiB and 1GiB")
-        if self.least_rate < 1 or self.rate_window <= 0:
-            raise SettingsInvalid("`least_rate` and `rate_window` must be greater than 0")
-        for name in ("attempts", "parallel_blobs"):
-            if not 1 <= getattr(self, name) <= _MOST:
-                raise SettingsInvalid(f"`{name}` must be between 1 and {_MOST}")
+        check_fields(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

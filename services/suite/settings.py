@@ -2,10 +2,14 @@
 
 from dataclasses import dataclass, field, replace
 
-from services.chassis.settings import ProcessSettings
+from services.chassis.settings import (
+    ProcessSettings,
+    check_address,
+    metrics_address_problems,
+)
+from services.chassis.settings_checks import check_fields, refused_by
 from services.chassis.settings_tree import setting
 from services.chassis.settings_values import ByteCount, Seconds
-from services.core.errors import SettingsInvalid
 from services.materializer.settings import MaterializerSettings
 from services.registry_gateway.settings import GatewaySettings
 from services.resolver.settings import ResolverSettings
@@ -19,23 +23,24 @@ class SuiteSettings:
     patience: Seconds = 30.0
     """How long a starting suite waits for one that drains."""
 
-    content_listen: tuple[str, ...] = ()
+    content_listen: tuple[str, ...] = field(
+        default=(), metadata=setting(check=refused_by(check_address))
+    )
     """Where the process of gateway, resolver and materializer listens, as `server.listen`, which is
     the VM runner's in the suite. Empty: `content.sock` in the state directory's `run`."""
 
-    content_metrics: str = ""
+    content_metrics: str = field(default="", metadata=setting(check=metrics_address_problems))
     """Where that process has its metrics, as `metrics.listen`. Empty: nowhere."""
 
-    log_size: ByteCount = 10 << 20
+    log_size: ByteCount = field(default=10 << 20, metadata=setting(least=1 << 10))
     """Size from which a new log file is begun."""
 
-    log_files: int = 3
+    log_files: int = field(default=3, metadata=setting(least=1, most=1000))
     """How many older log files are kept."""
 
     def __post_init__(self) -> None:
-        """Raises SettingsInvalid if no older log file could be kept."""
-        if self.log_files < 1:
-            raise SettingsInvalid("`log_files` must be at least 1")
+        """Raises SettingsInvalid where a setting cannot be used."""
+        check_fields(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

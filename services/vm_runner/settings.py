@@ -7,16 +7,23 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from services.chassis.settings import PeerSettings, ProcessSettings
+from services.chassis.settings import SHORTEST, PeerSettings, ProcessSettings
+from services.chassis.settings_checks import check_fields, refused_by
 from services.chassis.settings_tree import setting
 from services.chassis.settings_values import ByteCount, Seconds
 from services.core.egress.addresses import Address
+from services.core.errors import SettingsInvalid
 from services.vm_runner.boundary.boundary import BoundarySettings
 from services.vm_runner.life.surroundings import RunnerLimits
 from services.vm_runner.vmm_options import AcceleratorMode, ConfinementMode, UserRange
 
 _AHEAD_MOST = 8
+_BOOTS_MOST = 1024
 _NAMES_BITS = 17
+_USER_MOST = (1 << 32) - 2
+_PIDS_MOST = 1 << 22
+_DISK_LEAST = 16 << 20
+_LOG_LEAST = 4 << 10
 
 
 def kernel_cache(environment: Mapping[str, str]) -> Path:
@@ -43,6 +50,42 @@ def user_file(name: str) -> Callable[[Mapping[str, str]], Path]:
         return (Path(home) if home.startswith("/") else Path.home()) / name
 
     return find
+
+
+def name_network(text: str) -> ipaddress.IPv4Network:
+    """Returns the network whose addresses stand for names.
+
+    Raises:
+        ValueError: it is none, or too small.
+    """
+    names = ipaddress.IPv4Network(text)
+    if names.prefixlen > _NAMES_BITS:
+        raise ValueError(f"{names} is smaller than a /{_NAMES_BITS}")
+    return names
+
+
+def fixed_name(entry: str) -> tuple[str, Address]:
+    """Returns name and address of `NAME=ADDRESS`.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    name, _, address = entry.partition("=")
+    if not name:
+        raise ValueError(f"{entry!r} is not NAME=ADDRESS")
+    return name.lower(), ipaddress.ip_address(address)
+
+
+def host_authority(entry: str) -> tuple[str, Path]:
+    """Returns host and file of `HOST=FILE`.
+
+    Raises:
+        ValueError: it is something else, or the path is not a whole one.
+    """
+    host, _, path = entry.partition("=")
+    if not host or not path.startswith("/"):
+        raise ValueError(f"{entry!r} is not HOST=FILE with a whole path")
+    return host.lower(), Path(path)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,10 +115,10 @@ class VmSettings:
     """`auto`: as much as the host permits, which `lns doctor` says; `required`: no run where a VMM
     cannot have namespaces and a mount view of its own."""
 
-    vmm_user_first: int = 1_900_000_000
+    vmm_user_first: int = field(default=1_900_000_000, metadata=setting(least=1, most=_USER_MOST))
     """First of the users that VMMs run as where the service is root: this plus their pid."""
 
-    vmm_user_count: int = 1 << 22
+    vmm_user_count: int = field(default=1 << 22, metadata=setting(least=1, most=_USER_MOST))
     """Number of those users. If it is below the kernel's `pid_max`, two VMMs may get one user."""
 
     cgroup: Path | None = None
@@ -85,13 +128,13 @@ class VmSettings:
     accelerator: AcceleratorMode = AcceleratorMode.AUTO
     """`auto`: KVM where a guest really runs, else emulation; `kvm` or `tcg` to insist."""
 
-    probe_time: Seconds = 5.0
+    probe_time: Seconds = field(default=5.0, metadata=setting(least=SHORTEST))
     """How long a guest may take to answer when KVM is tried."""
 
-    boot_time: Seconds = 60.0
+    boot_time: Seconds = field(default=60.0, metadata=setting(least=SHORTEST))
     """How long a guest may take to answer when a run starts."""
 
-    boots_at_once: int = 0
+    boots_at_once: int = field(default=0, metadata=setting(least=0, most=_BOOTS_MOST))
     """How many guests boot at the same time; further starts wait. 0: as many as this machine has
     processors, and at least two."""
 
@@ -99,22 +142,22 @@ class VmSettings:
     """What snapshots of images may take on the disk together; those used longest ago go. 0: none
     are made, and every start boots a kernel."""
 
-    machines_ahead: int = 1
+    machines_ahead: int = field(default=1, metadata=setting(least=0, most=_AHEAD_MOST))
     """How many machines wait for runs like the last ones, resumed already: 0 to 8."""
 
-    ahead_idle: Seconds = 600.0
+    ahead_idle: Seconds = field(default=600.0, metadata=setting(least=SHORTEST))
     """How long a machine waits for a run before it is ended."""
 
     shutdown_time: Seconds = 10.0
     """How long a guest may take to write back after its workload ended."""
 
-    disk: ByteCount = 8 << 30
+    disk: ByteCount = field(default=8 << 30, metadata=setting(least=_DISK_LEAST))
     """Size of a run's writable layer, if the plan sets no size. It is sparse."""
 
-    log: ByteCount = 64 << 20
+    log: ByteCount = field(default=64 << 20, metadata=setting(least=_LOG_LEAST))
     """Bytes of log that are kept of a run, if the run sets no limit."""
 
-    pids: int = 4096
+    pids: int = field(default=4096, metadata=setting(least=1, most=_PIDS_MOST))
     """Processes of a run, if the run sets no limit."""
 
     credentials: Path = field(
@@ -136,40 +179,42 @@ class VmSettings:
     """File with the user's own integrations, by default `.lns-integrations.yaml` in the user's
     home."""
 
-    stall_time: Seconds = 30.0
+    stall_time: Seconds = field(default=30.0, metadata=setting(least=SHORTEST))
     """How long a client that is attached may stand still before the run's output goes on without
     it."""
 
-    egress_range: str = "198.18.0.0/15"
+    egress_range: str = field(
+        default="198.18.0.0/15", metadata=setting(check=refused_by(name_network))
+    )
     """IPv4 network whose addresses stand for names in guests. Another one suits programs that
     refuse addresses for benchmarks; at least a /17."""
 
-    egress_names: tuple[str, ...] = ()
+    egress_names: tuple[str, ...] = field(
+        default=(), metadata=setting(check=refused_by(fixed_name))
+    )
     """Names that are not looked up, as `NAME=ADDRESS`; for tests, and without a resolver."""
 
-    egress_authorities: tuple[str, ...] = ()
+    egress_authorities: tuple[str, ...] = field(
+        default=(), metadata=setting(check=refused_by(host_authority))
+    )
     """Files with the only roots that count for a host whose TLS is looked into, as `HOST=FILE` or
     `*.HOST=FILE`: for services with a private authority. Others count the host's own roots."""
 
-    audit: ByteCount = 64 << 20
+    audit: ByteCount = field(default=64 << 20, metadata=setting(least=_LOG_LEAST))
     """Bytes of audit log that are kept of a run."""
 
     def __post_init__(self) -> None:
-        """Checks what depends on several settings.
+        """Checks every setting, and what depends on several.
 
         Raises:
-            ValueError: the users of VMMs are not a range of users, the number of boots is
-                negative, that of machines that wait out of range, or a value of egress cannot be
-                used.
+            SettingsInvalid: one cannot be used, or the users of VMMs are not a range of users.
         """
-        self.vmm_users()
-        self.worker_users()
-        self.boundary()
-        self.fixed_names()
-        if not 0 <= self.machines_ahead <= _AHEAD_MOST:
-            raise ValueError(f"machines_ahead is not between 0 and {_AHEAD_MOST}")
-        if self.boots_at_once < 0:
-            raise ValueError("boots_at_once is negative")
+        check_fields(self)
+        try:
+            self.vmm_users()
+            self.worker_users()
+        except ValueError as error:
+            raise SettingsInvalid(f"`vmm_user_first`, `vmm_user_count`: {error}") from error
 
     def vmm_users(self) -> UserRange:
         """Returns the users of VMMs."""
@@ -182,26 +227,12 @@ class VmSettings:
 
     def boundary(self) -> BoundarySettings:
         """Returns what holds for what runs reach."""
-        names = ipaddress.IPv4Network(self.egress_range)
-        if names.prefixlen > _NAMES_BITS:
-            raise ValueError(f"egress_range {names} is smaller than a /{_NAMES_BITS}")
-        return BoundarySettings(names=names, authorities=self._authorities())
-
-    def _authorities(self) -> Mapping[str, Path]:
-        found = {}
-        for entry in self.egress_authorities:
-            host, _, path = entry.partition("=")
-            if not host or not path.startswith("/"):
-                raise ValueError(
-                    f"egress_authorities: {entry!r} is not HOST=FILE with a whole path"
-                )
-            found[host.lower()] = Path(path)
-        return found
+        authorities = dict(map(host_authority, self.egress_authorities))
+        return BoundarySettings(names=name_network(self.egress_range), authorities=authorities)
 
     def fixed_names(self) -> Mapping[str, Address]:
         """Returns the names that are not looked up."""
-        pairs = [entry.partition("=") for entry in self.egress_names]
-        return {name.lower(): ipaddress.ip_address(address) for name, _, address in pairs}
+        return dict(map(fixed_name, self.egress_names))
 
     def limits(self) -> RunnerLimits:
         """Returns the sizes and times that hold for every run."""

@@ -52,7 +52,8 @@ def authority(tmp_path: Path) -> Authority:
 def server_settings(
     tls: TlsSettings, allow: Mapping[str, tuple[str, ...]] | None = None
 ) -> ServerSettings:
-    return ServerSettings(listen=("localhost:0",), tls=tls, allow=allow or {}, grace=0.1)
+    rules = {"*": ("*",)} if allow is None else allow
+    return ServerSettings(listen=("localhost:0",), tls=tls, allow=rules, grace=0.1)
 
 
 async def whoami(_: Any, context: Any) -> Any:
@@ -180,6 +181,23 @@ async def test_the_most_exact_rule_decides(authority: Authority) -> None:
 
     async with running_server(settings, [echo_service(Store=whoami)]) as (address,):
         assert "cli" in await ask(address, authority.issue("cli"))
+
+
+async def test_a_method_without_a_rule_is_nobodys(authority: Authority) -> None:
+    rules = {"/lns.test.v1.EchoService/Count": ("cli",), "/lns.vm.v1.VmService/*": ("*",)}
+    settings = server_settings(authority.issue("server"), rules)
+
+    async with running_server(settings, [echo_service(Store=whoami)]) as (address,):
+        with pytest.raises(errors.CallerDenied, match=r"cli.* may not call"):
+            await ask(address, authority.issue("cli"))
+
+
+def test_a_rule_for_a_method_that_does_not_exist_is_no_setting(authority: Authority) -> None:
+    """Misspelt, it would leave the real method to whoever a wider rule permits."""
+    rules = {"*": ("*",), "/lns.vm.v1.VmService/RemoveRum": ("cli",)}
+
+    with pytest.raises(SettingsInvalid, match=r"is `/lns\.vm\.v1\.VmService/RemoveRun` meant"):
+        server_settings(authority.issue("server"), rules)
 
 
 async def test_a_rule_does_not_bind_who_comes_through_the_unix_socket(

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from services.chassis.rpc_methods import all_methods
 from services.chassis.settings import (
     SECTIONS,
     PeerSettings,
@@ -252,7 +253,7 @@ def test_tcp_needs_tls_or_an_explicit_word() -> None:
     with pytest.raises(SettingsInvalid, match="open to anyone"):
         ServerSettings(listen=("0.0.0.0:1",))
 
-    ServerSettings(listen=("0.0.0.0:1",), tls=TLS)
+    ServerSettings(listen=("0.0.0.0:1",), tls=TLS, allow={"*": ("*",)})
     ServerSettings(listen=("0.0.0.0:1",), plaintext_tcp=True)
     ServerSettings(listen=("unix:/x",))
 
@@ -276,3 +277,66 @@ def test_every_section_of_the_suite_is_known_to_its_parts() -> None:
 
 def test_peers_have_deadlines_by_default() -> None:
     assert 0 < PeerSettings().timeout < PeerSettings().stream_timeout
+
+
+def test_tcp_with_tls_needs_rules_and_plain_text_cannot_have_any() -> None:
+    with pytest.raises(SettingsInvalid, match="nobody could call"):
+        ServerSettings(listen=("0.0.0.0:1",), tls=TLS)
+    with pytest.raises(SettingsInvalid, match="callers over plain text have none"):
+        ServerSettings(listen=("0.0.0.0:1",), plaintext_tcp=True, allow={"*": ("*",)})
+
+
+@pytest.mark.parametrize(
+    ("rule", "meant"),
+    [
+        ("/lns.vm.v1.VmService/RemoveRum", "RemoveRun"),
+        ("/lns.vm.v1.VmServices/*", "VmService/*"),
+        ("lns.vm.v1.VmService/RemoveRun", "/lns.vm.v1.VmService/RemoveRun"),
+        ("bad", "write `/lns"),
+        ("/*", "write `/lns"),
+    ],
+)
+def test_a_rule_that_covers_no_method_is_refused(rule: str, meant: str) -> None:
+    with pytest.raises(SettingsInvalid) as caught:
+        ServerSettings(allow={rule: ("x",)})
+
+    assert meant in caught.value.message
+
+
+def test_rules_name_methods_services_or_all() -> None:
+    ServerSettings(allow=dict.fromkeys(("*", "/lns.vm.v1.VmService/*", *all_methods()), ("x",)))
+
+
+def test_bad_values_are_reported_all_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text("""
+        home: relative/path
+        nope: 1
+        server:
+          listen: ["unix:rel", "host", "127.0.0.1:99999"]
+          grase: 3s
+          grace: 10
+          tls: {certificate: /x}
+          concurrent_calls: -3
+          unary_limit: 0s
+          allow: {"bad": [x], "/lns.vm.v1.VmService/Typo": [x]}
+        log: {level: loud, format: xml}
+        metrics: {listen: nine}
+        """)
+
+    with pytest.raises(SettingsInvalid) as caught:
+        load(ProcessSettings, file=file, environment={"HOME": "/h"})
+
+    subjects = [one.subject for one in caught.value.violations]
+    assert sorted(subjects) == sorted(
+        [
+            *("nope", "server.grase", "server.grace", "server.concurrent_calls"),
+            *["server.listen"] * 3,
+            *("server.tls.key", "server.tls.authority", "server.unary_limit"),
+            *["server.allow"] * 2,
+            *("log.level", "log.format", "metrics.listen"),
+        ]
+    )
+    said = {one.subject: one.description for one in caught.value.violations}
+    assert said["server.concurrent_calls"] == "must be at least 1"
+    assert said["server.unary_limit"] == "must be at least 1ms"
