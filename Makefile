@@ -50,6 +50,7 @@ test: setup check all-tests ## Run every check and every test; set everything up
 
 # One run of pytest for all tiers, with every prerequisite promised: what is missing fails.
 all-tests: setup
+	@scripts/setup/programs
 	LNS_REQUIRE=registry,qemu $(pytest) --ignore=tests/benchmarks tests
 
 # Those that the last run left behind, and only those; none is a failure, too.
@@ -83,6 +84,7 @@ integration: venv ## Run the tests against real registries and tools
 	$(pytest) tests/integration $(tests)
 
 e2e: setup ## Run the tests that boot microVMs
+	@scripts/setup/programs
 	LNS_REQUIRE=registry,qemu $(pytest) tests/e2e $(tests)
 
 # --- development ----------------------------------------------------------------------------------

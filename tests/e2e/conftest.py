@@ -43,6 +43,15 @@ def image_layout() -> Path:
 
 
 @pytest.fixture(scope="session")
+def programs_layout(image_layout: Path) -> Path:
+    """The demo's image with git, curl, wget, ssh, apt, pip, Node, npm and Java, in three layers."""
+    layout = CACHE / "programs" / "current" / "oci"
+    if not layout.exists():
+        missing(Prerequisite.QEMU, "there are no programs; scripts/setup/programs makes the image")
+    return layout
+
+
+@pytest.fixture(scope="session")
 def lns() -> Iterator[Lns]:
     """One user for the whole session; runs and references keep tests apart."""
     directory = Path(tempfile.mkdtemp(prefix="lns", dir="/tmp"))
