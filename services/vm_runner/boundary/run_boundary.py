@@ -58,7 +58,6 @@ class RunBoundary:
         self._pages = Pages(self.policy, self._decider, self.audit)
         self._told_problem = ""
         self._safe_file = True
-        self._trusted: bool | None = None
 
     async def prepare(self, run: Run) -> list[str]:
         """Sees to the policy before a run starts; returns what a person should read.
@@ -72,28 +71,17 @@ class RunBoundary:
         return [*filter(None, [remark]), *await self.credentials.prepare()]
 
     async def trust(self) -> str:
-        """Returns the authority that programs of the guest are to trust, PEM; empty for none.
+        """Returns the authority that programs of the guest are to trust, PEM.
 
-        Only TLS that is looked into needs it: where requests have rules or carry credentials. It is
-        what the guest's agent is configured with: a later policy changes nothing of it.
+        Every run has one, also where nothing is looked into yet: a rule for requests may come
+        while it lives, and a program that has read its roots by then does not read them again.
         """
-        self._trusted = await self._needs_trust()
-        if not self._trusted:
-            return ""
         authority = await self._outside.authorities.of(self._bounded.directory)
         return authority.certificate.decode()
 
     async def environment(self) -> dict[str, str]:
         """Returns the variables that programs of the guest get where they set none themselves."""
-        if self._trusted is None:  # of a run that an earlier service started
-            self._trusted = await self._needs_trust()
-        trusted = trust_environment() if self._trusted else {}
-        return trusted | await self.credentials.environment()
-
-    async def _needs_trust(self) -> bool:
-        loaded = await self.policy.current()
-        has_rules = any(route.rules for route in loaded.policy.routes)
-        return has_rules or bool(await self.credentials.active())
+        return trust_environment() | await self.credentials.environment()
 
     def _project_file(self) -> Path | None:
         text = self._bounded.run().options.policy_file

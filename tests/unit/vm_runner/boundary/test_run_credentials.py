@@ -15,6 +15,7 @@ from services.core.integrations.catalogue import shipped_catalogue
 from services.core.integrations.definitions import InjectionKind
 from services.core.run_plan import CredentialNeed, Integration
 from services.vm_runner.boundary.approvals import ApprovalKind
+from services.vm_runner.boundary.trust import trust_environment
 from services.vm_runner.credentials.credential import CredentialKey
 from services.vm_runner.egress_worker.orders import (
     CredentialAnswer,
@@ -72,24 +73,14 @@ async def test_a_permitted_integration_gives_a_placeholder_and_trust(
     assert "BEGIN CERTIFICATE" in await world.boundary.trust()
 
 
-async def test_a_run_without_rules_and_integrations_trusts_nobody_new(
+async def test_every_run_trusts_its_authority_since_rules_may_come_while_it_lives(
     world: CredentialWorld,
 ) -> None:
     world.policy("allow api.example.com")
     await world.boundary.prepare(world.run)
 
-    assert await world.boundary.environment() == {}
-    assert await world.boundary.trust() == ""
-
-
-async def test_variables_name_only_files_that_the_guest_was_given(world: CredentialWorld) -> None:
-    world.policy("allow api.example.com")
-    await world.boundary.prepare(world.run)
-    assert await world.boundary.trust() == ""
-
-    world.policy("allow api.example.com GET /**")  # while the run lives
-
-    assert await world.boundary.environment() == {}
+    assert "BEGIN CERTIFICATE" in await world.boundary.trust()
+    assert await world.boundary.environment() == trust_environment()
 
 
 async def test_an_agents_need_gives_its_own_variable(world: CredentialWorld) -> None:
