@@ -22,7 +22,6 @@ from services.materializer.ports import Blobs
 CONFIG_BYTES_MAX = 8 << 20
 _CONTENT_FAMILIES = frozenset(family.slug for family in (TOOL, KNOWLEDGE, FILESET))
 _FAMILIES = _CONTENT_FAMILIES | {MODEL.slug}
-_FOREIGN = ("nondistributable", "foreign")
 _ENCRYPTED = "+encrypted"
 _TITLE = "org.opencontainers.image.title"
 _KEY_VERSION = "lns-image 1"
@@ -195,12 +194,6 @@ def _diff_ids(config: dict[str, object]) -> list[Digest]:
 
 
 def _check_media_type(layer: Descriptor) -> None:
-    if any(word in layer.media_type for word in _FOREIGN):
-        raise LayerUnsupported(
-            f"the layer {layer.digest} is not distributed by registries ({layer.media_type})",
-            hint="only images whose layers all come from their registry can be run",
-            metadata={"digest": layer.digest},
-        )
     if _ENCRYPTED in layer.media_type:
         raise LayerUnsupported(
             f"the layer {layer.digest} is encrypted ({layer.media_type})",

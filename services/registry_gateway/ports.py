@@ -8,13 +8,14 @@ RegistryDenied, RegistryProtocol and LimitExceeded besides.
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import BinaryIO, Protocol
 
 from services.core.artifacts.bounded_validator import SchemaValidator
 from services.core.descriptor import Descriptor
 from services.core.digest import Digest
+from services.core.platforms import Platform
 from services.core.reference import Reference
 from services.registry_gateway.progress import Meter, Stage
 
@@ -293,11 +294,13 @@ class OpenedSource:
         root: what is pushed: a manifest or an index.
         manifests: bytes of the manifests and indexes that are there, by digest.
         blobs: sources of the other blobs that are there, by digest.
+        platforms: what manifests are made for whose index does not say so, by digest.
     """
 
     root: Descriptor
     manifests: Mapping[Digest, bytes]
     blobs: Mapping[Digest, BlobSource]
+    platforms: Mapping[Digest, Platform] = field(default_factory=dict)
 
 
 class ImageSources(Protocol):

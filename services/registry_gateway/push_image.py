@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Final
 
 from services.core.artifacts.families import family_of_manifest
 from services.core.descriptor import Descriptor
@@ -30,6 +31,8 @@ from services.registry_gateway.ports import (
 from services.registry_gateway.progress import Board
 from services.registry_gateway.pull import blobs_of
 from services.registry_gateway.push import Pusher
+
+_NO_PLATFORM: Final = Platform(os="unknown", architecture="unknown")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -186,7 +189,8 @@ def _parts_of(
 
     root = read(opened.root)
     while isinstance(root, Index) and not all_platforms:
-        root = read(root.select(platform))
+        offered = [opened.platforms.get(one.digest, _NO_PLATFORM) for one in root.unlabelled]
+        root = read(root.select(platform, offered))
     visit(root)
     return list(found.values())
 

@@ -18,6 +18,10 @@ MAX_ENTRIES: Final = 4096
 MAX_TEXT: Final = 131_072
 """What Linux accepts as one argument or variable (MAX_ARG_STRLEN)."""
 
+MAX_LABELS_TEXT: Final = 1 << 20
+"""Characters of all labels together. Buildpacks write what is in an image into one label: more than
+an argument holds, and nobody executes it."""
+
 _MOST_RETRIES: Final = 1_000_000
 
 
@@ -68,8 +72,9 @@ def parse_image_config(raw: bytes) -> ImageConfig:
         _text(document, "os"), _text(document, "architecture"), _text(document, "variant")
     )
     healthcheck, ignored = parse_healthcheck(
-        _object(config, "Healthcheck"), shell=_texts(config, "Shell")
+        _object(config, "Healthcheck"), shell=_program(config, "Shell")
     )
+    labels, left_out = _labels(config)
     return ImageConfig(
         platform=platform,
         entrypoint=_program(config, "Entrypoint"),
@@ -77,12 +82,12 @@ def parse_image_config(raw: bytes) -> ImageConfig:
         env=_env(config),
         user=_text(config, "User"),
         workdir=_absolute(workdir) if workdir else "",
-        labels=_labels(config),
+        labels=labels,
         stop_signal=_text(config, "StopSignal"),
         volumes=tuple(sorted({_absolute(path) for path in _names(config, "Volumes") if path})),
         exposed_ports=tuple(sorted(_names(config, "ExposedPorts"))),
         healthcheck=healthcheck,
-        ignored=ignored,
+        ignored=(*ignored, *left_out),
     )
 
 
@@ -128,11 +133,20 @@ def _env(config: Mapping[str, object]) -> dict[str, str]:
     return {name: value for name, equals, value in pairs if name and equals}
 
 
-def _labels(config: Mapping[str, object]) -> dict[str, str]:
-    labels = _object(config, "Labels")
-    if len(labels) > MAX_ENTRIES:
-        raise LimitExceeded(f"image config has more than {MAX_ENTRIES} labels")
-    return {_check(name, "Labels"): _text(labels, name, "Labels") for name in labels}
+def _labels(config: Mapping[str, object]) -> tuple[dict[str, str], tuple[str, ...]]:
+    """Returns the labels that there is room for, and a sentence if some are left out."""
+    labels: dict[str, str] = {}
+    room = MAX_LABELS_TEXT
+    written = _object(config, "Labels")
+    for name in written:
+        value = written[name]
+        text = "" if value is None else _plain(value, "Labels")
+        room -= len(_plain(name, "Labels")) + len(text)
+        if room < 0 or len(labels) == MAX_ENTRIES:
+            left = len(written) - len(labels)
+            return labels, (f"the image's labels are too long: {left} of them are left out",)
+        labels[name] = text
+    return labels, ()
 
 
 def _object(parent: Mapping[str, object], name: str) -> dict[str, object]:
@@ -179,17 +193,23 @@ def _number(parent: Mapping[str, object], name: str) -> int:
     return value
 
 
-def _text(parent: Mapping[str, object], name: str, member: str = "") -> str:
+def _text(parent: Mapping[str, object], name: str) -> str:
     value = parent.get(name)
-    return "" if value is None else _check(value, member or name)
+    return "" if value is None else _check(value, name)
 
 
 def _check(value: object, name: str) -> str:
-    """Returns a text that a command line and a message can hold."""
+    """Returns a text that a command line can hold."""
+    text = _plain(value, name)
+    if len(text) > MAX_TEXT:
+        raise LimitExceeded(f"`{name}` of the image config holds more than {MAX_TEXT} characters")
+    return text
+
+
+def _plain(value: object, name: str) -> str:
+    """Returns a text that a message can hold."""
     if not isinstance(value, str):
         raise RegistryProtocol(f"`{name}` of the image config holds something that is not text")
-    if len(value) > MAX_TEXT:
-        raise LimitExceeded(f"`{name}` of the image config holds more than {MAX_TEXT} characters")
     try:
         value.encode()
     except UnicodeEncodeError as error:

@@ -74,6 +74,29 @@ def test_a_program_is_read_as_docker_reads_it(
     assert (config.entrypoint, config.command) == expected
 
 
+@pytest.mark.parametrize(
+    ("labels", "kept"),
+    [
+        ({"io.buildpacks.build.metadata": "x" * 300_000}, ["io.buildpacks.build.metadata"]),
+        ({"a": "x", "b": "x" * (1 << 20), "c": "x"}, ["a"]),
+        ({str(n): "x" for n in range(4097)}, [str(n) for n in range(4096)]),
+    ],
+)
+def test_labels_are_long_and_what_does_not_fit_is_left_out(
+    labels: dict[str, str], kept: list[str]
+) -> None:
+    config = parse({"Labels": labels})
+
+    assert list(config.labels) == kept
+    assert len(config.ignored) == (len(kept) < len(labels))
+
+
+def test_a_shell_may_be_one_text() -> None:
+    config = parse({"Shell": "/bin/ash", "Healthcheck": {"Test": ["CMD-SHELL", "check"]}})
+
+    assert config.healthcheck == Healthcheck(argv=("/bin/ash", "check"))
+
+
 def test_null_among_variables_and_labels_is_empty() -> None:
     config = parse({"Env": [None, "A=1"], "Labels": {"a": None}})
 
@@ -127,7 +150,7 @@ def test_a_config_of_the_wrong_shape_is_refused(config: Any) -> None:
 @pytest.mark.parametrize(
     "config",
     [{"Cmd": ["x"] * 4097}, {"Env": ["A=1"] * 4097}, {"Cmd": ["x" * 131_073]},
-     {"Labels": {str(n): "x" for n in range(4097)}}],
+     {"Env": ["A=" + "x" * 131_073]}],
 )  # fmt: skip
 def test_a_config_that_is_too_large_is_refused(config: dict[str, Any]) -> None:
     with pytest.raises(LimitExceeded):

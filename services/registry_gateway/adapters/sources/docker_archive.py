@@ -187,7 +187,8 @@ def _diff_ids(config: bytes, what: str) -> list[Digest]:
         rootfs = parse_json_object(config, what=what).get("rootfs")
     except RegistryProtocol as error:
         raise RequestInvalid(error.message) from error
-    ids = rootfs.get("diff_ids") if isinstance(rootfs, dict) else None
+    rootfs = {} if rootfs is None else rootfs
+    ids = (rootfs.get("diff_ids") or []) if isinstance(rootfs, dict) else None
     if not isinstance(ids, list) or not _are_texts(ids):
         raise RequestInvalid(f"{what} has no diff_ids: it is not the config of an image")
     return [Digest(one) for one in ids]

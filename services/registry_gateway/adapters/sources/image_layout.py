@@ -6,6 +6,7 @@ that takes them.
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +17,14 @@ from services.core.errors import (
     ImageUnknown,
     RequestInvalid,
 )
-from services.core.manifest import MAX_MANIFEST_BYTES, Index, parse_json_object, parse_manifest
+from services.core.manifest import (
+    MAX_MANIFEST_BYTES,
+    Index,
+    Manifest,
+    parse_manifest,
+    platform_of_config,
+)
+from services.core.platforms import Platform
 from services.registry_gateway.adapters.sources.archives import FilePart, opened_archive, read_small
 from services.registry_gateway.adapters.sources.docker_archive import full_name
 from services.registry_gateway.adapters.sources.spool import Spool
@@ -25,9 +33,9 @@ from services.registry_gateway.progress import Stop
 
 _REF_NAME: Final = "org.opencontainers.image.ref.name"
 _CONTAINERD_NAME: Final = "io.containerd.image.name"
-_LAYOUT: Final = "oci-layout"
 _INDEX: Final = "index.json"
 _MAX_DEPTH: Final = 3
+_UNLABELLED_MAX: Final = 16
 
 
 @contextlib.contextmanager
@@ -46,7 +54,8 @@ def open_directory(path: Path, tag: str) -> Iterator[OpenedSource]:
 
     def find(name: str) -> BlobSource | None:
         target = path / name
-        return FilePart(path=target) if target.is_file() and not target.is_symlink() else None
+        # Links are followed: bazel's layouts are made of them, and a digest decides in the end.
+        return FilePart(path=target) if target.is_file() else None
 
     yield _open(str(path), tag, find)
 
@@ -64,22 +73,24 @@ def open_archive(path: Path, tag: str, *, spool: Spool, stop: Stop) -> Iterator[
 
 
 def _open(place: str, tag: str, find: Callable[[str], BlobSource | None]) -> OpenedSource:
-    if find(_LAYOUT) is None:
-        raise RequestInvalid(
-            f"{place} is no OCI image layout: it has no file {_LAYOUT}",
-            hint="give a directory or archive that `skopeo copy` or `umoci` made",
-        )
     top = find(_INDEX)
     if top is None:
-        raise RequestInvalid(f"{place} is no OCI image layout: it has no file {_INDEX}")
+        raise RequestInvalid(
+            f"{place} is no OCI image layout: it has no file {_INDEX}",
+            hint="give a directory or archive that `skopeo copy` or `umoci` made",
+        )
     parsed = parse_manifest(read_small(top, MAX_MANIFEST_BYTES, _INDEX))
     if not isinstance(parsed, Index):
         raise RequestInvalid(f"{place}: {_INDEX} is not an index")
     root = _choose(place, parsed, tag)
-    manifests: dict[Digest, bytes] = {}
-    blobs = _Blobs(find)
-    _gather(place, root, blobs, manifests, depth=0)
-    return OpenedSource(root=root, manifests=manifests, blobs=blobs)
+    layout = _Layout(place=place, blobs=_Blobs(find))
+    layout.gather(root)
+    return OpenedSource(
+        root=root,
+        manifests=layout.manifests,
+        blobs=layout.blobs,
+        platforms=layout.platforms,
+    )
 
 
 def _choose(place: str, index: Index, tag: str) -> Descriptor:
@@ -113,32 +124,52 @@ def _is_named(entry: Descriptor, wanted: str) -> bool:
     return False
 
 
-def _gather(
-    place: str,
-    descriptor: Descriptor,
-    blobs: "_Blobs",
-    manifests: dict[Digest, bytes],
-    *,
-    depth: int,
-) -> None:
-    """Reads a manifest and those below it that are there; absent platforms stay absent."""
-    source = blobs.get(descriptor.digest)
-    if source is None or descriptor.digest in manifests:
-        return
-    if depth > _MAX_DEPTH:
-        raise RequestInvalid(f"{place}: indexes are nested deeper than {_MAX_DEPTH} levels")
-    raw = read_small(source, MAX_MANIFEST_BYTES, f"manifest {descriptor.digest.short}")
-    if not descriptor.digest.is_of(raw):
-        raise ContentCorrupt(
-            f"{place}: manifest {descriptor.digest} has other bytes",
-            metadata={"digest": descriptor.digest},
-        )
-    parse_json_object(raw, what=f"manifest {descriptor.digest.short}")
-    manifests[descriptor.digest] = raw
-    parsed = parse_manifest(raw, media_type=descriptor.media_type, digest=descriptor.digest)
-    if isinstance(parsed, Index):
-        for entry in parsed.manifests:
-            _gather(place, entry, blobs, manifests, depth=depth + 1)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Layout:
+    """What of a layout is below one entry of its index.
+
+    Attributes:
+        place: how people call it.
+        blobs: what it has.
+        manifests: manifests and indexes that are there; absent platforms stay absent.
+        platforms: as `OpenedSource` has it.
+    """
+
+    place: str
+    blobs: "_Blobs"
+    manifests: dict[Digest, bytes] = field(default_factory=dict)
+    platforms: dict[Digest, Platform] = field(default_factory=dict)
+
+    def gather(self, descriptor: Descriptor, *, depth: int = 0) -> Manifest | Index | None:
+        """Reads a manifest and those below it; returns it unless it is absent or known."""
+        source = self.blobs.get(descriptor.digest)
+        if source is None or descriptor.digest in self.manifests:
+            return None
+        if depth > _MAX_DEPTH:
+            raise RequestInvalid(
+                f"{self.place}: indexes are nested deeper than {_MAX_DEPTH} levels"
+            )
+        raw = read_small(source, MAX_MANIFEST_BYTES, f"manifest {descriptor.digest.short}")
+        if not descriptor.digest.is_of(raw):
+            raise ContentCorrupt(
+                f"{self.place}: manifest {descriptor.digest} has other bytes",
+                metadata={"digest": descriptor.digest},
+            )
+        self.manifests[descriptor.digest] = raw
+        parsed = parse_manifest(raw, media_type=descriptor.media_type, digest=descriptor.digest)
+        if isinstance(parsed, Index):
+            unlabelled = {one.digest for one in parsed.unlabelled[:_UNLABELLED_MAX]}
+            for entry in parsed.manifests:
+                below = self.gather(entry, depth=depth + 1)
+                if isinstance(below, Manifest) and below.is_image and entry.digest in unlabelled:
+                    self._ask_config(entry.digest, below)
+        return parsed
+
+    def _ask_config(self, digest: Digest, manifest: Manifest) -> None:
+        source = self.blobs.get(manifest.config.digest)
+        if source is not None:
+            raw = read_small(source, MAX_MANIFEST_BYTES, f"config {manifest.config.digest.short}")
+            self.platforms[digest] = platform_of_config(raw)
 
 
 class _Blobs(Mapping[Digest, BlobSource]):
