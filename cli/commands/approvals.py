@@ -10,8 +10,8 @@ from cli.context import Context, subcommand
 from cli.options import format_option, quiet_ids
 from cli.render.output import columns, write_rows
 from cli.render.text import format_seconds, printable, shorten
-from cli.run.approving import answer, subject_of
 from lns.client.connection.session import Peer, Session, open_session
+from lns.client.running.approving import answer, subject_of
 from services.core.errors import ApprovalUnknown, RequestInvalid
 from services.core.run_plan import Verdict
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from lns.egress.v1 import egress_service_pb2 as pb
 
-from cli.run.approving import answer, subject_of
+from lns.client.running.approving import answer, subject_of
 from services.core.errors import ApprovalUnknown, LnsError
 from services.core.run_plan import Verdict
 from services.core.text import printable

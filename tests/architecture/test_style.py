@@ -19,6 +19,7 @@ PACKAGES = [
     path
     for path in CODE
     if path.name == "__init__.py"
+    and path != ROOT / "lns" / "client" / "__init__.py"  # the names that programs import
     and not {other.suffix for other in path.parent.iterdir()} & {".json", ".yaml"}
 ]
 SERVICES = sorted(

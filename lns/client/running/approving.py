@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 from lns.egress.v1 import egress_service_pb2 as pb
 
-from cli.render.text import printable
 from services.chassis.edited_files import edit_file
 from services.core.policy_edit import put_integration, put_route
 from services.core.run_plan import PolicyRoute, Verdict
+from services.core.text import printable
 
 if TYPE_CHECKING:
     from lns.egress.v1.egress_service_pb2_grpc import EgressServiceStub

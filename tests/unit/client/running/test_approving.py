@@ -7,7 +7,7 @@ import pytest
 from lns.egress.v1 import egress_service_pb2 as pb
 from lns.egress.v1.egress_service_pb2_grpc import EgressServiceStub
 
-from cli.run.approving import answer
+from lns.client.running.approving import answer
 from services.core.policy_file import parse_policy_file
 from services.core.run_plan import Verdict
 
