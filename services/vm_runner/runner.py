@@ -283,7 +283,7 @@ class Runner:
                 volumes=(),
                 default_disk=around.limits.disk_bytes,
             )
-            return await around.starts.warm(spec, guest_root(run, image))
+            return await around.starts.warm(spec, guest_root(run, image, around.boundary.settings))
         finally:
             await self._release(run)
 

@@ -23,7 +23,7 @@ enum { PORT_FD = 3, WANTED_FD = 4, READY_MS = 10000 };
 /* ---- in the agent ---- */
 
 static struct watch wishes = {.fd = -1};
-static bool wanted, ever_wanted;
+static bool started, wanted, ever_wanted;
 
 static void wish_ready(struct watch *watch, uint32_t events)
 {
@@ -68,6 +68,8 @@ static _Noreturn void become_egress(int port, int wish, uint32_t network, uint32
 
 bool egress_start(uint32_t network, uint32_t mask, struct failure *failure)
 {
+    if (started)
+        return true;
     int ends[2], port = machine_open_port("lns.egress");
     if (port < 0 || pipe2(ends, O_CLOEXEC | O_NONBLOCK) < 0)
         return failed_at(failure, "egress: port");
@@ -82,6 +84,7 @@ bool egress_start(uint32_t network, uint32_t mask, struct failure *failure)
     if (pid < 0 || poll(&(struct pollfd){.fd = ends[0], .events = POLLIN}, 1, READY_MS) != 1 ||
         read(ends[0], &(char){0}, 1) != 1)
         return failed_at(failure, "egress: process");
+    started = true;
     wishes = (struct watch){.fd = ends[0], .ready = wish_ready};
     watch_interest(&wishes, EPOLLIN);
     return true;

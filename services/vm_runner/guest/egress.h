@@ -10,7 +10,7 @@
 
 #include "rootfs.h"
 
-/* Starts it; names get addresses of `network`/`mask` (host order). */
+/* Starts it, once; names get addresses of `network`/`mask` (host order). */
 bool egress_start(uint32_t network, uint32_t mask, struct failure *failure);
 /* Whether somebody on the host is to come to its port, since this was last asked; `again` for a new host. */
 bool egress_wants_host(void);

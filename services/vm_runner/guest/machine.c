@@ -285,6 +285,11 @@ struct wanted {
     uint64_t pids_max, memory_max, steered, egress;
 };
 
+static bool start_egress(const struct wanted *wanted, struct failure *failure)
+{
+    return !wanted->egress || egress_start((uint32_t)(wanted->egress >> 32), (uint32_t)wanted->egress, failure);
+}
+
 static void take(struct wanted *wanted, const uint8_t *data, uint32_t size)
 {
     struct rootfs *rootfs = &wanted->rootfs;
@@ -333,7 +338,7 @@ static bool configure(const uint8_t *data, uint32_t size, struct failure *failur
     if (wanted.steered &&
         !outgoing_start_peers((uint32_t)(wanted.steered >> 32), (uint32_t)wanted.steered, failure))
         return false;
-    if (wanted.egress && !egress_start((uint32_t)(wanted.egress >> 32), (uint32_t)wanted.egress, failure))
+    if (!start_egress(&wanted, failure))
         return false;
     init_pid = container_start(&container, failure);
     if (init_pid < 0)
@@ -359,7 +364,8 @@ void machine_prepare(const uint8_t *data, uint32_t size)
     if (configured || !in_machine)
         return;
     take(&wanted, data, size);
-    if (!rootfs_prepare(&wanted.rootfs, &prepare_failure) || !mount_terminals(&prepare_failure))
+    if (!rootfs_prepare(&wanted.rootfs, &prepare_failure) || !mount_terminals(&prepare_failure) ||
+        !start_egress(&wanted, &prepare_failure))
         note("%s: %s", prepare_failure.stage, strerror(prepare_failure.error));
 }
 

@@ -10,7 +10,7 @@ int machine_boot(void);
 int machine_open_port(const char *name);
 void machine_add_entropy(const uint8_t *data, uint32_t size);
 
-/* Mounts the disks of an image, so that a snapshot of the machine has them. */
+/* Mounts the disks of an image and starts the egress process, so that a snapshot of the machine has them. */
 void machine_prepare(const uint8_t *data, uint32_t size);
 void machine_put_prepared(struct fields *fields);
 /*

@@ -74,24 +74,28 @@ def machine_spec(
     )
 
 
-def guest_root(run: Run, image: Image | None) -> Root:
-    """Returns what a run's guest has mounted before anything of the run is known to it."""
+def guest_root(run: Run, image: Image | None, boundary: BoundarySettings) -> Root:
+    """Returns what a run's guest has, and has mounted, before anything of the run is known to it.
+
+    Its egress process is there: what names stand for is the node's choice, not the run's.
+    """
     disks = image_disks(image) if image else ()
     return Root(
         image_digest=run.image_digest,
-        config=_root_config(image),
+        config=_root_config(image, boundary),
         writable_disk=WRITABLE_SERIAL,
         disks=tuple(disk.path for disk in disks),
     )
 
 
-def _root_config(image: Image | None) -> GuestConfig:
+def _root_config(image: Image | None, boundary: BoundarySettings) -> GuestConfig:
     return GuestConfig(
         hostname="",
         metadata_disk=METADATA_SERIAL if image else "",
         pack_disks=tuple(f"pack{n}" for n in range(len(image.pack_paths))) if image else (),
         no_acl=image is not None and not image.has_acl,
         read_only_paths=image.read_only_paths if image else (),
+        egress=boundary.names,
     )
 
 
@@ -115,7 +119,7 @@ def guest_config(
     """Returns the machine as the agent assembles it."""
     name = hostname(run)
     return replace(
-        _root_config(image),
+        _root_config(image, boundary),
         hostname=name,
         writable_disk=WRITABLE_SERIAL,
         directories=run.plan.image_volumes,
@@ -129,7 +133,6 @@ def guest_config(
         volumes=tuple(sorted((*guest_volumes(run), *binds), key=_depth)),
         pids_max=run.options.pids_limit or pids_limit,
         steered=groups.PEER_NETWORK if run.group is not None else None,
-        egress=boundary.names,
         authority=authority,
     )
 

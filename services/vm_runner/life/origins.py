@@ -109,7 +109,7 @@ class Start:
             volumes=around.volumes.disks(run),
             default_disk=around.limits.disk_bytes,
         )
-        self._start_from = spec, guest_root(run, image)
+        self._start_from = spec, guest_root(run, image, around.boundary.settings)
         started = await around.starts.start(*self._start_from, cold=run.options.cold)
         self.way = started.way
         if started.remark:

@@ -25,7 +25,7 @@ from services.vm_runner.snapshots.traffic import Traffic
 
 log = structlog.get_logger()
 
-REHEARSALS = 3
+REHEARSALS = 2
 _SETTLE_SECONDS = 0.05
 
 

@@ -17,6 +17,9 @@ _STREAM = 1
 _FILES = tuple(
     (path, b"\n") for path in ("/etc/hosts", "/etc/hostname", "/etc/machine-id", "/etc/resolv.conf")
 )
+_AUTHORITY = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+"""Nobody's: it is gone with the rehearsal."""
+
 _NOTHING = ProcessSpec(
     argv=("rehearsal",), stdio_stream=_STREAM, is_main=True, builtin=Builtin.NOTHING
 )
@@ -27,24 +30,36 @@ async def prepare(
 ) -> None:
     """Mounts an image in a guest and rehearses runs; the guest is then as if nothing had been.
 
+    Runs whose requests are looked into put an authority into their image's bundles: that is rehearsed,
+    too, and only where the writable layer is in memory, so that nothing of it is left.
+
     Args:
         machine: whose guest it is.
         root: the image.
-        writable: whether the writable layer is on its disk, where it stays mounted, or in memory.
-        rehearsals: how many runs are rehearsed: emulation is fast where it has been before.
+        writable: whether the writable layer is mounted from its disk in the end, and stays so.
+        rehearsals: how many runs are rehearsed with a writable layer in memory: emulation is fast
+            where it has been before. With `writable` one more follows, on the disk.
         seconds: longest time for the guest's answer.
 
     Raises:
         GuestUnreachable: it does not answer.
         VmFailed: it cannot mount the image, or not rehearse.
     """
-    config = replace(root.config, writable_disk=root.writable_disk if writable else "")
+    config = replace(root.config, writable_disk="")
+    rehearsed = replace(config, hostname="rehearsal", files=_FILES)
+    await _mount(machine, config, seconds)
+    for _ in range(rehearsals):
+        await _rehearse(machine, replace(rehearsed, authority=_AUTHORITY), seconds)
+    if writable:
+        await _mount(machine, replace(config, writable_disk=root.writable_disk), seconds)
+        await _rehearse(machine, replace(rehearsed, writable_disk=root.writable_disk), seconds)
+
+
+async def _mount(machine: Machine, config: GuestConfig, seconds: float) -> None:
     async with open_session(await machine.connect(), answer_seconds=seconds) as session:
         prepared = await session.prepare(config)
         if prepared.errno:
             raise VmFailed(f"the guest cannot mount the image: {prepared.stage}: {prepared.text}")
-    for _ in range(rehearsals):
-        await _rehearse(machine, replace(config, hostname="rehearsal", files=_FILES), seconds)
 
 
 async def _rehearse(machine: Machine, config: GuestConfig, seconds: float) -> None:
