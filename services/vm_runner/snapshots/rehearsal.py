@@ -30,8 +30,8 @@ async def prepare(
 ) -> None:
     """Mounts an image in a guest and rehearses runs; the guest is then as if nothing had been.
 
-    Runs whose requests are looked into put an authority into their image's bundles: that is rehearsed,
-    too, and only where the writable layer is in memory, so that nothing of it is left.
+    Runs whose requests are looked into put an authority into their image's bundles: that is
+    rehearsed, too, and only where the writable layer is in memory, so that nothing of it is left.
 
     Args:
         machine: whose guest it is.
