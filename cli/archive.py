@@ -63,7 +63,7 @@ def pack(source: Path, name: str, output: BinaryIO) -> None:
                 f"{entry.name!r} is a device, socket or FIFO",
                 hint="leave it out: copy the files around it one by one",
             )
-        entry.uid = entry.gid = 0  # as docker does: a user of this machine is none of the run's
+        entry.uid = entry.gid = 0  # as docker does: a user of this machine is not one of the run
         entry.uname = entry.gname = ""
         return entry
 
@@ -78,7 +78,7 @@ def unpack(
 
     Args:
         chunks: the archive; it is asked for no more than what the limits allow.
-        target: what the root of the archive becomes; a directory merges with one that is there.
+        target: what the root of the archive becomes; a directory merges with one that exists.
         name: the name that the root must have: that of the path that was asked for.
         limits: the most that the archive may bring.
 
@@ -111,7 +111,7 @@ def unpack(
 def _put(fresh: Path, place: Path) -> None:
     """Moves what was unpacked to its place; directories merge, files and links give way to such.
 
-    Links that are there are replaced, never followed: only the place itself was chosen by the user.
+    Existing links are replaced, never followed: only the place itself was chosen by the user.
 
     Raises:
         RequestInvalid: a directory and something else want one place; the rest of it stays.

@@ -49,7 +49,7 @@ class Context:
         write_line(line, mark=mark, colour=colour)
 
     def note(self, line: str) -> None:
-        """Writes one line for people to standard error."""
+        """Writes one line for the user to standard error."""
         write_line(line, error=True)
 
     def warn(self, lines: Iterable[str]) -> None:

@@ -55,7 +55,7 @@ def combined(options: Sequence[Decorator]) -> Decorator:
 
 
 def existing_file(**attributes: Any) -> click.Path:
-    """Returns the type of a file that must be there."""
+    """Returns the type of a file that must exist."""
     return click.Path(exists=True, dir_okay=False, path_type=Path, **attributes)
 
 

@@ -13,7 +13,7 @@ from services.core.errors import RequestInvalid
 _SECONDS: Final = 20.0
 _MAX_CHARACTERS: Final = 64 * 1024
 
-# What pip fetches from unless told otherwise, and what it is told here.
+# Where pip fetches from by default, and where it is configured to fetch from here.
 _ASK_PIP: Final = """
 import json
 from pip._internal.configuration import Configuration

@@ -1,4 +1,4 @@
-"""Names of images in the store as people give them: references, ids, and what a table shows."""
+"""Names of images in the store as users give them: references, ids, and what a table shows."""
 
 import re
 from collections.abc import AsyncIterator, Sequence

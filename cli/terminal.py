@@ -48,7 +48,7 @@ class Size:
 
 
 def terminal_size(descriptor: int) -> Size | None:
-    """Returns the size of the terminal behind a file descriptor, None if there is none."""
+    """Returns the size of the terminal behind a file descriptor, None if it is no terminal."""
     try:
         packed = fcntl.ioctl(descriptor, termios.TIOCGWINSZ, b"\0" * 8)
     except OSError:

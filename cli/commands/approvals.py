@@ -69,9 +69,9 @@ async def approvals_watch(context: Context, run: str) -> None:
                     note = f" ({shorten(printable(one.note), _NOTE_WIDTH)})" if one.note else ""
                     context.write(f"{one.approval_id}  {known[one.approval_id]}{note}")
             else:
-                told = known.pop(event.settled.approval_id, "")
+                asked = known.pop(event.settled.approval_id, "")
                 outcome = _OUTCOMES.get(event.settled.outcome, "settled")
-                context.write(f"{event.settled.approval_id}  {told}: {outcome}")
+                context.write(f"{event.settled.approval_id}  {asked}: {outcome}")
 
 
 @subcommand(approvals, "allow", doing="allow {ids}")

@@ -194,7 +194,7 @@ async def image_inspect(
     async with open_session(context, Peer.MATERIALIZER, Peer.REGISTRY_GATEWAY) as session:
         reference = await stored_name(session, reference)
         pulled, made = await _materialized(context, session, reference, platform)
-        # By its digest: the store has it, and a name of the store alone is none of a registry.
+        # By its digest, which the store has: a name that only the store knows means nothing to a registry.
         pinned = f"{repository_of(pulled.reference)}@{pulled.descriptor.digest}"
         document = await describe_reference(session, pinned, platform)
         document["reference"] = pulled.reference

@@ -82,7 +82,7 @@ async def _members(session: Session, text: str) -> list[str]:
         return []
     try:
         return [run.name for run in await members_of(session.vm, text)]
-    except LnsError:  # that there is no such run says enough
+    except LnsError:  # the error that no such run exists says enough
         return []
 
 

@@ -161,7 +161,7 @@ def parse_time(text: str, *, now: float) -> timestamp_pb2.Timestamp:
     """Returns a moment given in ISO 8601, as seconds since 1970, or as a span before `now`.
 
     Raises:
-        RequestInvalid: it is none of these.
+        RequestInvalid: it has none of these forms.
     """
     stamp = timestamp_pb2.Timestamp()
     try:

@@ -227,7 +227,7 @@ async def _run(
 async def _or_say_what_goes_on(
     context: Context, runs: Sequence[run_pb2.Run], waiting: Awaitable[None]
 ) -> None:
-    """Waits; one who interrupts that has not ended the runs, and is told their ids."""
+    """Waits; an interrupt does not end the runs, so it prints their ids."""
     try:
         await waiting
     except asyncio.CancelledError:

@@ -28,7 +28,7 @@ def to_document(message: Message, *, words: bool = False) -> dict[str, Any]:
 
 
 def _plain(fields: Mapping[str, Any], document: dict[str, Any], *, words: bool) -> dict[str, Any]:
-    """Returns a document as people read it; values that are not of `fields` stay as they are."""
+    """Returns a document in words; values that are not of `fields` stay as they are."""
     return {
         name: _value(fields[name], value, words=words) if name in fields else value
         for name, value in document.items()

@@ -1,4 +1,4 @@
-r"""Docker's `--format` templates, as far as people use them in one line.
+r"""Docker's `--format` templates, as far as one line uses them.
 
     {{.ID}}\t{{.Name}}          fields; upper and lower case and `_` make no difference
     {{json .}}  {{json .Ports}}  as JSON
@@ -29,7 +29,7 @@ def render_template(template: str, row: Row) -> str:
     r"""Returns `template` with its actions replaced by values of `row`, and `\t` and `\n` read.
 
     Raises:
-        RequestInvalid: an action, function or field that there is not.
+        RequestInvalid: an action, function or field that does not exist.
     """
     text = template.replace("\\t", "\t").replace("\\n", "\n")
     parts: list[str] = []

@@ -179,7 +179,7 @@ class LineAsker:
         self._reader = self._reader or terminal.InputReader(STDIN)
         data = await self._reader.next()
         if not data:
-            await asyncio.Event().wait()  # nobody is there any more
+            await asyncio.Event().wait()  # the terminal was closed: no answer will come
         return data.decode(errors="replace")
 
     async def say(self, text: str) -> None:

@@ -24,11 +24,11 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Place:
-    """A path as it was written, and what is there.
+    """A path as it was written, and what exists at it.
 
     Attributes:
         text: the path as it was written.
-        kind: what is there, links followed.
+        kind: what exists there, links followed.
         is_link: whether the path itself is a link.
         resolved: absolute path that the links lead to; empty where its directory does not exist.
     """

@@ -48,7 +48,7 @@ def parse_filters(texts: Sequence[str]) -> Filters:
     """Returns filters given as `KEY=VALUE`.
 
     Raises:
-        RequestInvalid: one is none, or has a value that its key does not know.
+        RequestInvalid: one is not KEY=VALUE, or has a value that its key does not know.
     """
     values: dict[str, list[str]] = {}
     for text in texts:
@@ -105,7 +105,7 @@ def _descends_from(run: run_pb2.Run, value: str) -> bool:
 
 
 def _names(reference: str) -> set[str]:
-    """Returns how people call what a reference names: with and without tag, digest and host."""
+    """Returns the names that users have for what a reference names: with and without tag, digest and host."""
     repository, _, digest = reference.partition("@")
     head, slash, last = repository.rpartition("/")
     bare = f"{head}{slash}{last.partition(':')[0]}"

@@ -3,7 +3,7 @@
 Without a terminal of the run's own it is a line among the lines. Where the terminal is the run's,
 its output is held, the question stands on a screen of its own, and the screen is given back: by the
 terminal where the program used the ordinary one, by the program where it draws on the alternate one
-and is told that the size changed. So nothing of the program's is garbled.
+and is notified that the size changed. So nothing of the program's is garbled.
 """
 
 import asyncio

@@ -29,7 +29,7 @@ def main() -> None:
 
     wanted = {"host": "host.lns.internal", "port": 5057, "reason": "today's wind"}
     answer = json.loads(read(f"{BOUNDARY}/requests", json.dumps(wanted).encode()))
-    print(f"I asked for the mast, and was told: {answer['verdict']} ({answer['reason']}).")
+    print(f"I asked for the mast; the answer: {answer['verdict']} ({answer['reason']}).")
     print(f"The mast says: {read(MAST)}")
 
 

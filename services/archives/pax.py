@@ -69,7 +69,7 @@ def parse_decimal(value: bytes, name: bytes, what: str) -> int:
     """A decimal number that is not negative.
 
     Raises:
-        ArchiveUnsafe: it is none; the message names the entry and `what`.
+        ArchiveUnsafe: it is no number; the message names the entry and `what`.
     """
     if _NUMBER.fullmatch(value) is None:
         raise unsafe(name, f"its {what} is not a number")

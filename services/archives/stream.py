@@ -40,7 +40,7 @@ class ByteStream:
         return b"".join(self.pieces(size, within=within))
 
     def read_rest(self, size: int) -> bytes:
-        """The next `size` bytes, or the fewer that there are before the end."""
+        """The next `size` bytes, or as many as remain before the end."""
         data = b""
         while len(data) < size and (self._at < len(self._chunk) or self._advance()):
             end = min(self._at + size - len(data), len(self._chunk))

@@ -1,6 +1,6 @@
 """Reads a tar archive as a stream: V7, ustar, GNU and PAX, sparse files of every form.
 
-Unlike archivers made for people, this reader never guesses: what is malformed, contradictory or
+Unlike archivers for interactive use, this reader never guesses: what is malformed, contradictory or
 larger than the limits refuses the whole archive, by the name of the entry.
 """
 

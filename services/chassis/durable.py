@@ -15,13 +15,13 @@ TEMPORARY_PREFIX = ".tmp-"
 
 
 def write_bytes(path: Path, data: bytes, *, mode: int = 0o644, sync_name: bool = True) -> None:
-    """Makes `path` a file with exactly `data`, replacing what was there.
+    """Makes `path` a file with exactly `data`, replacing an earlier file.
 
     Args:
         path: the name that the file gets; its directory must exist.
         data: what it holds then.
         mode: permission bits, independent of the umask.
-        sync_name: without it a power failure may bring back what was there before, whole.
+        sync_name: without it a power failure may bring back the earlier file, whole.
 
     Raises:
         OSError: as the operating system gave it; then `path` is as it was.
@@ -37,12 +37,12 @@ def replace_file(path: Path, *, mode: int = 0o644, sync_name: bool = True) -> It
     Args:
         path: the name that the file gets; its directory must exist.
         mode: permission bits, independent of the umask. The file is private until it is whole.
-        sync_name: without it a power failure may bring back what was there before, whole.
+        sync_name: without it a power failure may bring back the earlier file, whole.
     """
     try:
         descriptor, name = tempfile.mkstemp(prefix=TEMPORARY_PREFIX, dir=path.parent)
     except OSError as error:
-        error.filename = str(path)  # the name that people know
+        error.filename = str(path)  # the name that users know
         raise
     temporary = Path(name)
     try:

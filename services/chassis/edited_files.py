@@ -67,7 +67,7 @@ def edit_file(path: Path, change: Callable[[bytes], bytes]) -> bytes:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[int | None]:
-    """Yields a locked descriptor of the file that `path` names, made empty if there was none.
+    """Yields a locked descriptor of the file that `path` names, made empty if it was missing.
 
     Yields None where it was replaced meanwhile.
     """

@@ -5,7 +5,7 @@ asynchronous context manager that takes the `ServedCall`. The standard ones, out
 
     identify     request id and method into the context and the log
     observe      one `rpc_finished` line and the metrics
-    answer       every exception becomes a status; nothing unexpected is told to the caller
+    answer       every exception becomes a status; an unexpected one's text never reaches the caller
     authorize    the peer's certificate against the settings
     limit        the deadline into the context; unary calls end at the process's limit
 
@@ -78,7 +78,7 @@ class Wrapper(grpc.aio.ServerInterceptor):
         await self._idle.wait()
 
     def end_calls(self) -> None:
-        """Cancels the handlers that still run; their callers are told ServiceUnavailable.
+        """Cancels the handlers that still run; their callers receive ServiceUnavailable.
 
         grpc itself would cancel the calls, and then it is chance whether a caller reads that the
         server went away or that the call was cancelled, as if by the caller.

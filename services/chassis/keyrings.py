@@ -26,7 +26,7 @@ class Keyring(Protocol):
         ...
 
     def remove(self, name: str) -> None:
-        """Forgets a secret, if it is there."""
+        """Forgets a secret, if it exists."""
         ...
 
 

@@ -1,7 +1,7 @@
 """Log lines: one configuration for a process, one form for all of them.
 
 Events are constant `snake_case` names, everything else is a field; no secrets, no blob bytes. Lines
-of the standard library's loggers, hence of other people's packages, take the same form.
+of the standard library's loggers, hence of installed packages, take the same form.
 """
 
 import logging

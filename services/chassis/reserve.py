@@ -193,7 +193,7 @@ class Reserve:
 
 
 def _size(count: int) -> str:
-    """Returns a number of bytes for people, in steps of 1024."""
+    """Returns a number of bytes in words, in steps of 1024."""
     size = float(count)
     for unit in ("bytes", "KiB", "MiB"):
         if size < _KIB:

@@ -1,6 +1,6 @@
 """Files with secrets of the user's: one JSON document, mode 0600, replaced as a whole by turns.
 
-Such a file is never reached through a symbolic link, and never read when somebody else owns it or
+Such a file is never reached through a symbolic link, and never read when another user owns it or
 can read it. What is not this version's is refused, and thus never overwritten.
 """
 

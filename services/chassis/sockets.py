@@ -65,7 +65,7 @@ def check_private_directory(path: Path) -> None:
 
     Raises:
         SettingsInvalid: it is not.
-        OSError: there is none.
+        OSError: it does not exist.
     """
     found = path.lstat()
     if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077:

@@ -1,7 +1,7 @@
 """Content digests as OCI writes them: an algorithm, a colon and lower-case hexadecimal digits.
 
 Registered by the OCI image specification, and accepted here: `sha256` (64 digits) and `sha512`
-(128). lns makes sha256 digests of its own; a sha512 digest is somebody else's name for content.
+(128). lns makes sha256 digests of its own; a sha512 digest is a name that others gave to content.
 """
 
 import hashlib

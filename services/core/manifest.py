@@ -131,7 +131,7 @@ class Index:
             found: for which platforms `unlabelled` are, in their order, where that is known.
 
         Raises:
-            PlatformUnsupported: there is none; the message lists what there is.
+            PlatformUnsupported: it has none for the platform; the message lists those it has.
         """
         entry = self.best(platform)
         if entry is not None:
@@ -161,7 +161,7 @@ def parse_manifest(
         raw: bytes whose digest the caller has verified.
         digest: that digest, where the bytes are known by it; else they get their sha256.
         media_type: what the registry or a descriptor called it; decides where the document has no
-            `mediaType` of its own. Where both are there they must agree, so that nobody reads the
+            `mediaType` of its own. Where both exist they must agree, so that nobody reads the
             same bytes as two things.
 
     Raises:

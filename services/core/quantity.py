@@ -1,4 +1,4 @@
-"""Quantities as people write them: CPUs in thousandths, memory and disk in MiB.
+"""Quantities as users write them: CPUs in thousandths, memory and disk in MiB.
 
     CPUs     a number or text: `2`, `0.5`, `1500m` (thousandths)
     memory   a number or digits alone: MiB; text with a unit: `3g`, `3Gi`, `3GiB`, `3072Mi`, `512m`
@@ -71,7 +71,7 @@ def _text(quantity: str | float) -> str:
         return quantity.strip(" ")
     if isinstance(quantity, bool) or not math.isfinite(quantity):
         return ""
-    # Through Decimal, since 1e-05 and 1e+16 are not how people write quantities.
+    # Through Decimal, since 1e-05 and 1e+16 are not how quantities are written.
     return format(Decimal(repr(quantity)), "f").removesuffix(".0")
 
 

@@ -37,7 +37,7 @@ class Reference:
         host: registry host with its port where it has one, `localhost:5000`.
         path: repository path without the host, `library/debian`.
         tag: tag, or None.
-        digest: digest, or None. With a digest the tag is for people only.
+        digest: digest, or None. With a digest the tag is only shown.
     """
 
     host: str
@@ -174,7 +174,7 @@ def _check_path(text: str, path: str) -> None:
 
 
 def _with_scheme(text: str, scheme: str, rest: str) -> ReferenceInvalid:
-    shown = text if len(text) <= 200 else text[:200] + "…"  # noqa: PLR2004 - for people only
+    shown = text if len(text) <= 200 else text[:200] + "…"  # noqa: PLR2004 - only shown
     return ReferenceInvalid(
         f"{shown!r} begins with {scheme[:40]}://, and a reference has no scheme",
         hint=f"leave it out: {rest[:200]}",
@@ -183,7 +183,7 @@ def _with_scheme(text: str, scheme: str, rest: str) -> ReferenceInvalid:
 
 
 def _invalid(text: str, why: str) -> ReferenceInvalid:
-    shown = text if len(text) <= 200 else text[:200] + "…"  # noqa: PLR2004 - for people only
+    shown = text if len(text) <= 200 else text[:200] + "…"  # noqa: PLR2004 - only shown
     return ReferenceInvalid(
         f"{shown!r} is not a reference: {why}",
         hint="write host[:port]/path[:tag][@sha256:…]",

@@ -50,7 +50,7 @@ class RouteMatch:
         """Parses the `match` of a route.
 
         Raises:
-            RequestInvalid: it is none; the message says what one looks like.
+            RequestInvalid: it is no pattern; the message says what one looks like.
         """
         host, port = _split_port(text)
         network = _parse_network(host)

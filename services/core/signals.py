@@ -16,7 +16,7 @@ _REAL_TIME = re.compile(r"RT(?:MIN(?:\+([0-9]{1,2}))?|MAX(?:-([0-9]{1,2}))?)", r
 def parse_signal(text: str) -> int | None:
     """Returns the number of `TERM`, `SIGTERM`, `15`, `RTMIN+3` or `RTMAX-1`, in any case.
 
-    None if it is none of Linux's signals.
+    None if Linux has no such signal.
     """
     name = text.strip().upper().removeprefix("SIG")
     number = 0

@@ -24,7 +24,7 @@ def printable_json(text: str) -> str:
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:
-    """Returns a value as JSON for people and programs: readable, and harmless for terminals."""
+    """Returns a value as JSON for users and programs: readable, and harmless for terminals."""
     return printable_json(json.dumps(value, ensure_ascii=False, indent=indent))
 
 

@@ -1,6 +1,6 @@
 """Items of a YAML block list, added and removed as lines, so that every comment stays in its place.
 
-A comment above an item belongs to the item: that is how people read it. (ruamel.yaml gives it to
+A comment above an item belongs to the item: that is how files are written. (ruamel.yaml gives it to
 the item before, and would move or lose it.)
 """
 

@@ -81,7 +81,7 @@ def part_processes(record: Callable[[int], None]) -> tuple[int, str]:
     in there means anything outside.
 
     Args:
-        record: is told the child's pid, in this process, before the child goes on.
+        record: called with the child's pid, in this process, before the child goes on.
 
     Returns:
         A descriptor of the child's `/proc/self/fd`, in a procfs that has no other process and is
@@ -157,7 +157,7 @@ def _stand_behind(
 
 
 def _own_map(name: str) -> bytes:
-    """Returns a map in which every user or group that there is here has its own number."""
+    """Returns a map in which every existing user or group has its own number."""
     ranges = (line.split() for line in Path("/proc/self", name).read_text().splitlines())
     return "".join(f"{first} {first} {count}\n" for first, _, count in ranges).encode()
 

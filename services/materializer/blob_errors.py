@@ -1,4 +1,4 @@
-"""What is said of blobs that cannot be used."""
+"""Errors about blobs that cannot be used."""
 
 from services.core.digest import Digest
 from services.core.errors import BlobsMissing, ContentCorrupt, Violation

@@ -23,7 +23,7 @@ class Damage:
     """What is wrong with one file.
 
     Attributes:
-        path: path in the image, or the store's file where no path can be told.
+        path: path in the image, or the store's file where no path is known.
         object_digest: fs-verity digest of the object, hexadecimal; empty where it is not about one.
         description: what is wrong, for a person.
     """

@@ -148,7 +148,7 @@ class Materialized:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LayerSource:
-    """A layer of an image that is to be there: what its manifest and its config say of it."""
+    """A layer that an image needs: what its manifest and its config say of it."""
 
     blob_digest: Digest
     blob_bytes: int
@@ -201,7 +201,7 @@ class Damage:
 
     Attributes:
         diff_id: the layer, None for the metadata image.
-        path: path in the image, or the store's file where no path can be told.
+        path: path in the image, or the store's file where no path is known.
         object_digest: fs-verity digest of the object, hexadecimal, or empty.
     """
 
@@ -223,7 +223,7 @@ class Verification:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Composed:
-    """A metadata image that was written to a file and has no place in the store yet."""
+    """A metadata image that was written to a file and is not in the store yet."""
 
     digest: Digest
     metadata_bytes: int

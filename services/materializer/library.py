@@ -1,4 +1,4 @@
-"""What can be done with the images of the store once they are there."""
+"""What can be done with images that the store has."""
 
 import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence

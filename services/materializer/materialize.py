@@ -159,16 +159,16 @@ class Materialize:
             return
         watch(step)
 
-        def told(done: int) -> None:
+        def progressed(done: int) -> None:
             watch(dataclasses.replace(step, stage=Stage.UNPACKING, done_bytes=done))
 
-        await self._layer_flights.run(source.diff_id, lambda: self._build_layer(source, told))
+        await self._layer_flights.run(source.diff_id, lambda: self._build_layer(source, progressed))
         watch(dataclasses.replace(step, stage=Stage.DONE, done_bytes=total))
 
-    async def _build_layer(self, source: LayerSource, told: Callable[[int], None]) -> None:
+    async def _build_layer(self, source: LayerSource, progressed: Callable[[int], None]) -> None:
         try:
             async with self._blobs.file(source.blob_digest) as path:
-                await self._layers.build(source, path, told)
+                await self._layers.build(source, path, progressed)
         except LayerUnsafe as error:
             error.metadata.setdefault("layer", source.blob_digest)
             raise

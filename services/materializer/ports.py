@@ -21,7 +21,7 @@ from services.materializer.images import (
     Verification,
 )
 
-Told = Callable[[int], None]
+Progressed = Callable[[int], None]
 """Takes the number of bytes done so far."""
 
 
@@ -52,9 +52,9 @@ class Layers(Protocol):
         """
 
     async def build(
-        self, source: LayerSource, blob: Path, told: Told, *, replace: bool = False
+        self, source: LayerSource, blob: Path, progressed: Progressed, *, replace: bool = False
     ) -> None:
-        """Makes a layer of a blob; with `replace` in place of the one that is there.
+        """Makes a layer of a blob; with `replace` in place of the existing one.
 
         Raises:
             LayerUnsafe: the layer is malformed, hostile or beyond the limits.
@@ -109,7 +109,7 @@ class Images(Protocol):
         """Returns the image whose digest begins with these hexadecimal digits.
 
         Raises:
-            ImageUnknown: there is none, or more than one.
+            ImageUnknown: no image has it, or several do.
         """
 
     async def add(self, image: Image, metadata: Path, *, key: str) -> Image:
@@ -119,7 +119,7 @@ class Images(Protocol):
         """
 
     async def is_intact(self, image: Image) -> bool:
-        """Says whether an image with its layers is there and was not written to."""
+        """Says whether an image with its layers exists and was not written to."""
 
     async def vouch(self, image: Image) -> None:
         """Notes that an image with its layers was checked and is sound."""

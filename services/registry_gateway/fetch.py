@@ -46,7 +46,7 @@ class BlobFetcher:
             repository: where they are.
             blobs: which.
             board: shows the progress.
-            verify: whether blobs that are there are read, and damaged ones fetched again.
+            verify: whether stored blobs are read, and damaged ones fetched again.
 
         Raises:
             BlobUnknown: the repository does not have one.
@@ -84,7 +84,7 @@ class BlobFetcher:
             try:
                 await self._run(repository, blob)
             except LnsError:
-                # Somebody else's source failed; ours may not.
+                # The source of another request failed; this one's may not.
                 if not joined or waiting.repository in (None, repository):
                     raise
                 await self._run(repository, blob)

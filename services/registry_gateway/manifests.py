@@ -87,7 +87,7 @@ class Manifests:
         unless `offline`, and its manifest fetched if the store lacks it.
 
         Raises:
-            ManifestUnknown: there is none.
+            ManifestUnknown: it does not exist.
         """
         digest = reference.digest
         media_type = ""

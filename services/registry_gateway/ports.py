@@ -25,7 +25,7 @@ class BlobSink(Protocol):
 
     @property
     def position(self) -> int:
-        """How many bytes are there: where the next one belongs."""
+        """How many bytes it has: where the next one belongs."""
 
     def write(self, chunk: bytes | memoryview) -> None:
         """Appends bytes.
@@ -62,7 +62,7 @@ class Ingest(BlobSink, Protocol):
         """
 
     def close(self) -> None:
-        """Leaves what is there for a later ingest of the same blob; nothing after a commit."""
+        """Leaves what arrived for a later ingest of the same blob; does nothing after a commit."""
 
 
 class BlobStore(Protocol):
@@ -84,7 +84,7 @@ class BlobStore(Protocol):
         """
 
     async def verify(self, digest: Digest) -> bool:
-        """Reads a blob and says whether it is there and whole; a damaged one is removed."""
+        """Reads a blob and says whether it exists and is whole; a damaged one is removed."""
 
     async def write(self, data: bytes, *, algorithm: str = "sha256") -> Digest:
         """Stores a small blob under its digest by an algorithm, and returns that.
@@ -135,7 +135,7 @@ class Registry(Protocol):
         """Returns a manifest's bytes, verified if the reference has a digest.
 
         Raises:
-            ManifestUnknown: there is none.
+            ManifestUnknown: the registry has no such manifest.
             ContentCorrupt: the bytes are not those of the digest.
         """
 
@@ -193,7 +193,7 @@ class Registry(Protocol):
         """Deletes the manifest of a digest.
 
         Raises:
-            ManifestUnknown: there is none.
+            ManifestUnknown: the registry has no such manifest.
             RegistryDenied: the registry does not delete.
         """
 
@@ -221,7 +221,7 @@ class UploadSessions(Protocol):
         """Remembers a session."""
 
     def drop(self, key: str) -> None:
-        """Forgets a session; nothing if there is none."""
+        """Forgets a session; does nothing if none is kept."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -292,8 +292,8 @@ class OpenedSource:
 
     Attributes:
         root: what is pushed: a manifest or an index.
-        manifests: bytes of the manifests and indexes that are there, by digest.
-        blobs: sources of the other blobs that are there, by digest.
+        manifests: bytes of the manifests and indexes that the source has, by digest.
+        blobs: sources of the other blobs that it has, by digest.
         platforms: what manifests are made for whose index does not say so, by digest.
     """
 

@@ -158,7 +158,7 @@ class Board:
 
     @property
     def existing(self) -> int:
-        """How many blobs were there already."""
+        """How many blobs existed already."""
         return sum(meter.stage is Stage.EXISTS for meter in self._meters.values())
 
 

@@ -92,8 +92,8 @@ class Pull:
         """Pulls what a reference names; the board shows the progress.
 
         Raises:
-            ManifestUnknown: there is none, or the store lacks it and the mode is NEVER.
-            PlatformUnsupported: there is none for the platform.
+            ManifestUnknown: it does not exist, or the store lacks it and the mode is NEVER.
+            PlatformUnsupported: no image exists for the platform.
             ArtifactInvalid: it is an artifact whose document is not valid.
             BlobUnknown: the registry lacks a blob that the manifest names.
             CapacityExhausted: the disk is full.

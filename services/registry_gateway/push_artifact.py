@@ -27,7 +27,7 @@ EMPTY_LAYER: Final[Mapping[str, Any]] = {
     "size": len(EMPTY),
     "data": "e30=",
 }
-"""What stands in the place of layers where there are none: OCI forbids an empty list."""
+"""The one layer of an artifact without content: OCI forbids an empty list."""
 _TITLE: Final = "org.opencontainers.image.title"
 
 

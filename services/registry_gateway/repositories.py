@@ -53,7 +53,7 @@ class Repositories:
             offline: whether the store alone may answer.
 
         Raises:
-            ManifestUnknown: there is none.
+            ManifestUnknown: the registry has no such manifest.
             PlatformUnsupported: the index has none for the platform.
             BlobUnknown: the config is not there.
             LimitExceeded: the config is larger than 4 MiB.
@@ -112,7 +112,7 @@ class Repositories:
         """Deletes the manifest that a reference names, and with it all of its tags.
 
         Raises:
-            ManifestUnknown: there is none.
+            ManifestUnknown: the registry has no such manifest.
             InUse: other tags name it and `force` is not set.
             RegistryDenied: the registry does not delete.
         """

@@ -153,7 +153,7 @@ class GatewaySettings:
 
     proxies: Mapping[str, str] = field(default_factory=dict, metadata=setting(secret=True))
     """Proxies of single registries, before all others: `{registry.example: http://proxy:3128}`;
-    `direct` is none."""
+    `direct` stands for no proxy."""
 
     platform: str = field(default="", metadata=setting(check=_platform_problems))
     """`os/architecture[/variant]` that indexes are followed to. Empty: this machine's."""

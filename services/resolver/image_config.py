@@ -27,7 +27,7 @@ _MOST_RETRIES: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ImageConfig:
-    """What an image runs unless something else is said.
+    """What an image runs by default.
 
     Attributes:
         platform: what it is made for; of no known architecture where it does not say.

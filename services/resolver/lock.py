@@ -103,7 +103,7 @@ def parse_lock(data: bytes) -> Lock:
     """Parses a lock file from hostile bytes.
 
     Raises:
-        RequestInvalid: it is none; `violations` has every problem by its path.
+        RequestInvalid: it is not a lock; `violations` has every problem by its path.
     """
     try:
         document = parse_document(data)

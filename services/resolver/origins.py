@@ -11,7 +11,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Offer(Generic[T]):
-    """A value that somebody offers for the plan; None for one that says nothing."""
+    """A value that one source offers for the plan; None from a source that says nothing."""
 
     value: T | None
     kind: OriginKind
@@ -29,7 +29,7 @@ class Origins:
         self._by_path[path] = ValueOrigin(path=path, kind=kind, detail=detail)
 
     def choose(self, path: str, *offers: Offer[T]) -> Offer[T] | None:
-        """Returns the first offer with a value and notes its origin; None if there is none."""
+        """Returns the first offer with a value and notes its origin; None if none has a value."""
         for offer in offers:
             if offer.value is not None:
                 self.note(path, offer.kind, offer.detail)

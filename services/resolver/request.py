@@ -7,7 +7,7 @@ from types import MappingProxyType
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolicyFile:
-    """A policy file: its name, for people, and its text."""
+    """A policy file: its name, for messages, and its text."""
 
     name: str
     text: bytes

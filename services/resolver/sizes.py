@@ -19,7 +19,7 @@ _Quantity = str | float
 
 
 def choose_resources(of: Ingredients, origins: Origins, problems: Problems) -> Resources | None:
-    """Returns the size of the machine; None, with problems noted, where a quantity is none."""
+    """Returns the size of the machine; None, with problems noted, where a quantity is invalid."""
     spec = SandboxSpec.of(of.sandbox.artifact.spec) if of.sandbox is not None else None
     detail = of.sandbox.fetched.pinned if of.sandbox is not None else ""
 

@@ -42,7 +42,7 @@ def load_config(context: Caller) -> Mapping[str, str]:
 
 
 def read_config(path: Path) -> dict[str, str]:
-    """Returns what the file says, nothing if there is none.
+    """Returns what the file says, nothing if it is missing.
 
     Raises:
         SettingsInvalid: it cannot be read, is not a flat mapping, or has an unknown key.

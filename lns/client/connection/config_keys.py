@@ -73,7 +73,7 @@ def find_key(name: str) -> Key:
     """Returns the key of a name.
 
     Raises:
-        SettingsInvalid: there is none; the hint lists all.
+        SettingsInvalid: no such key exists; the hint lists all.
     """
     key = KEYS.get(name)
     if key is None:

@@ -38,7 +38,7 @@ from services.core.errors import CallerDenied, ServiceUnavailable
 from services.core.version import VERSION
 
 START_SECONDS = 60.0
-"""How long a client waits for a suite that somebody starts; a slow disk takes its time."""
+"""How long a client waits for a suite that another client starts; a slow disk takes its time."""
 
 _POLL_SECONDS = 0.02
 _CONTENT_SECONDS = 30.0
@@ -160,7 +160,7 @@ def ensure_suite(
     environment: Mapping[str, str],
     arguments: Sequence[str] = (),
 ) -> Suite:
-    """Returns the living suite, starting it if there is none; safe against others doing the same.
+    """Returns the living suite, starting it if none lives; safe against others doing the same.
 
     Args:
         files: where it is.

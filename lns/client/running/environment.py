@@ -3,7 +3,7 @@ r"""Variables of the command line and of environment files, in Docker's format o
 A line is `NAME=value`, or `NAME` alone for the client's own value; the value is everything behind
 the first `=`, blanks and quotes with it. Blanks before a name, empty lines and lines that begin
 with `#` are left out. Lines end with `\n` or `\r\n` and with nothing else; a byte order mark at
-the beginning is none of the text.
+the beginning is not part of the text.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

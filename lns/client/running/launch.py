@@ -136,10 +136,10 @@ async def resolve_all(order: Order, resolver: Resolver) -> Sequence[run_plan_pb2
 
 
 def made_policy(path: Path) -> Path | None:
-    """Returns the project's policy file, made if there is none; None where it cannot be made.
+    """Returns the project's policy file, made if it is missing; None where it cannot be made.
 
     Raises:
-        ArtifactInvalid: it is there and no policy.
+        ArtifactInvalid: the file exists and is not a policy.
         LimitExceeded: it is larger than 1 MiB.
     """
 

@@ -1,4 +1,4 @@
-"""What a launch says while it works, and to whom."""
+"""What a launch reports while it works, and who receives it."""
 
 from contextlib import AbstractContextManager
 from typing import Protocol

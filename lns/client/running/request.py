@@ -142,7 +142,7 @@ def parse_restart(text: str) -> run_pb2.RestartPolicy:
     """Returns the policy `no`, `on-failure[:n]`, `always` or `unless-stopped`.
 
     Raises:
-        RequestInvalid: it is none of these.
+        RequestInvalid: it has none of these forms.
     """
     match = _RESTART.fullmatch(text)
     if match is None or (match[2] and match[1] != "on-failure"):

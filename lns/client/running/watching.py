@@ -1,4 +1,4 @@
-"""A run as its events tell it: when its workload started, notices for people, how it ended."""
+"""A run as its events tell it: when its workload started, notices for users, how it ended."""
 
 import time
 from collections.abc import Awaitable, Callable

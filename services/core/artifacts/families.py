@@ -1,4 +1,4 @@
-"""The ten families of artifacts: what each is called, and how one is told from its surroundings.
+"""The ten families of artifacts: what each is called, and how one is recognized by its surroundings.
 
 On push the reference's path or a flag names the family. On pull the manifest alone does, never the
 path: `family_of_manifest`.
@@ -67,7 +67,7 @@ class Family:
         return self.layer is Layer.APPLICATION
 
     def default_mount_path(self, name: str) -> str:
-        """Returns the default mount path of the artifact `name`; empty where there is none."""
+        """Returns the default mount path of the artifact `name`; empty where the family has no default."""
         return self.default_mount.replace("<name>", name)
 
 
@@ -143,7 +143,7 @@ def family_of_word(word: str) -> Family:
     """Returns the family that a person means by its slug, kind or path segment, in any case.
 
     Raises:
-        RequestInvalid: it is none; the message lists the slugs.
+        RequestInvalid: no family has it; the message lists the slugs.
     """
     for family in FAMILIES:
         if word.lower() in (family.slug, family.kind.lower(), family.path_segment):
@@ -155,7 +155,7 @@ def family_by_slug(slug: str) -> Family:
     """Returns the family with a slug.
 
     Raises:
-        RequestInvalid: there is none; the message lists the ten.
+        RequestInvalid: no family has it; the message lists the ten.
     """
     family = BY_SLUG.get(slug)
     if family is None:

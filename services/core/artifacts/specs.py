@@ -122,7 +122,7 @@ _COMPONENT_FAMILIES: Final = {
     "integrations": families.INTEGRATION,
     "workflow": families.WORKFLOW,
 }
-"""The components of a bundle, in the order in which they are named to people."""
+"""The components of a bundle, in the order in which messages name them."""
 
 
 def bundle_components(spec: Mapping[str, Any]) -> tuple[ComponentRef, ...]:

@@ -57,7 +57,7 @@ def read_line(data: bytes) -> Line:
     """Returns a line whose own hash is right.
 
     Raises:
-        ContentCorrupt: it is none, or was changed.
+        ContentCorrupt: it is no record, or was changed.
     """
     found = _END.search(data) if len(data) <= LINE_MOST else None
     body = data[: found.start()] + b"}" if found else b""

@@ -98,7 +98,7 @@ def parse_authority(text: str, *, default_port: int) -> tuple[Host, int]:
     """Returns host and port of an authority, as `Host` and `:authority` have it.
 
     Raises:
-        RequestInvalid: it is none; also with user information before it.
+        RequestInvalid: it is no host; also with user information before it.
     """
     if text.startswith("["):
         host, bracket, rest = text.partition("]")

@@ -36,7 +36,7 @@ class Catalogue:
         """Returns this catalogue with further integrations.
 
         Raises:
-            NameTaken: one has the id of one that is there, and is not the same.
+            NameTaken: one has the id of an integration of the catalogue, and is not the same.
         """
         return Catalogue([*self._by_id.values(), *definitions])
 

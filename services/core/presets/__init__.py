@@ -39,7 +39,7 @@ class Preset:
 
     Attributes:
         name: its name.
-        summary: one line for people.
+        summary: one line for users.
         policy: routes and integrations.
         client: the package manager whose hosts the routes stand for; empty for none.
     """

@@ -40,7 +40,7 @@ class DiskImages:
         return await self._blocking.run(self._add, image, metadata, key)
 
     async def is_intact(self, image: Image) -> bool:
-        """Says whether an image with its layers is there and was not written to."""
+        """Says whether an image with its layers exists and was not written to."""
         return await self._blocking.run(self._is_intact, image)
 
     async def vouch(self, image: Image) -> None:
@@ -108,7 +108,7 @@ class DiskImages:
     def _recover(self) -> None:
         """Forgets images that are not all there, removes files of which there is no record.
 
-        What a lease keeps stays, however damaged: somebody relies on the record.
+        What a lease keeps stays, however damaged: its holder relies on the record.
         """
         recorded = self._catalogue.list(None, _EVERY)
         leased = self._catalogue.leased(datetime.now(UTC))

@@ -12,7 +12,7 @@ from services.materializer.adapters.workers import Workers
 from services.materializer.images import ImageLayer, LayerSource, MountSource
 from services.materializer.layers.ingest import OBJECTS
 from services.materializer.layers.limits import LayerLimits
-from services.materializer.ports import Told
+from services.materializer.ports import Progressed
 
 _HEX = re.compile(r"[0-9a-f]{64}(?:[0-9a-f]{64})?")
 
@@ -29,11 +29,11 @@ class DiskLayers:
         self._limits = asdict(limits)
 
     async def find(self, diff_id: Digest) -> ImageLayer | None:
-        """Returns a layer that is there and sealed, without its blob's digest; else None."""
+        """Returns a layer that exists and is sealed, without its blob's digest; else None."""
         return await self._blocking.run(self._find, diff_id)
 
     async def build(
-        self, source: LayerSource, blob: Path, told: Told, *, replace: bool = False
+        self, source: LayerSource, blob: Path, progressed: Progressed, *, replace: bool = False
     ) -> None:
         """Makes a layer of a blob; raises LayerUnsafe, ContentCorrupt."""
         with self._files.scratch() as directory:
@@ -45,7 +45,7 @@ class DiskLayers:
                     "diff_id": source.diff_id.hex,
                     "limits": self._limits,
                 },
-                told,
+                progressed,
             )
             await self._publish(directory, source.diff_id, replace=replace)
 

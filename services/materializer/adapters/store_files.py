@@ -109,7 +109,7 @@ class StoreFiles:
         return None
 
     def is_image_sealed(self, digest: Digest) -> bool:
-        """Whether a metadata image is there and was not written to since it was made."""
+        """Whether a metadata image exists and was not written to since it was made."""
         try:
             return _is_sealed(self.image(digest), digest)
         except FileNotFoundError:

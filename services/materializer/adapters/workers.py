@@ -49,20 +49,20 @@ class Workers:
         self._idle.clear()
 
     async def run(
-        self, job: str, request: dict[str, Any], told: Callable[[int], None] | None = None
+        self, job: str, request: dict[str, Any], progressed: Callable[[int], None] | None = None
     ) -> dict[str, Any]:
         """Returns the result of a job.
 
         Args:
             job: its name.
             request: what it needs, as JSON has it.
-            told: takes the progress of the job, in bytes.
+            progressed: called with the progress of the job, in bytes.
 
         Raises:
             LnsError: the one that the job ended with; Internal if its process died.
         """
         async with self._free:
-            answer = await self._converse({"job": job, **request}, told)
+            answer = await self._converse({"job": job, **request}, progressed)
         failure = answer.get("error")
         if failure is not None:
             raise _rebuild(failure)
@@ -70,14 +70,14 @@ class Workers:
         return result
 
     async def _converse(
-        self, request: dict[str, Any], told: Callable[[int], None] | None
+        self, request: dict[str, Any], progressed: Callable[[int], None] | None
     ) -> dict[str, Any]:
         """Has a worker do a job; one whose job did not end, or that leaves, is not used again."""
         worker = self._idle.pop() if self._idle else await _start()
         if worker.returncode is not None:
             worker = await _start()
         try:
-            answer = await _converse(worker, request, told)
+            answer = await _converse(worker, request, progressed)
         except BaseException:
             await _end(worker)
             raise
@@ -114,7 +114,7 @@ async def _end(worker: asyncio.subprocess.Process) -> None:
 async def _converse(
     worker: asyncio.subprocess.Process,
     request: dict[str, Any],
-    told: Callable[[int], None] | None,
+    progressed: Callable[[int], None] | None,
 ) -> dict[str, Any]:
     """Sends a job and reads its answers up to the last."""
     if worker.stdin is None or worker.stdout is None:
@@ -126,8 +126,8 @@ async def _converse(
             answer: dict[str, Any] = json.loads(line)
             if "progress" not in answer:
                 return answer
-            if told is not None:
-                told(answer["progress"])
+            if progressed is not None:
+                progressed(answer["progress"])
     except (BrokenPipeError, ConnectionResetError):
         pass
     code = await worker.wait()

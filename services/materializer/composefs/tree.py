@@ -50,7 +50,7 @@ class Inode(msgspec.Struct, eq=False, array_like=True):
         mtime: seconds since 1970, signed.
         mtime_nsec: nanoseconds beside `mtime`.
         payload: target of a symbolic link, or path of a regular file's object below the object
-            store without leading slash; None where there is none.
+            store without leading slash; None for a file without an object.
         content: content of a regular file that is kept in the image itself, never empty.
         digest: fs-verity digest of an external regular file's content.
         xattrs: extended attributes by full name.

@@ -63,7 +63,7 @@ class Area(msgspec.Struct, eq=False):
 
     Attributes:
         size: bytes that the area takes.
-        head: the bytes before the references to shared entries; all of them if there are none.
+        head: the bytes before the references to shared entries; all bytes if no entry is shared.
         shared: offsets of the shared entries from the start of the shared area.
         tail: the bytes behind the references.
     """

@@ -1,4 +1,4 @@
-"""Layers as they are compressed: told by their first bytes, never by their media type."""
+"""Layers as they are compressed: known by their first bytes, never by their media type."""
 
 import bz2
 import contextlib
@@ -196,7 +196,7 @@ def _unzstd(head: bytes, blob: BinaryIO) -> Iterator[bytes]:
     """Zstandard frames (RFC 8878), block by block.
 
     The library would take a frame that is cut off for a whole one, and would decompress all of its
-    input at once: so blocks, of which each has at most 128 KiB of content, are told apart here.
+    input at once: so blocks, of which each has at most 128 KiB of content, are separated here.
     """
     source = _Blob(head, blob)
     while magic := source.read_or_end(4):

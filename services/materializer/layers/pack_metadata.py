@@ -28,7 +28,7 @@ class PackEnd(NamedTuple):
     """What can be said of a pack that is written.
 
     Attributes:
-        size: bytes of the pack; 0 where there is none.
+        size: bytes of the pack; 0 for a layer without one.
         metadata_at: where the contents end and the metadata begins.
         metadata_digest: SHA-256 of the superblock and of everything from there on, hexadecimal.
     """

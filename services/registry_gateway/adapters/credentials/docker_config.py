@@ -37,7 +37,7 @@ class DockerConfig:
 
         Args:
             path: the file; it may be absent.
-            name: what it is called where a person is told about it.
+            name: its name in messages to users.
         """
         self._path = path
         self._name = name

@@ -22,7 +22,7 @@ class LoginFile:
 
         Args:
             path: the file.
-            keyring: the OS keyring, or None where there is none.
+            keyring: the OS keyring, or None on a machine without one.
             prefer_keyring: whether new secrets go there.
         """
         self._path = path

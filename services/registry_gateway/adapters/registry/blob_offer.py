@@ -1,4 +1,4 @@
-"""Seeing to it that a repository has a blob without sending it: it is there, or can be mounted."""
+"""Giving a repository a blob without sending it: it has it already, or can mount it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -50,7 +50,7 @@ class _Attempts:
 
     began: float
     resumed: bool
-    """Whether bytes of an earlier connection are part of what is there."""
+    """Whether bytes of an earlier connection are part of what has arrived."""
     ranges: bool = True
     failures: int = 0
 

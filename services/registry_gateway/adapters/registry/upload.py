@@ -1,6 +1,6 @@
 """Bringing one blob into a registry, with as few bytes as can be.
 
-Not at all where it is there, by mount where it is near, in one request where it is small, in chunks
+Not at all where the repository has it, by mount where another one does, in one request where it is small, in chunks
 that can be taken up where it is large. What registries really do: an upload session can be
 continued only where the registry says it is, and not at all after a cut inside a chunk (registry
 2.8 answers 404: the blob begins anew). `Range: 0-0` is what a session without bytes answers too, so
@@ -251,7 +251,7 @@ class _Tries:
         self._failures, self._began = 0, self._exchange.now()
 
     def failed(self, error: RegistryUnavailable) -> None:
-        """Waits before the next try; raises `error` if there is none."""
+        """Waits before the next try; raises `error` if no try is left."""
         self._meter.stage = Stage.RETRYING
         if not self._exchange.wait(self._failures, error, self._began, self._meter.stop):
             raise error
@@ -259,7 +259,7 @@ class _Tries:
 
 
 class _Body:
-    """A part of a blob as the body of a request: counts, and stops when told to."""
+    """A part of a blob as the body of a request: counts, and can be stopped."""
 
     def __init__(self, upload: _Upload, part: tuple[int, int]) -> None:
         self._file = upload.source.open()

@@ -115,7 +115,7 @@ def _open_regular(path: Path) -> BinaryIO:
 
 
 def _indexed(path: Path, stop: Stop, *, place: Path) -> Members:
-    """Returns what `opened_archive` says of a plain archive, which people know as `place`."""
+    """Returns what `opened_archive` says of a plain archive, which messages call `place`."""
     found = Members()
     try:
         with path.open("rb", buffering=0) as file:

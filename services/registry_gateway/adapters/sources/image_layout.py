@@ -129,9 +129,9 @@ class _Layout:
     """What of a layout is below one entry of its index.
 
     Attributes:
-        place: how people call it.
+        place: its name in messages.
         blobs: what it has.
-        manifests: manifests and indexes that are there; absent platforms stay absent.
+        manifests: manifests and indexes that it has; absent platforms stay absent.
         platforms: as `OpenedSource` has it.
     """
 

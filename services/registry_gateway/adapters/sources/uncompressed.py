@@ -1,4 +1,4 @@
-"""What is inside a file that may be compressed: gzip, bzip2, xz or zstd, told by its first bytes.
+"""What is inside a file that may be compressed: gzip, bzip2, xz or zstd, known by its first bytes.
 
 These are what `docker load` and skopeo take. Nothing is held but one chunk and the window that the
 format needs; what expands as no image does is refused.

@@ -27,13 +27,13 @@ class DiskIngest:
         resume: bool,
         ended: Callable[[Path], None],
     ) -> None:
-        """Opens the part; with `resume` hashes what is there already.
+        """Opens the part; with `resume` hashes what it holds already.
 
         Args:
             descriptor: what it must become.
             part: where it is until then.
             target: where it is afterwards.
-            resume: whether bytes that are there count.
+            resume: whether bytes of an earlier attempt count.
             ended: called with `part` when nobody works on it any more.
         """
         self.descriptor = descriptor

@@ -154,7 +154,7 @@ class Reply:
         """
         left = most
         while True:
-            # One byte more than may come, to see that there is one.
+            # One byte more than may come, to notice a body that is too long.
             chunk = self._read(min(size, left + 1))
             if not chunk:
                 self._held.check(host_of(self.url))  # a body without a length ends with a cut

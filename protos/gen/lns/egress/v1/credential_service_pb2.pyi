@@ -266,7 +266,7 @@ class RemoveIntegrationResponse(_message.Message):
 
     REMOVED_FIELD_NUMBER: _builtins.int
     removed: _builtins.bool
-    """Whether it was there."""
+    """Whether it existed."""
     def __init__(
         self,
         *,
@@ -415,7 +415,7 @@ class RemoveCredentialResponse(_message.Message):
 
     REMOVED_FIELD_NUMBER: _builtins.int
     removed: _builtins.bool
-    """Whether it was there."""
+    """Whether it existed."""
     def __init__(
         self,
         *,

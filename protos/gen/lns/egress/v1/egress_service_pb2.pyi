@@ -228,9 +228,9 @@ class ApprovalSettled(_message.Message):
         OUTCOME_UNSPECIFIED: ApprovalSettled._Outcome.ValueType  # 0
         """Never sent."""
         OUTCOME_ALLOWED: ApprovalSettled._Outcome.ValueType  # 1
-        """Somebody allowed it, or a policy does now."""
+        """A user allowed it, or a policy does now."""
         OUTCOME_DENIED: ApprovalSettled._Outcome.ValueType  # 2
-        """Somebody denied it, or a policy does now."""
+        """A user denied it, or a policy does now."""
         OUTCOME_EXPIRED: ApprovalSettled._Outcome.ValueType  # 3
         """Nobody answered in time."""
         OUTCOME_WITHDRAWN: ApprovalSettled._Outcome.ValueType  # 4
@@ -242,9 +242,9 @@ class ApprovalSettled(_message.Message):
     OUTCOME_UNSPECIFIED: ApprovalSettled.Outcome.ValueType  # 0
     """Never sent."""
     OUTCOME_ALLOWED: ApprovalSettled.Outcome.ValueType  # 1
-    """Somebody allowed it, or a policy does now."""
+    """A user allowed it, or a policy does now."""
     OUTCOME_DENIED: ApprovalSettled.Outcome.ValueType  # 2
-    """Somebody denied it, or a policy does now."""
+    """A user denied it, or a policy does now."""
     OUTCOME_EXPIRED: ApprovalSettled.Outcome.ValueType  # 3
     """Nobody answered in time."""
     OUTCOME_WITHDRAWN: ApprovalSettled.Outcome.ValueType  # 4
@@ -466,11 +466,11 @@ class EgressRecord(_message.Message):
     origin: _builtins.str
     """Which policy it stands in."""
     reason: _builtins.str
-    """Why, for people."""
+    """Why, to be shown."""
     how_to_allow: _builtins.str
     """The command that would change it; empty where none would."""
     connection: _builtins.int
-    """Number of the connection in its run; 0 where there was none."""
+    """Number of the connection in its run; 0 where no connection was made."""
     sent_bytes: _builtins.int
     """Bytes from the guest, of a connection that closed."""
     received_bytes: _builtins.int

@@ -103,7 +103,7 @@ class EgressServiceServicer:
         """Answers an approval for this run: it holds until the run ends, for connections that wait and for later ones.
 
         To answer for every run, write a rule to the run's policy file first, then answer.
-        Errors: APPROVAL_UNKNOWN (there is none of that id, or it is settled), REQUEST_INVALID.
+        Errors: APPROVAL_UNKNOWN (no approval has that id, or it is settled), REQUEST_INVALID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

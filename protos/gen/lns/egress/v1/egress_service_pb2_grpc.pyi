@@ -34,7 +34,7 @@ class EgressServiceStub:
     """Answers an approval for this run: it holds until the run ends, for connections that wait and for later ones.
 
     To answer for every run, write a rule to the run's policy file first, then answer.
-    Errors: APPROVAL_UNKNOWN (there is none of that id, or it is settled), REQUEST_INVALID.
+    Errors: APPROVAL_UNKNOWN (no approval has that id, or it is settled), REQUEST_INVALID.
     """
     GetRunPolicy: _aio.UnaryUnaryMultiCallable[_egress_service_pb2.GetRunPolicyRequest, _egress_service_pb2.GetRunPolicyResponse]
     """Says what holds for a run, and where that stands.
@@ -96,7 +96,7 @@ class EgressServiceServicer(metaclass=_abc_1.ABCMeta):
         """Answers an approval for this run: it holds until the run ends, for connections that wait and for later ones.
 
         To answer for every run, write a rule to the run's policy file first, then answer.
-        Errors: APPROVAL_UNKNOWN (there is none of that id, or it is settled), REQUEST_INVALID.
+        Errors: APPROVAL_UNKNOWN (no approval has that id, or it is settled), REQUEST_INVALID.
         """
 
     @_abc_1.abstractmethod

@@ -448,7 +448,7 @@ class Damage(_message.Message):
     REPAIRED_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
     path: _builtins.str
-    """Path in the image, or the store's file where no path can be told."""
+    """Path in the image, or the store's file where no path is known."""
     object_digest: _builtins.str
     """Digest of the object."""
     diff_id: _builtins.str

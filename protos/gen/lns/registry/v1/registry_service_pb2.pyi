@@ -1073,7 +1073,7 @@ class ArtifactType(_message.Message):
     application_layer: _builtins.bool
     """Whether artifacts of this family are mounted into the file system of the agent."""
     default_mount_path: _builtins.str
-    """Default mount path, `<name>` stands for the artifact's name; empty where there is none."""
+    """Default mount path, `<name>` stands for the artifact's name; empty where the family has no default."""
     artifact_type: _builtins.str
     """Media type of the artifact."""
     config_media_type: _builtins.str
@@ -1197,7 +1197,7 @@ class LoginResponse(_message.Message):
     stored_in: _builtins.str
     """Where the credentials were stored: `file` or `keyring`."""
     location: _builtins.str
-    """The same for people: the path of the file, or the name of the keyring's service."""
+    """The place to be shown: the path of the file, or the name of the keyring's service."""
     def __init__(
         self,
         *,
@@ -1247,7 +1247,7 @@ class StartDeviceLoginResponse(_message.Message):
     login_id: _builtins.str
     """Id of the login for FinishDeviceLogin."""
     user_code: _builtins.str
-    """Code that a person enters."""
+    """Code that the user enters."""
     verification_uri: _builtins.str
     """Where it is entered."""
     @_builtins.property
@@ -1303,7 +1303,7 @@ class FinishDeviceLoginResponse(_message.Message):
     stored_in: _builtins.str
     """Where the credentials were stored: `file` or `keyring`."""
     location: _builtins.str
-    """The same for people: the path of the file, or the name of the keyring's service."""
+    """The place to be shown: the path of the file, or the name of the keyring's service."""
     def __init__(
         self,
         *,
@@ -1648,7 +1648,7 @@ class AcquireLeaseRequest(_message.Message):
     lease_id: _builtins.str
     """Chosen by the client; the same id again is the same lease, with this content."""
     holder: _builtins.str
-    """Who holds it and what for, for people."""
+    """Who holds it and what for, to be shown."""
     @_builtins.property
     def digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Digests of manifests or blobs in the store."""
@@ -1747,7 +1747,7 @@ class TagStoredImageRequest(_message.Message):
     source: _builtins.str
     """What is named: a reference of the store, with tag or with digest."""
     target: _builtins.str
-    """The new name, a reference with a tag; it need not be one of a registry that there is."""
+    """The new name, a reference with a tag; its registry need not exist."""
     def __init__(
         self,
         *,

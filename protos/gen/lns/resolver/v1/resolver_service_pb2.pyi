@@ -247,7 +247,7 @@ class PolicyFile(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """Its name, for people and origins."""
+    """Its name, for messages and origins."""
     text: _builtins.bytes
     """Its text."""
     def __init__(

@@ -214,7 +214,7 @@ class RunPlan(_message.Message):
 
     @_builtins.property
     def exposed_ports(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Ports that the image says its workload listens at, as `80/tcp`, sorted; for people, nothing is published by it."""
+        """Ports that the image says its workload listens at, as `80/tcp`, sorted; to be shown, nothing is published by it."""
 
     def __init__(
         self,
@@ -351,7 +351,7 @@ class PinnedImage(_message.Message):
     reference: _builtins.str
     """Reference with digest, `host/repository@sha256:…`, of the platform's manifest."""
     requested: _builtins.str
-    """Reference as it was written, for people."""
+    """Reference as it was written, to be shown."""
     @_builtins.property
     def manifest(self) -> _descriptor_pb2.Descriptor:
         """Descriptor of the platform's image manifest."""
@@ -627,7 +627,7 @@ class PolicyRoute(_message.Message):
     verdict: _builtins.str
     """`allow`, `deny` or `ask`."""
     description: _builtins.str
-    """For people; may be empty."""
+    """To be shown; may be empty."""
     origin: _builtins.str
     """Where the route comes from: reference of the policy artifact, or the policy file."""
     @_builtins.property

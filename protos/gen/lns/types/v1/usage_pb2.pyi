@@ -37,7 +37,7 @@ class _StageEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Stage.ValueType
     STAGE_UNPACKING: _Stage.ValueType  # 4
     """Is turned into a layer of the image store."""
     STAGE_EXISTS: _Stage.ValueType  # 5
-    """Was there already."""
+    """Existed already."""
     STAGE_DONE: _Stage.ValueType  # 6
     """Is done."""
     STAGE_MOUNTED: _Stage.ValueType  # 7
@@ -59,7 +59,7 @@ STAGE_UPLOADING: Stage.ValueType  # 3
 STAGE_UNPACKING: Stage.ValueType  # 4
 """Is turned into a layer of the image store."""
 STAGE_EXISTS: Stage.ValueType  # 5
-"""Was there already."""
+"""Existed already."""
 STAGE_DONE: Stage.ValueType  # 6
 """Is done."""
 STAGE_MOUNTED: Stage.ValueType  # 7
@@ -81,7 +81,7 @@ class Lease(_message.Message):
     lease_id: _builtins.str
     """Id, chosen by the service."""
     holder: _builtins.str
-    """Who holds it and what for, for people: `run 4f1c…`."""
+    """Who holds it and what for, to be shown: `run 4f1c…`."""
     @_builtins.property
     def digests(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Digests that it keeps."""

@@ -166,7 +166,7 @@ class Run(_message.Message):
 
     @_builtins.property
     def notices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What people were told of it since somebody last started it, the newest last; at most 16 lines. Starts of its restart
+        """Notices to its users since a user last started it, the newest last; at most 16 lines. Starts of its restart
         policy keep them.
         """
 
@@ -400,7 +400,7 @@ class RestartPolicy(_message.Message):
         MODE_ALWAYS: RestartPolicy._Mode.ValueType  # 3
         """Always, until it is stopped."""
         MODE_UNLESS_STOPPED: RestartPolicy._Mode.ValueType  # 4
-        """As MODE_ALWAYS: a run that was stopped stays so, also after the machine's reboot."""
+        """As MODE_ALWAYS: a run that was stopped is not started, not even after the machine's reboot."""
 
     class Mode(_Mode, metaclass=_ModeEnumTypeWrapper):
         """When to start again."""
@@ -414,7 +414,7 @@ class RestartPolicy(_message.Message):
     MODE_ALWAYS: RestartPolicy.Mode.ValueType  # 3
     """Always, until it is stopped."""
     MODE_UNLESS_STOPPED: RestartPolicy.Mode.ValueType  # 4
-    """As MODE_ALWAYS: a run that was stopped stays so, also after the machine's reboot."""
+    """As MODE_ALWAYS: a run that was stopped is not started, not even after the machine's reboot."""
 
     MODE_FIELD_NUMBER: _builtins.int
     MAX_RESTARTS_FIELD_NUMBER: _builtins.int

@@ -1371,9 +1371,9 @@ class StatPathResponse(_message.Message):
     FOLLOWED_FIELD_NUMBER: _builtins.int
     RESOLVED_PATH_FIELD_NUMBER: _builtins.int
     kind: Global___StatPathResponse.Kind.ValueType
-    """What is there itself."""
+    """What exists at the path itself."""
     followed: Global___StatPathResponse.Kind.ValueType
-    """What is there once links are followed."""
+    """What exists once links are followed."""
     resolved_path: _builtins.str
     """Absolute path that the links lead to, whose last name need not exist; empty where its directory does not."""
     def __init__(

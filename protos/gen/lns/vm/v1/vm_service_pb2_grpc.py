@@ -193,7 +193,7 @@ class VmServiceServicer:
     """
 
     def CreateRun(self, request, context):
-        """Records a run, and starts it unless told otherwise; returns before the guest is up.
+        """Records a run, and starts it unless `do_not_start` is set; returns before the guest is up.
 
         Idempotent by `request_id`.
         Errors: IMAGE_UNKNOWN, REQUEST_INVALID, NAME_TAKEN, IN_USE (port or volume), HOST_UNREADY (no QEMU, kernel or guest
@@ -380,7 +380,7 @@ class VmServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def MakeSnapshot(self, request, context):
-        """Makes the snapshot of a plan's image unless it is there, and a machine that waits for a run; returns when they are ready.
+        """Makes the snapshot of a plan's image unless it exists, and a machine that waits for a run; returns when they are ready.
 
         Errors: IMAGE_UNKNOWN, HOST_UNREADY, REQUEST_INVALID (snapshots are turned off), VM_FAILED, GUEST_UNREACHABLE,
         CAPACITY_EXHAUSTED.

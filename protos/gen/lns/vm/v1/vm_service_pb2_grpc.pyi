@@ -21,7 +21,7 @@ class VmServiceStub:
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateRun: _aio.UnaryUnaryMultiCallable[_vm_service_pb2.CreateRunRequest, _vm_service_pb2.CreateRunResponse]
-    """Records a run, and starts it unless told otherwise; returns before the guest is up.
+    """Records a run, and starts it unless `do_not_start` is set; returns before the guest is up.
 
     Idempotent by `request_id`.
     Errors: IMAGE_UNKNOWN, REQUEST_INVALID, NAME_TAKEN, IN_USE (port or volume), HOST_UNREADY (no QEMU, kernel or guest
@@ -128,7 +128,7 @@ class VmServiceStub:
     Errors: RUN_UNKNOWN.
     """
     MakeSnapshot: _aio.UnaryUnaryMultiCallable[_vm_service_pb2.MakeSnapshotRequest, _vm_service_pb2.MakeSnapshotResponse]
-    """Makes the snapshot of a plan's image unless it is there, and a machine that waits for a run; returns when they are ready.
+    """Makes the snapshot of a plan's image unless it exists, and a machine that waits for a run; returns when they are ready.
 
     Errors: IMAGE_UNKNOWN, HOST_UNREADY, REQUEST_INVALID (snapshots are turned off), VM_FAILED, GUEST_UNREACHABLE,
     CAPACITY_EXHAUSTED.
@@ -189,7 +189,7 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _vm_service_pb2.CreateRunRequest,
         context: _aio.ServicerContext[_vm_service_pb2.CreateRunRequest, _abc.Awaitable[_vm_service_pb2.CreateRunResponse]],
     ) -> _abc.Awaitable[_vm_service_pb2.CreateRunResponse]:
-        """Records a run, and starts it unless told otherwise; returns before the guest is up.
+        """Records a run, and starts it unless `do_not_start` is set; returns before the guest is up.
 
         Idempotent by `request_id`.
         Errors: IMAGE_UNKNOWN, REQUEST_INVALID, NAME_TAKEN, IN_USE (port or volume), HOST_UNREADY (no QEMU, kernel or guest
@@ -416,7 +416,7 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _vm_service_pb2.MakeSnapshotRequest,
         context: _aio.ServicerContext[_vm_service_pb2.MakeSnapshotRequest, _abc.Awaitable[_vm_service_pb2.MakeSnapshotResponse]],
     ) -> _abc.Awaitable[_vm_service_pb2.MakeSnapshotResponse]:
-        """Makes the snapshot of a plan's image unless it is there, and a machine that waits for a run; returns when they are ready.
+        """Makes the snapshot of a plan's image unless it exists, and a machine that waits for a run; returns when they are ready.
 
         Errors: IMAGE_UNKNOWN, HOST_UNREADY, REQUEST_INVALID (snapshots are turned off), VM_FAILED, GUEST_UNREACHABLE,
         CAPACITY_EXHAUSTED.
