@@ -194,7 +194,7 @@ async def image_inspect(
     async with open_session(context, Peer.MATERIALIZER, Peer.REGISTRY_GATEWAY) as session:
         reference = await stored_name(session, reference)
         pulled, made = await _materialized(context, session, reference, platform)
-        # By its digest, which the store has: a name that only the store knows means nothing to a registry.
+        # By its digest: a name may be one of the store alone, unknown to its registry.
         pinned = f"{repository_of(pulled.reference)}@{pulled.descriptor.digest}"
         document = await describe_reference(session, pinned, platform)
         document["reference"] = pulled.reference

@@ -92,7 +92,7 @@ class SilentReporter:
 
 
 class LineReporter(SilentReporter):
-    """A line when a blob starts to move and one when it has arrived; none for blobs of the store."""
+    """A line when a blob starts to move and one when it has arrived; none for stored blobs."""
 
     def __init__(self, context: Context) -> None:
         super().__init__(context)

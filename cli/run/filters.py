@@ -105,7 +105,7 @@ def _descends_from(run: run_pb2.Run, value: str) -> bool:
 
 
 def _names(reference: str) -> set[str]:
-    """Returns the names that users have for what a reference names: with and without tag, digest and host."""
+    """Returns the ways to write a reference: with and without tag, digest and host."""
     repository, _, digest = reference.partition("@")
     head, slash, last = repository.rpartition("/")
     bare = f"{head}{slash}{last.partition(':')[0]}"

@@ -13,7 +13,7 @@ from services.core import errors
 def owner_lock(path: Path, *, what: str) -> Iterator[None]:
     """Holds the lock file `path` until the block ends or the process does, however it dies.
 
-    The file holds the owner's process id, for information only, and stays: removing it would let two
+    The file holds the owner's process id, to be read by users, and stays: removing it would let two
     processes lock two files of the same name.
 
     Args:

@@ -2,7 +2,7 @@
 
 What a client does besides sending data (signals, sizes, leaving) never waits behind its data: its
 messages are read as they come, and data waits here, up to a bound, for the process to take it. The
-client is told how much was taken, and keeps what is under way below that bound.
+client learns how much was taken, and keeps what is under way below that bound.
 """
 
 import asyncio
@@ -79,8 +79,8 @@ async def let_go(attachment: Attachment) -> AsyncGenerator[pb.AttachResponse, No
 class _Input:
     """A client's data on its way into a process.
 
-    A guest that is lost takes no data, and what comes is dropped: how the run or the process ended
-    is said by its output.
+    A guest that is lost takes no data, and what comes is dropped: the output reports how the run or
+    the process ended.
 
     Attributes:
         writing, telling: carry it until they are cancelled.

@@ -45,7 +45,7 @@ async def copy_out(life: RunLife, path: str) -> AsyncGenerator[bytes, None]:
 async def copy_in(life: RunLife, path: str, archive: AsyncIterator[bytes]) -> int:
     """Unpacks a tar archive below a directory of the guest; returns the number of entries.
 
-    Files that are there give way; no entry leads out of the directory. What was unpacked before a
+    Existing files are replaced; no entry leads out of the directory. What was unpacked before a
     failure stays.
 
     Raises:

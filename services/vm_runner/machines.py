@@ -13,7 +13,7 @@ class Disk:
     """A disk of a microVM; the guest finds it by its serial, at most 20 ASCII characters.
 
     Attributes:
-        size_bytes: of a disk whose file may not be there yet.
+        size_bytes: of a disk whose file may not exist yet.
     """
 
     serial: str

@@ -63,7 +63,7 @@ class PortListeners(Protocol):
             serve: called with each connection.
 
         Raises:
-            InUse: somebody listens there, or this user may not.
+            InUse: another program listens there, or this user may not.
             RequestInvalid: it is no address of this machine.
         """
         ...
@@ -150,7 +150,7 @@ class DiskMaker(Protocol):
     """Makes disks with an empty file system."""
 
     async def ensure(self, path: Path, *, size_bytes: int) -> None:
-        """Makes a sparse disk image unless it is there.
+        """Makes a sparse disk image unless it exists.
 
         Raises:
             HostUnready: the tool that formats it is missing.

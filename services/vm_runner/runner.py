@@ -222,7 +222,7 @@ class Runner:
         )
         unused, freed = [], 0
         for name in volumes.unused(needed):
-            with contextlib.suppress(VolumeUnknown, InUse):  # somebody was faster
+            with contextlib.suppress(VolumeUnknown, InUse):  # another client was faster
                 used = (await volumes.get(name)).used_bytes
                 freed += used if dry_run else await volumes.remove(name)
                 unused.append(name)
@@ -241,7 +241,7 @@ class Runner:
             if not dry_run:
                 try:
                     await life.remove()
-                except (RunUnknown, RunStateConflict):  # somebody was faster
+                except (RunUnknown, RunStateConflict):  # another client was faster
                     continue
             gone.append(life.run.run_id)
             freed += size

@@ -38,7 +38,7 @@ class VmServicer(rpc.VmServiceServicer):
         self._host = host
 
     async def CreateRun(self, request: pb.CreateRunRequest, context: Any) -> pb.CreateRunResponse:
-        """Records a run, and starts it unless told otherwise."""
+        """Records a run, and starts it unless `do_not_start` is set."""
         await self._host.require()
         run = await self._runner.create(
             plan=run_plan_messages.parse_run_plan(request.plan),

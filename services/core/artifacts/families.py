@@ -1,4 +1,4 @@
-"""The ten families of artifacts: what each is called, and how one is recognized by its surroundings.
+"""The ten families of artifacts: what each is called, and how one is recognized.
 
 On push the reference's path or a flag names the family. On pull the manifest alone does, never the
 path: `family_of_manifest`.
@@ -67,7 +67,7 @@ class Family:
         return self.layer is Layer.APPLICATION
 
     def default_mount_path(self, name: str) -> str:
-        """Returns the default mount path of the artifact `name`; empty where the family has no default."""
+        """Returns the default mount path of the artifact `name`; empty if the family has none."""
         return self.default_mount.replace("<name>", name)
 
 

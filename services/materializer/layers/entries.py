@@ -123,7 +123,7 @@ END_BYTES_MAX = 256
 
 
 def parse_end(tail: bytes) -> EntryListEnd | None:
-    """What the closing line of a list says, from its last bytes; None if the list has no closing line."""
+    """What the closing line of a list says, from its last bytes; None if it has no such line."""
     closing = _closing_line(tail)
     if closing is None:
         return None

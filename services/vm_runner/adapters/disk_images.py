@@ -25,7 +25,7 @@ class Ext4Images:
     """Makes disk images."""
 
     async def ensure(self, path: Path, *, size_bytes: int) -> None:
-        """Makes a sparse disk image unless it is there."""
+        """Makes a sparse disk image unless it exists."""
         if await asyncio.to_thread(path.exists):
             return
         program = find_mkfs()
@@ -73,7 +73,7 @@ def find_mkfs() -> str:
     """Returns the path of the formatting tool.
 
     Raises:
-        HostUnready: there is none.
+        HostUnready: it does not exist.
     """
     # A user's PATH often lacks the folders where distributions put it.
     program = shutil.which(_FORMAT[0]) or shutil.which(_FORMAT[0], path=_SYSTEM_PATHS)

@@ -65,7 +65,7 @@ class FileServers:
         return BindSource(path=path, is_file=False, secrets=_secrets(source, path))
 
     async def serve(self, bind: ServedBind) -> None:
-        """Has a bind served, by the server that is there or a new one."""
+        """Has a bind served, by the server of its run or a new one."""
         helper = _helper(bind)
         if self._helpers.adopt(helper):
             return

@@ -93,7 +93,7 @@ def _memory_bytes(process: Path) -> int:
 
 
 def describe_end(status: int | None) -> str:
-    """Returns how a process ended by what waiting for it gave; None: somebody else waited."""
+    """Returns how a process ended by what waiting for it gave; None: another task waited."""
     if status is None:
         return "ended"
     if not os.WIFSIGNALED(status):

@@ -144,7 +144,7 @@ def _write(directory: Path, data: bytes) -> None:
 def _write_running(directory: Path, data: bytes) -> None:
     """Writes that a workload runs, without waiting a second time for the disk.
 
-    After a power failure neither the workload nor its VMM is there: the record of the VMM, which
+    After a power failure neither the workload nor its VMM lives: the record of the VMM, which
     came before, says just as well that the run is lost.
     """
     durable.write_bytes(directory / _RECORD, data, mode=0o600, sync_name=False)

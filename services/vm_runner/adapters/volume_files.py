@@ -116,7 +116,7 @@ def _load(directory: Path) -> Volume:
             return _parse(directory.name, json.loads(file.read(_BYTES_MOST)))
     except FileNotFoundError:
         problem = "the file is missing"
-    except Exception as error:  # noqa: BLE001 - whatever it is, the volume is somebody's
+    except Exception as error:  # noqa: BLE001 - whatever it is, the volume has its owner
         problem = str(error) or type(error).__name__
     log.warning("volume_unreadable", directory=str(directory), error=problem)
     return Volume(

@@ -314,7 +314,7 @@ class GuestChannel:
         self._control.append(encode_message(frame_type, message_id=message_id, fields=fields))
 
     def send_time(self) -> None:
-        """Has the guest told the time, as it is at the moment when that is written."""
+        """Sends the guest the time, as it is at the moment when the frame is written."""
         self._time_due = True
 
     def admit(self, ticket: int, stream_id: int) -> None:
@@ -347,7 +347,7 @@ class GuestChannel:
         if message is not None:
             return message
         if not self._ready:
-            return None  # positions are known only after the guest has told them
+            return None  # positions are known only after the guest has reported them
         while self._acks:
             stream_id = next(iter(self._acks))
             del self._acks[stream_id]

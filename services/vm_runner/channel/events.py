@@ -233,7 +233,7 @@ class GuestStats:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Notice:
-    """A line of the agent for people."""
+    """A line of the agent for users."""
 
     text: str
 

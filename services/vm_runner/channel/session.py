@@ -349,7 +349,7 @@ async def open_session(
     Args:
         connection: is closed at the end.
         answer_seconds: longest time for the answer.
-        on_oom_kills: told how many processes the guest's memory limit has ended, whenever the
+        on_oom_kills: called with how many processes the guest's memory limit ended, whenever the
             guest says so.
 
     Raises:

@@ -12,12 +12,12 @@ WINDOW_BYTES = 256 * 1024
 
 
 class StreamInput:
-    """Bytes from the guest: what came, what is safe here, what the guest was told."""
+    """Bytes from the guest: what came, what is safe here, what was acknowledged."""
 
     def __init__(self, *, received: int = 0) -> None:
         self.received = received
         self.safe = received
-        self.told: int | None = None
+        self.acknowledged: int | None = None
         self.ended = False
         self.end_is_safe = False
 
@@ -27,10 +27,10 @@ class StreamInput:
         Raises:
             GuestViolation: it is not where the stream stands, or there was no credit for it.
         """
-        if offset > self.received or self.told is None:
+        if offset > self.received or self.acknowledged is None:
             raise GuestViolation("the guest sent data that is not where its stream stands")
         fresh = data[self.received - offset :]
-        if fresh and (self.ended or self.received + len(fresh) > self.told + WINDOW_BYTES):
+        if fresh and (self.ended or self.received + len(fresh) > self.acknowledged + WINDOW_BYTES):
             raise GuestViolation("the guest sent data that it had no credit for")
         self.received += len(fresh)
         newly_ended = ends and not self.ended and offset + len(data) == self.received
@@ -38,14 +38,16 @@ class StreamInput:
         return fresh, newly_ended
 
     def make_safe(self, size: int, *, ended: bool) -> bool:
-        """Notes that `size` more bytes are safe; returns whether the guest should be told now."""
+        """Notes that `size` more bytes are safe; returns whether to acknowledge now."""
         self.safe = min(self.safe + size, self.received)
         self.end_is_safe = self.end_is_safe or ended
-        return ended or self.told is None or self.safe - self.told >= WINDOW_BYTES // 4
+        return (
+            ended or self.acknowledged is None or self.safe - self.acknowledged >= WINDOW_BYTES // 4
+        )
 
     def tell(self) -> tuple[int, int]:
         """Returns the position to acknowledge and the limit to grant."""
-        self.told = self.safe
+        self.acknowledged = self.safe
         return self.safe + int(self.end_is_safe), self.safe + WINDOW_BYTES
 
 

@@ -296,7 +296,7 @@ class Fields:
         return tuple(int.from_bytes(value, "little") for value in values)
 
     def octets(self, tag: Tag) -> bytes:
-        """Returns the first value of that name as it is; empty where there is none."""
+        """Returns the first value of that name as it is; empty if it is missing."""
         return next((value for name, value in self.entries if name == tag), b"")
 
     def number(self, tag: Tag, default: int = 0) -> int:

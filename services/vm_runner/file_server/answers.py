@@ -82,7 +82,7 @@ def format_entry(node_id: int, status: os.stat_result, owners: Owners) -> bytes:
 
 
 NO_ENTRY = _ENTRY.pack(0, 0, VALID_SECONDS, 0, 0, 0) + bytes(_ATTR.size)
-"""The answer that there is no such entry, which the guest may remember for as long as one."""
+"""The answer that an entry does not exist, which the guest may remember for as long as one."""
 
 _UNREMEMBERED = bytes(_ENTRY.size + _ATTR.size)
 

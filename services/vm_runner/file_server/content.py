@@ -55,7 +55,7 @@ class Content:
         return flags & _KEPT_FLAGS
 
     def create(self, request: Request) -> bytes:
-        """Makes a file and opens it; opens the one that is there if the guest permits that."""
+        """Makes a file and opens it; opens an existing one if the guest permits that."""
         name, wanted, mode = requests.parse_create(request.body)
         parent = self._nodes.get(request.node_id)
         self._served.check_new_name(parent, name)
@@ -71,7 +71,7 @@ class Content:
             try:
                 descriptor = self._served.open(node, wanted & _KEPT_FLAGS)
             except BaseException:
-                self._nodes.forget(node.node_id, 1)  # the guest is not told of it
+                self._nodes.forget(node.node_id, 1)  # the guest does not learn of it
                 raise
         answer = answers.format_entry(node.node_id, status, self._served.owners)
         return answer + answers.format_open(self._handles.add_file(node, descriptor))
@@ -79,7 +79,7 @@ class Content:
     def _make(
         self, parent: Node, name: bytes, wanted: int, mode: int
     ) -> tuple[os.stat_result, int | None]:
-        """Makes a file; of one that is there it returns no descriptor: what it is must be seen."""
+        """Makes a file; returns no descriptor of an existing one: its kind must be looked at."""
         flags = wanted & _KEPT_FLAGS | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         directory = self._nodes.descriptor(parent)
         try:

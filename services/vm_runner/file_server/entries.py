@@ -11,7 +11,7 @@ from services.vm_runner.file_server.served import Served, refused
 from services.vm_runner.file_server.wire import AttrField, Request
 
 _PERMISSIONS = 0o1777
-"""Of a mode that the guest wants; it cannot make anything that runs as somebody else."""
+"""Of a mode that the guest wants; it cannot make anything that runs as another user."""
 
 _OF_DIRECTORY = _PERMISSIONS | stat.S_ISGID
 """The same of a directory, whose set-group-id bit only says which group new entries get."""
@@ -27,7 +27,7 @@ class Entries:
         self._served = served
         self._nodes = served.nodes
 
-    # ---- what is there ----
+    # ---- looking ----
 
     def lookup(self, request: Request) -> bytes:
         """Finds an entry."""
@@ -71,7 +71,7 @@ class Entries:
     # ---- attributes ----
 
     def setattr(self, request: Request) -> bytes:
-        """Changes mode, size and times; the owner stays the host's, and nobody is told off."""
+        """Changes mode, size and times; the owner stays the host's, without an error."""
         self._served.check_writable()
         node = self._nodes.get(request.node_id)
         wanted = requests.parse_setattr(request.body)

@@ -52,7 +52,7 @@ def confine(
         source: absolute, without links.
         read_only: whether the mount is, too.
         view_required: whether a host that permits no view of its own is an error.
-        record: is told the pid of the process in which the server goes on, by the one that it
+        record: called with the pid of the process in which the server goes on, by the one that it
             leaves behind.
 
     Raises:
@@ -92,7 +92,7 @@ def confine(
 
 
 def owners_of(status: os.stat_result) -> Owners:
-    """Returns as whom something is served: its owner where we are root, else as ourselves."""
+    """Returns the user that something is served as: its owner where we are root, else ourselves."""
     if os.geteuid() != 0:
         return Owners(uid=os.geteuid(), gids=(os.getegid(), *os.getgroups()))
     try:

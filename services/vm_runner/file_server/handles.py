@@ -118,7 +118,7 @@ class Handles:
         """Returns an open file.
 
         Raises:
-            OSError: there is none of that number.
+            OSError: no handle has that number.
         """
         if number not in self._files:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))
@@ -128,7 +128,7 @@ class Handles:
         """Returns an open directory.
 
         Raises:
-            OSError: there is none of that number.
+            OSError: no handle has that number.
         """
         if number not in self._directories:
             raise OSError(errno.EBADF, os.strerror(errno.EBADF))

@@ -42,7 +42,7 @@ class Node:
         parent: the directory in which it was seen last; None for the root.
         name: by which.
         identity: of the inode.
-        lookups: how often the guest was told of it and has not forgotten.
+        lookups: how often the guest was given it and has not forgotten it.
         children: nodes that have this one as parent.
         settled: the change time of the content that the guest read last; 0 if it is too fresh to
             tell from the next change's.
@@ -94,7 +94,7 @@ class NodeTable:
         """Returns a node.
 
         Raises:
-            OSError: the guest was not told of it, or has forgotten it.
+            OSError: the guest was not given it, or has forgotten it.
         """
         node = self._nodes.get(node_id)
         if node is None:
@@ -106,7 +106,7 @@ class NodeTable:
         return self._by_identity.get(identity)
 
     def tell(self, parent: Node, name: bytes, identity: Identity) -> Node:
-        """Returns the node of what was found at a place, of which the guest is told once more.
+        """Returns the node of what was found at a place, which the guest is given once more.
 
         Raises:
             OSError: there are too many.
@@ -126,7 +126,7 @@ class NodeTable:
         return node
 
     def tell_nameless(self, parent: Node, identity: Identity, descriptor: int) -> Node:
-        """Returns the node of a file that was made without a name; the guest is told of it.
+        """Returns the node of a file that was made without a name; the guest is given it.
 
         Args:
             parent: the directory in whose file system it is.
@@ -159,7 +159,7 @@ class NodeTable:
             self._hold(node, self._kept.pop(node))
 
     def forget(self, node_id: int, lookups: int) -> None:
-        """Takes back what the guest was told; more than that is no error, only the guest's loss."""
+        """Takes back what the guest was given; more than that is no error, but the guest's loss."""
         node = self._nodes.get(node_id)
         if node is None or node is self.root:
             return

@@ -52,7 +52,7 @@ class Served:
         """Returns the attributes of an entry that the guest may see.
 
         Raises:
-            OSError: there is none.
+            OSError: it does not exist.
         """
         if self.is_hidden(parent, name):
             raise refused(errno.ENOENT)

@@ -130,7 +130,7 @@ class Session:
     # ---- the guest itself ----
 
     def _init(self, request: Request) -> bytes:
-        """Agrees on what both can do. The sender is as whom the guest wants to see the owner."""
+        """Agrees on what both can do. The guest wants to see the sender as the owner."""
         offer = requests.parse_init(request.body)
         if offer.major != wire.MAJOR or offer.minor < wire.MINOR_LEAST:
             raise refused(errno.EPROTO)

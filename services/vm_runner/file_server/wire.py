@@ -5,7 +5,7 @@ length, so messages follow each other on a stream without a frame around them. N
 endian, as on every machine that lns runs on.
 
 Every request comes from a hostile guest: what is too short, too long or no name is `Malformed`.
-`requests` reads what they say, `answers` writes what is said to them.
+`requests` reads them, `answers` writes the replies.
 """
 
 import struct
@@ -139,7 +139,7 @@ NOBODY = 65534
 
 
 def message_size(data: bytes | bytearray | memoryview) -> int:
-    """Returns the length of the message that begins with these bytes; 0 if too few are there.
+    """Returns the length of the message that begins with these bytes; 0 if too few have arrived.
 
     Raises:
         Malformed: no request has that length, so where the next one begins is unknown.

@@ -10,7 +10,7 @@ enum builtin { BUILTIN_NONE = 0, BUILTIN_PACK = 1, BUILTIN_UNPACK = 2, BUILTIN_N
 int archive_pack(const char *path);
 
 /* Unpacks an archive from standard input below the directory at `path`, through nothing but what is below it, and prints
-   the number of entries. Files that are there give way, directories are kept. Returns the exit code; what was unpacked
+   the number of entries. Existing files are replaced, directories are kept. Returns the exit code; what was unpacked
    before a failure stays, as with tar. */
 int archive_unpack(const char *path);
 

@@ -209,7 +209,7 @@ static bool make(int root, int parent, const char *name, struct entry *entry)
             return true;
         if (errno != EEXIST || fstatat(parent, name, &there, AT_SYMLINK_NOFOLLOW) < 0)
             return false;
-        errno = ENOTDIR; /* what is there and no directory, a link to one too, gives way to none */
+        errno = ENOTDIR; /* what exists and is no directory, also a link to one, is not replaced by one */
         return S_ISDIR(there.st_mode);
     }
     if (unlinkat(parent, name, 0) < 0 && errno != ENOENT)

@@ -63,7 +63,7 @@ static void send_request(struct traffic *traffic)
         traffic->up_size = 0;
 }
 
-/* Takes what is there of an answer, and hands it to the kernel when it is whole. */
+/* Takes what has arrived of an answer, and hands it to the kernel when it is whole. */
 static void take_answers(struct traffic *traffic)
 {
     for (;;) {

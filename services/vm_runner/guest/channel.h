@@ -6,9 +6,9 @@
 
 /* Takes over an open, non-blocking descriptor. */
 void channel_open(int fd);
-/* Whether a host has said hello and is there. */
+/* Whether a host has said hello and is connected. */
 bool channel_has_host(void);
-/* Has a function called when a host that said hello is there no more; without one, streams wait for the next host. */
+/* Has a function called when a host that said hello has disconnected; without one, streams wait for the next host. */
 void channel_on_hang_up(void (*gone)(void));
 /* Something is to be sent; it goes out before the event loop sleeps. */
 void channel_wake(void);

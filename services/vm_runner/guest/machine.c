@@ -377,7 +377,7 @@ void machine_clear(void)
     if (init_pid > 0)
         waitpid(init_pid, NULL, 0);
     while (waitpid(-1, NULL, WNOHANG) > 0)
-        ; /* whom nobody had named yet */
+        ; /* nothing had named it yet */
     if (init_pidfd >= 0)
         close(init_pidfd);
     init_pid = 0;

@@ -135,7 +135,7 @@ size_t datagram_write(uint8_t *packet, size_t room, const struct end *from, cons
     memcpy(packet + at + sizeof udp, data, size);
     udp.uh_sum = checksum(from, to, IPPROTO_UDP, packet + at, sizeof udp + size);
     if (!udp.uh_sum)
-        udp.uh_sum = 0xFFFF; /* 0 says that there is none */
+        udp.uh_sum = 0xFFFF; /* 0 stands for no checksum */
     memcpy(packet + at, &udp, sizeof udp);
     return at + sizeof udp + size;
 }

@@ -11,7 +11,7 @@ void process_signal(uint32_t id, const uint8_t *data, uint32_t size);
 void process_resize(uint32_t id, const uint8_t *data, uint32_t size);
 /* Children have changed. */
 void processes_reap(void);
-/* Describes a process whose state is due; returns its id, 0 if there is none. */
+/* Describes a process whose state is due; returns its id, 0 if no state is due. */
 uint32_t process_put_state(struct fields *fields);
 /* Every state is due again. */
 void processes_restart(void);

@@ -7,8 +7,8 @@
 #include "rootfs.h"
 
 /*
- * Makes `data` below the volume's root `place`, a path below `base`, unless it is there: a copy of the directory
- * `target` with owners and modes, or an empty one where there is none.
+ * Makes `data` below the volume's root `place`, a path below `base`, unless it exists: a copy of the directory
+ * `target` with owners and modes, or an empty one where `target` does not exist.
  */
 bool seed_volume(int base, const char *place, const char *target, struct failure *failure);
 

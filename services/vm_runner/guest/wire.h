@@ -35,7 +35,7 @@ enum frame_type {
     FRAME_ACK = 17,
     FRAME_RESET = 18,
     FRAME_STATS = 20,      /* host asks, guest answers */
-    FRAME_NOTICE = 21,     /* guest: a line for people */
+    FRAME_NOTICE = 21,     /* guest: a line for users */
     FRAME_SHUTDOWN = 22,   /* host: end everything, write back, power off */
     FRAME_GOODBYE = 23,    /* guest: everything is written back */
     FRAME_OPEN = 24,       /* guest: a program wants a connection, under a ticket */
@@ -132,7 +132,7 @@ extern const uint8_t SYNC_MARK[16];
 /* Writes a header for `length` bytes of payload, which the caller puts behind it with the trailer. */
 void frame_put_header(uint8_t out[HEADER_BYTES], const struct frame *frame);
 
-/* Reads one frame. Returns its size, 0 if more bytes are needed, -1 if these bytes are none. */
+/* Reads one frame. Returns its size, 0 if more bytes are needed, -1 if these bytes are no frame. */
 int frame_parse(const uint8_t *data, size_t size, struct frame *frame);
 
 /* A bounded message that is being written; `overflow` is set when it did not fit. */

@@ -26,7 +26,7 @@ class Entry:
             os.closerange(at, descriptor)
             at = descriptor + 1
         os.closerange(at, _INHERITED_MOST)
-        # Opened now: there may be none later.
+        # Opened now: it may be out of reach later.
         self._null = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
 
     def join(self, cgroups: Iterable[Path]) -> None:

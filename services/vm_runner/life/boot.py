@@ -80,7 +80,7 @@ class BootedRun(Protocol):
         """Shows users a notice, now and whenever they look at the run."""
         ...
 
-    def count_oom_kills(self, told: int) -> None:
+    def count_oom_kills(self, reported: int) -> None:
         """Notes how many processes the guest's memory limit has ended since its boot."""
         ...
 
@@ -208,7 +208,7 @@ class Boot:
             await machine.resume()
 
     async def _wait_while_paused(self, machine: Machine) -> None:
-        """Waits until somebody in there could answer, or nobody ever will."""
+        """Waits until the guest could answer, or never will."""
         ways = [
             asyncio.ensure_future(self._owner.wait_while(RunState.PAUSED)),
             asyncio.ensure_future(machine.wait()),

@@ -1,7 +1,7 @@
 """What happens to a run when the host's disk fills: it stands still, says so, and goes on.
 
 The VMM stops the guest at a write for which the host has no room, rather than have the guest's file
-system fail. It stays stopped until it is told to go on and does the write again.
+system fail. It stays stopped until it is resumed and does the write again.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""From a run to what the guest agent is told: its machine and its workload. Pure."""
+"""From a run to what the guest agent is sent: its machine and its workload. Pure."""
 
 import resource
 from collections.abc import Mapping

@@ -74,7 +74,7 @@ class Start:
     Args:
         around: what every run is given.
         image: of the run.
-        notice: tells people what they should know of the way it took.
+        notice: shows users a line about the way it took.
     """
 
     is_adopted = False
@@ -176,7 +176,7 @@ class Adopted:
         return self._machine
 
     async def assemble(self, run: Run, session: GuestSession, *, authority: str) -> Configured:
-        """Returns what the earlier service was told, or does what it did not come to."""
+        """Returns what the earlier service was answered, or does what it did not come to."""
         if session.is_configured:
             return await session.configured()
         return await _assemble(run, session, await self._image_of_run(), self._around, authority)
@@ -192,7 +192,7 @@ class Adopted:
         """Does nothing: it waits for no turn."""
 
     def leave(self) -> None:
-        """Does nothing: it has no place in the queue."""
+        """Does nothing: it does not wait in the queue."""
 
 
 async def _assemble(

@@ -150,12 +150,12 @@ class RunRecord:
         with contextlib.suppress(RunUnknown):
             await self.transition(lambda run: run, happened=True, notices=lines)
 
-    def count_oom_kills(self, told: int) -> None:
+    def count_oom_kills(self, reported: int) -> None:
         """Notes how many processes the guest's memory limit has ended since its boot.
 
         It is not worth a write of its own: it is recorded with the next change.
         """
-        self._oom_kills = max(self._oom_kills, told)
+        self._oom_kills = max(self._oom_kills, reported)
 
     async def remove(self, from_store: Callable[[], Awaitable[None]]) -> None:
         """Removes what is stored; nothing can change any more.

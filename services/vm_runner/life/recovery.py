@@ -41,7 +41,7 @@ async def take_up(life: RunLife, machine: Machine | None) -> None:
 async def _adopt(life: RunLife, machine: Machine | None) -> None:
     """Takes a run over that lives; without a microVM it waited to boot, and is booted now.
 
-    What it had of the host and cannot have again is said on it.
+    Notices on it name what it had of the host and cannot have again.
     """
 
     async def adopt() -> None:

@@ -175,7 +175,7 @@ class RunLife:
         return await self.record.wait_until(lambda run: _has_ended(run, boot))
 
     async def pause(self) -> Run:
-        """Holds a run's CPUs; a paused one stays so.
+        """Holds a run's CPUs; does nothing to a paused one.
 
         Raises:
             LnsError: it does not run, or the VMM does not answer.
@@ -334,9 +334,9 @@ class RunLife:
         """Shows users a notice, now and whenever they look at the run."""
         await self.record.notice(*lines)
 
-    def count_oom_kills(self, told: int) -> None:
+    def count_oom_kills(self, reported: int) -> None:
         """Notes how many processes the guest's memory limit has ended."""
-        self.record.count_oom_kills(told)
+        self.record.count_oom_kills(reported)
 
     def reached(self) -> None:
         """Has those who wait for the workload look again."""

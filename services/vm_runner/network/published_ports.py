@@ -50,10 +50,10 @@ class PublishedPorts:
         return tuple(self._open)
 
     async def publish(self, wanted: PortMapping) -> PortMapping:
-        """Publishes a port; one that is published already stays so.
+        """Publishes a port; does nothing where it is published already.
 
         Raises:
-            InUse: somebody listens there, or may: the address cannot be had.
+            InUse: another program listens there, or the address cannot be used.
         """
         if wanted in self._open:
             return wanted

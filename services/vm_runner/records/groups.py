@@ -1,4 +1,4 @@
-"""Runs that belong together: who reaches whom, by which name and address. Pure.
+"""Runs that belong together: which reaches which, by what name and address. Pure.
 
 In a guest each peer has an address of 127.77.1.0/24, which `/etc/hosts` has by its name. The agent
 takes TCP connections to the whole range over and asks; what an address stands for is decided here,

@@ -39,7 +39,7 @@ NOTICES_MOST = 16
 """Lines for users that are kept of a run, the newest."""
 
 LIVE = frozenset({RunState.STARTING, RunState.RUNNING, RunState.PAUSED, RunState.STOPPING})
-"""States in which a microVM may be there."""
+"""States in which a microVM may live."""
 
 STARTABLE = frozenset({RunState.CREATED}) | ENDED
 """States in which a run can be started."""
@@ -124,14 +124,14 @@ def resumed(run: Run) -> Run:
 
 
 def stopping(run: Run) -> Run:
-    """Returns the run as somebody wants it ended; a second wish changes nothing."""
+    """Returns the run with the wish that it ends; a second wish changes nothing."""
     if run.state is RunState.STOPPING:
         return run
     return replace(_advance(run, RunState.STOPPING), stop_requested=True)
 
 
 def noticed(run: Run, text: str) -> Run:
-    """Returns the run with a line for users, the newest last; what was told before moves there."""
+    """Returns the run with a line for users, the newest last; an equal earlier line moves there."""
     others = [line for line in run.notices if line != text]
     return replace(run, notices=(*others, text)[-NOTICES_MOST:])
 
@@ -166,7 +166,7 @@ def _ended(run: Run) -> Run:
 
 
 def has_machine(run: Run) -> bool:
-    """Returns whether a microVM of a run may be there."""
+    """Returns whether a microVM of a run may live."""
     return run.state in LIVE or (run.state is RunState.UNKNOWN and run.vmm_pid > 0)
 
 

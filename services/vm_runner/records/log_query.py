@@ -16,7 +16,7 @@ class LogQuery:
         follow: go on until the run has ended.
         since_ns: only what came at or after this time.
         until_ns: only what came before this time.
-        tail_lines: only the last lines of what was there, this many; None for all.
+        tail_lines: only the last lines of the log at the time, this many; None for all.
     """
 
     follow: bool = False

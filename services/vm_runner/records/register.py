@@ -41,7 +41,7 @@ class Register(Generic[OwnerT]):
             self._by_request[life.run.request_id] = life.run.run_id
 
     def drop(self, run: Run) -> bool:
-        """Takes a run out; returns whether it was there."""
+        """Takes a run out; returns whether it was registered."""
         self._by_request.pop(run.request_id, None)
         return self._lives.pop(run.run_id, None) is not None
 

@@ -163,12 +163,12 @@ class Run:
         options: how it runs.
         state: of its life.
         boot: number of its starts; streams of the guest count their positions from each.
-        stop_requested: somebody wants it ended, so that no restart policy applies.
+        stop_requested: a user wants it ended, so that no restart policy applies.
         vmm_pid: process of the VMM; 0 where none runs.
         sequence: of the last event.
         start_request_id: the client's id of the request that started it last; may be empty.
         group: that it belongs to, by the name `plan.member`.
-        notices: lines for users since somebody last started it, the newest last.
+        notices: lines for users since a user last started it, the newest last.
         health: what its health checks say; None where it has none, or its workload does not run.
     """
 
@@ -265,7 +265,7 @@ class Volume:
         name: by which runs mount it.
         limit_bytes: size of its disk.
         create_time: when it was made.
-        labels: for people.
+        labels: for users and their filters.
         used_bytes: what it takes on the host's disk.
         run_ids: runs that hold it.
         request_id: the client's id of the request that made it; may be empty.

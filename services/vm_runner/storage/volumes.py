@@ -65,7 +65,7 @@ class Volumes:
         labels: Mapping[str, str] | None = None,
         request_id: str = "",
     ) -> Volume:
-        """Makes a volume; it is known once its file system is there. The same request makes one.
+        """Makes a volume; it is known once its file system exists. The same request makes one.
 
         Raises:
             NameTaken: there is one of that name.
@@ -117,7 +117,7 @@ class Volumes:
         """Describes a volume.
 
         Raises:
-            VolumeUnknown: there is none of that name.
+            VolumeUnknown: no volume has that name.
         """
         volume = self._known.get(name)
         if volume is None:
@@ -144,7 +144,7 @@ class Volumes:
         """Removes a volume; returns the bytes that became free. The same request removes one.
 
         Raises:
-            VolumeUnknown: there is none of that name.
+            VolumeUnknown: no volume has that name.
             InUse: a run holds it.
         """
         async with self._change(name):
@@ -194,7 +194,7 @@ class Volumes:
             raise
 
     async def _see_to(self, name: str) -> None:
-        """Has a volume be there that a run names."""
+        """Makes a volume that a run names, unless it exists."""
         if name not in self._known:
             with contextlib.suppress(NameTaken):  # another run has it made at this moment
                 await self.create(name)

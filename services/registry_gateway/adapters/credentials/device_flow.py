@@ -1,7 +1,7 @@
 """The device flow of OAuth 2.0 (RFC 8628) at the issuer that a registry names.
 
-How a registry advertises it, and why the issuer can only be the origin of its token realm, is written
-in docs/registry-login.md.
+docs/registry-login.md says how a registry advertises it, and why the issuer can only be the origin
+of its token realm.
 """
 
 import time

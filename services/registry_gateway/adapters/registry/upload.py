@@ -1,7 +1,9 @@
 """Bringing one blob into a registry, with as few bytes as can be.
 
-Not at all where the repository has it, by mount where another one does, in one request where it is small, in chunks
-that can be taken up where it is large. What registries really do: an upload session can be
+Not at all where the repository has it, by mount where another one does, in one request where it is
+small, in chunks that can be taken up where it is large.
+
+What registries really do: an upload session can be
 continued only where the registry says it is, and not at all after a cut inside a chunk (registry
 2.8 answers 404: the blob begins anew). `Range: 0-0` is what a session without bytes answers too, so
 our own count decides about the beginning.

@@ -175,7 +175,7 @@ def _choose(path: Path, entries: Sequence[_Entry], name: str) -> _Entry:
 
 
 def full_name(text: str) -> str:
-    """Returns the name of an image as a reference with host and tag; text that is no reference, unchanged."""
+    """Returns the name of an image as a reference with host and tag; other text unchanged."""
     try:
         return str(Reference.parse(text))
     except LnsError:

@@ -75,7 +75,7 @@ class QemuMachine:
         return self._accelerator.value
 
     async def connect(self) -> ByteChannel:
-        """Connects to the guest's channel, whose socket listened before QEMU was there."""
+        """Connects to the guest's channel, whose socket listened before QEMU was started."""
         try:
             return await connect_unix(self._directory / CHANNEL_SOCKET)
         except OSError as error:
