@@ -136,7 +136,7 @@ def starts() -> Comparisons:
                 Figure(contender="lns run, snapshot", against="podman run", limit=1.5),
             ],
             notes=[
-                "image and services are there; the command's wall time, to its exit",
+                "image and services are ready; the command's wall time, to its exit",
                 "processor time and memory are those of the client's process alone",
                 "ahead: a machine waits; snapshot: another run has just taken it",
                 f"one cold start: {_phases(client, reference, '--cold')}",

@@ -52,7 +52,7 @@ class Unavailable(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contender:
-    """Somebody who does the work of a comparison.
+    """A program that does the work of a comparison.
 
     Attributes:
         name: how the table calls it.
@@ -121,7 +121,7 @@ class Series:
     name: str
     samples: list[Sample] = field(default_factory=list)
     problem: str = ""
-    """Why there are none, or no more."""
+    """Why a sample could not be measured; empty where all could."""
 
     def median(self, quantity: Quantity) -> float | None:
         """Returns the median of a quantity, or None where it was not measured."""
@@ -192,7 +192,7 @@ def run_comparison(
         benchmark: the name of the benchmark.
         comparison: what is run.
         samples: samples of each contender.
-        progress: told what is measured now.
+        progress: called with what is measured now.
     """
     series = [Series(name=contender.name) for contender in comparison.contenders]
     pairs = list(zip(comparison.contenders, series, strict=True))

@@ -128,7 +128,7 @@ def add_layer(base: Layout, folder: Path, *, size: int) -> Layout:
 
 
 def finish_layout(folder: Path, layers: Sequence[Blob], *, unpacked_bytes: int = 0) -> Layout:
-    """Writes config, manifest, index and marker of a layout whose layers are there."""
+    """Writes config, manifest, index and marker of a layout whose layers exist."""
     config = _write_json(
         folder,
         f"{_KIND}.config.v1+json",

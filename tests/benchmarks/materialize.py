@@ -87,7 +87,7 @@ def image() -> Comparisons:
 
 
 def layer() -> Comparisons:
-    """One new layer of 10 MB on an image that is there."""
+    """One new layer of 10 MB on an image of the store."""
     with new_folder() as folder, run_registry() as registry, run_node() as node:
         base = layouts.write_real_layout(folder / "base", compressed_bytes=_IMAGE_BYTES)
         repository = registry.new_repository()
@@ -107,7 +107,7 @@ def layer() -> Comparisons:
                 return _materialize(fresh, reference)
 
         yield Comparison(
-            title="an image of four layers, three of which may be there",
+            title="an image of four layers, three of which may be stored",
             contenders=[
                 Contender(name="all four", take=full),
                 Contender(name="10 MB on top", take=lambda: _materialize(node, new_image())),

@@ -1,4 +1,4 @@
-"""Results as a table for people and as JSON for machines."""
+"""Results as a table for readers and as JSON for programs."""
 
 import json
 import os

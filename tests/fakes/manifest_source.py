@@ -38,7 +38,7 @@ class FakeManifests:
     Attributes:
         asked: every question, in order.
         failures: what a question for a repository (`host/path`) is answered with instead.
-        node: digests that this node has; what was fetched once is there.
+        node: digests that this node has, also of what was fetched once.
     """
 
     asked: list[Asked] = field(default_factory=list)

@@ -208,7 +208,7 @@ class FakeRegistry:
 
 
 class NoAuthority:
-    """Implements `TypeAuthority` for registries that are none."""
+    """Implements `TypeAuthority` for registries that have no types of their own."""
 
     async def schemas(self, host: str, *, offline: bool = False) -> AuthoritySchemas | None:
         """See `TypeAuthority`."""

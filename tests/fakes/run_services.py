@@ -16,7 +16,7 @@ RUN_ID = "0123456789abcdef" * 2
 
 
 class FakeResolver:
-    """Answers with the plans it was given, or fails as it was told.
+    """Answers with the plans it was given, or fails as it was scripted.
 
     `tests/contract/cli` holds it to the real one.
     """

@@ -69,7 +69,7 @@ def parse_entry(data: bytes) -> Entry:
 
 
 def parse_listing(data: bytes, *, plus: bool = False) -> tuple[dict[bytes, int], int]:
-    """Return names with their nodes, 0 where the guest was not told of one; where to go on."""
+    """Return names with their nodes, 0 where the guest was not given one; where to go on."""
     names, at, position = {}, 0, 0
     while at < len(data):
         node = struct.unpack_from("<Q", data, at)[0] if plus else 0
@@ -119,7 +119,7 @@ class FuseClient:
         return self.ask(Opcode.INIT, 0, INIT, uid=uid)
 
     def lookup(self, name: bytes, parent: int = ROOT) -> Entry:
-        """Find an entry; raise ENOENT where the answer is that there is none."""
+        """Find an entry; raise ENOENT where the answer is that it does not exist."""
         entry = parse_entry(self.ask(Opcode.LOOKUP, parent, name + b"\0"))
         if entry.node == 0:
             raise FuseError(errno.ENOENT)

@@ -1,4 +1,4 @@
-"""Requests and answers of the HTTP peers of tests, told apart by the distribution API's paths."""
+"""Requests and answers of the HTTP peers of tests, known by the distribution API's paths."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -12,7 +12,7 @@ BODILESS = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 
 
 class Kind(StrEnum):
-    """What a request to a registry is about, told from its path."""
+    """What a request to a registry is about, by its path."""
 
     BASE = "base"
     MANIFEST = "manifest"

@@ -19,7 +19,7 @@ it for operators):
    `grant_type=refresh_token`). Nothing about transfers changes.
 
 The issuer is the realm's own origin so that a hostile registry cannot have a person log in at
-somebody else's issuer and collect the token at its own realm.
+another registry's issuer and collect the token at its own realm.
 """
 
 import contextlib
@@ -127,7 +127,7 @@ class OidcIssuer:
         return f"{self.url}/device"
 
     def wait_for_login(self, *, within: float = 10.0) -> DeviceLogin:
-        """Returns the latest login, as soon as there is one; fails the test when there is none."""
+        """Returns the latest login, as soon as one has begun; fails the test when none does."""
         with self._changed:
             came = self._changed.wait_for(lambda: self.logins, timeout=within)
         assert came, f"no device login was started within {within} s"

@@ -23,7 +23,7 @@ class Prerequisite(StrEnum):
 
 
 def is_required(prerequisite: Prerequisite) -> bool:
-    """Whether this run promised that the prerequisite is there.
+    """Whether this run promised that the prerequisite exists.
 
     Raises:
         pytest.UsageError: `LNS_REQUIRE` names something unknown.

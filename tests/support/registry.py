@@ -51,7 +51,7 @@ class RunningRegistry:
     """The private CA that signed its certificate, PEM."""
     token_server: TokenServer | None = None
     container: DockerContainer | None = None
-    """None for a registry that somebody else runs (`LNS_TEST_REGISTRY`)."""
+    """None for a registry that these tests did not start (`LNS_TEST_REGISTRY`)."""
 
     @property
     def url(self) -> str:

@@ -20,7 +20,7 @@ IMAGE = f"{HOST}/images/base:1"
 class Shelf:
     """Puts artifacts onto a registry and resolves them.
 
-    Every artifact is `<path segment>/<name>:1` on `HOST`. The image `IMAGE` is there.
+    Every artifact is `<path segment>/<name>:1` on `HOST`. The image `IMAGE` exists.
     """
 
     manifests: FakeManifests = field(default_factory=FakeManifests)

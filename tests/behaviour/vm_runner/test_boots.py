@@ -125,7 +125,7 @@ def one_by_one(world: VmWorld) -> VmWorld:
 
 
 async def booting(vm: VmClient, world: VmWorld) -> Run:
-    """Starts a run whose machine is there and hangs."""
+    """Starts a run whose machine has been started and hangs."""
     run = await vm.shell("echo first")
     await eventually(lambda: run.run_id in world.host.machines)
     return run

@@ -1,4 +1,4 @@
-"""Groups: their names, their records, and who may reach whom."""
+"""Groups: their names, their records, and which runs may reach which."""
 
 import secrets
 import sys

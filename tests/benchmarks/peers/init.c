@@ -1,4 +1,4 @@
-/* The pid 1 of the bare boot that starts of lns are measured against: it says that it is there. */
+/* The pid 1 of the bare boot that starts of lns are measured against: it reports that it runs. */
 #include <unistd.h>
 
 int main(void)

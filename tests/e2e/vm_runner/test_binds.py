@@ -138,7 +138,7 @@ async def test_a_run_works_in_folders_of_the_host_whatever_becomes_of_the_servic
             for pid in servers:
                 os.kill(pid, signal.SIGKILL)
             lost = await shell(vm, run, "ls /work; ls /etc/passwd")
-            told = await told_of_losses(vm, run)
+            notices = await notices_of_losses(vm, run)
             await vm.stub.RemoveRun(pb.RemoveRunRequest(run=run.run_id, force=True))
             left = file_servers(run.run_id)
 
@@ -153,7 +153,7 @@ async def test_a_run_works_in_folders_of_the_host_whatever_becomes_of_the_servic
     assert later == "host\n"
     assert "/etc/passwd" in lost  # the run goes on without them
     assert "not connected" in lost
-    assert told == {
+    assert notices == {
         f"{source} is bound to {target} no longer, until the run is started again:"
         " its file server ended"  # whose child it was is gone
         for source, target in (
@@ -208,7 +208,7 @@ async def reachable(vm: VmClient, run: Run) -> None:
         await asyncio.sleep(0.1)
 
 
-async def told_of_losses(vm: VmClient, run: Run) -> set[str]:
+async def notices_of_losses(vm: VmClient, run: Run) -> set[str]:
     """Waits until a run tells that its three binds are lost; returns what it tells."""
     while True:
         notices = {line for line in (await vm.get(run.run_id)).notices if "no longer" in line}

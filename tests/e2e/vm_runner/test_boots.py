@@ -1,4 +1,4 @@
-"""Boots that fail, in real microVMs: what is said of them, and when another one is made."""
+"""Boots that fail, in real microVMs: what is reported of them, and when another one is made."""
 
 import contextlib
 import os

@@ -154,8 +154,8 @@ async def test_the_machine_has_a_name_and_its_own_hosts(guest: Guest) -> None:
 async def test_the_clock_is_the_host_s_after_a_boot_and_after_a_pause(guest: Guest) -> None:
     async def tell() -> None:
         before = int(time.time())
-        told = int(await guest.sh("date +%s"))
-        assert before - 1 <= told <= time.time() + 1
+        shown = int(await guest.sh("date +%s"))
+        assert before - 1 <= shown <= time.time() + 1
 
     await tell()
     await guest.vm.stub.PauseRun(pb.PauseRunRequest(run=guest.run_id))

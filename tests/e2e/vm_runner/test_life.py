@@ -63,7 +63,7 @@ async def test_the_writable_layer_is_kept_from_a_stop_to_the_next_start(
 async def test_a_volume_is_seeded_from_the_image_and_kept_across_runs(
     short_directory: Path,
 ) -> None:
-    """One writer at a time; what a run wrote is there for the next, and for readers."""
+    """One writer at a time; what a run wrote is found by the next, and by readers."""
     require_microvms()
 
     def mounted(script: str, *, read_only: bool = False) -> dict[str, Any]:

@@ -76,7 +76,7 @@ class Node:
         pack.write_bytes(data.replace(b"content ", b"CONTENT ", 1).replace(b"anot", b"ANOT", 1))
 
     async def verify(self, *, repair: bool) -> list[tuple[str, bool, str]]:
-        """What is damaged: path, whether it was repaired, and what is said of it."""
+        """What is damaged: path, whether it was repaired, and the message about it."""
         request = pb.VerifyImageRequest(image=self.image.composefs_digest, repair=repair)
         found = await self.materializer.stub.VerifyImage(request)
         return [(one.path, one.repaired, one.description) for one in found.damages]

@@ -136,10 +136,10 @@ async def test_content_is_pushed_as_layers_of_the_store(
 REFUSED: list[tuple[str, dict[str, Any], type[errors.LnsError]]] = [
     ("no family in the path", {"path": "things/x"}, errors.RequestInvalid),
     ("the name is no family", {"path": "models"}, errors.RequestInvalid),
-    ("a family that is none", {"family": "robot"}, errors.RequestInvalid),
-    ("content where there is none", {"layers": 1}, errors.RequestInvalid),
+    ("an unknown family", {"family": "robot"}, errors.RequestInvalid),
+    ("content of a family without content", {"layers": 1}, errors.RequestInvalid),
     ("a layer that is not in the store", {"path": "tools/t", "layers": 1}, errors.LnsError),
-    ("yaml that is none", {"document": b"a: [1"}, errors.ArtifactInvalid),
+    ("text that is not YAML", {"document": b"a: [1"}, errors.ArtifactInvalid),
     ("nothing", {"document": b""}, errors.ArtifactInvalid),
     ("a list", {"document": b"[]"}, errors.ArtifactInvalid),
     ("too large", {"document": b" " * (1 << 20) + b"{}"}, errors.ArtifactInvalid),

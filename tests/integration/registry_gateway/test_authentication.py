@@ -417,7 +417,7 @@ async def test_credentials_do_not_follow_a_redirect_to_another_origin(
     guarded.script(Match(kind=Kind.BLOB, peer=guarded.host), Redirect(other_port=other_port))
     guarded.forget()
 
-    # The registry behind the other door wants credentials, and there are none for that door.
+    # The registry behind the other door wants credentials, and none are stored for that door.
     with pytest.raises(errors.RegistryDenied):
         await gateway.pull(f"{guarded.host}/{path}:v")
 

@@ -168,7 +168,7 @@ async def test_a_grant_without_a_usable_token_stores_nothing(
 async def test_a_token_that_the_realm_does_not_know_is_not_stored(
     gateway: RunningGateway, issuer: OidcIssuer, host: str
 ) -> None:
-    issuer.grant = {"refresh_token": "of-somebody-else"}
+    issuer.grant = {"refresh_token": "of-another-user"}
     started = await start(gateway, host)
     issuer.approve()
 

@@ -511,7 +511,7 @@ async def test_a_mount_that_the_registry_does_not_do_becomes_an_upload(
     upload(deletable_registry.url, path, built, "v1")
     with FaultProxy(deletable_registry.host) as proxy:
         await gateway.pull(f"{proxy.host}/{path}:v1")
-        for digest in built.blobs:  # the gateway still believes that they are there
+        for digest in built.blobs:  # the gateway still believes that it has them
             delete_blob(deletable_registry.url, path, digest)
         proxy.forget()
 
@@ -658,8 +658,8 @@ ODD_ARCHIVES: list[tuple[str, dict[str, bytes], dict[str, str], type[errors.LnsE
     ("deep json", {"manifest.json": b"[" * 100_000}, {}, errors.RequestInvalid),
     ("two manifests in one", {"manifest.json": b'[],"images":[]'}, {}, errors.RequestInvalid),
     ("no images", {"manifest.json": b"[]"}, {}, errors.RequestInvalid),
-    ("an image that is none", {"manifest.json": b"[7]"}, {}, errors.RequestInvalid),
-    ("a config that is none", {"c.json": b"[]"}, {}, errors.RequestInvalid),
+    ("an image that is a number", {"manifest.json": b"[7]"}, {}, errors.RequestInvalid),
+    ("a config that is a list", {"c.json": b"[]"}, {}, errors.RequestInvalid),
     ("a config without layers", {"c.json": b"{}"}, {}, errors.RequestInvalid),
     ("a config with odd ids", {"c.json": CONFIG.replace(b"sha256:", b"../")}, {}, errors.LnsError),
     ("a layer outside", {"l/layer.tar": b""}, {"l/layer.tar": "/etc/passwd"}, errors.LnsError),

@@ -309,7 +309,7 @@ async def test_a_pull_in_ranges_goes_on_where_it_was_cancelled(
 
     await eventually(lambda: part.stat().st_size % CHUNK == 0)
     there = part.stat().st_size
-    assert part.read_bytes() == data[:there], "what is there is always a beginning"
+    assert part.read_bytes() == data[:there], "the part is always a beginning of the blob"
     proxy.heal()
     proxy.forget()
     await gateway.pull(reference)

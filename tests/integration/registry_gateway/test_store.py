@@ -233,12 +233,12 @@ async def test_a_prune_removes_what_nothing_needs_and_says_so(
     lost = {gone.digest, *gone.blobs} - set(kept.blobs)
     sizes = {**gone.blobs, gone.digest: gone.raw}
 
-    told = await gateway.call("PruneBlobs", dry_run=True)
+    announced = await gateway.call("PruneBlobs", dry_run=True)
     assert lost <= gateway.stored()
     done = await gateway.call("PruneBlobs")
 
-    assert list(told.digests) == list(done.digests) == sorted(lost)
-    assert told.freed_bytes == done.freed_bytes == sum(len(sizes[digest]) for digest in lost)
+    assert list(announced.digests) == list(done.digests) == sorted(lost)
+    assert announced.freed_bytes == done.freed_bytes == sum(len(sizes[digest]) for digest in lost)
     assert gateway.stored() == {kept.digest, *kept.blobs}
 
 

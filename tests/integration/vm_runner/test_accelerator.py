@@ -19,7 +19,7 @@ PROBE_SECONDS = 0.5
 
 
 class Machine:
-    """A host whose QEMU does what it is told, with a device that is a plain file."""
+    """A host whose QEMU does what a test scripts, with a device that is a plain file."""
 
     def __init__(self, folder: Path) -> None:
         self.qemu = FakeQemu(folder)
@@ -59,7 +59,7 @@ class Machine:
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    # The hypervisor gives the VMM the host's device where it is told to use it.
+    # The hypervisor gives the VMM the host's device where the settings ask for it.
     monkeypatch.setattr("services.vm_runner.adapters.qemu.hypervisor.KVM_DEVICE", tmp_path / "kvm")
     return Machine(tmp_path)
 

@@ -112,7 +112,7 @@ async def test_a_bind_is_used_with_its_owners_rights_and_no_others(
 ) -> None:
     (folder / "roots").write_text("root's\n")
     (folder / "roots").chmod(0o600)
-    (folder / "others").write_text("somebody's\n")
+    (folder / "others").write_text("another's\n")
     os.chown(folder / "others", SOMEBODY, SOMEBODY)
     (folder / "readable").write_text("for all\n")
     closed = folder / "closed"

@@ -313,7 +313,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
     "no program": (("--isolate", "--"), "no program"),
     "nothing": ((), "no program"),
     "a value that is missing": (("--user", "1"), "no value for --user"),
-    "a number that is none": (("--group", "12x", "--", "/x"), "number 12x"),
+    "a number with a letter": (("--group", "12x", "--", "/x"), "number 12x"),
     "a negative number": (("--limit", "core", "-1", "--", "/x"), "number -1"),
     "a limit that is not known": (("--limit", "x", "1", "--", "/x"), "unknown limit x"),
     "a relative path": (("--data", "a", "/b", "--", "/x"), "not an absolute path: a"),
@@ -324,7 +324,7 @@ MISTAKES: dict[str, tuple[tuple[str, ...], str]] = {
         ("--wait", "--isolate", "--data", "/none", "/b", "--", "/x"),
         "/none: No such file",
     ),
-    "a socket that is there": (("--listen", "/bin/sh", "--", "/x"), "Address in use"),
+    "a socket that exists": (("--listen", "/bin/sh", "--", "/x"), "Address in use"),
     "a path too long for a socket": (("--listen", "a" * 108, "--", "/x"), "Filename too long"),
 }
 

@@ -20,7 +20,7 @@ STARTS = 20
 
 
 class Host:
-    """A hypervisor with a QEMU that does what it is told."""
+    """A hypervisor with a QEMU that does what a test scripts."""
 
     def __init__(self, folder: Path) -> None:
         self.qemu = FakeQemu(folder)

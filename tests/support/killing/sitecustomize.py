@@ -27,7 +27,7 @@ def kill() -> None:
 
 
 def has_grown(path: str) -> bool:
-    """Says whether a file is there and large enough."""
+    """Says whether a file exists and is large enough."""
     # Not by pathlib, which has events of its own.
     return os.access(path, os.F_OK) and os.stat(path).st_size > GROWN  # noqa: PTH116
 

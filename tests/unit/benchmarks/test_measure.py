@@ -31,7 +31,7 @@ def known(value: float | None) -> float:
 
 
 class Service:
-    """A process that does what it is told."""
+    """A process that does what a test scripts."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process

@@ -16,7 +16,7 @@ REFERENCE = Reference.parse("localhost:5000/agents/a:1")
 
 
 class Endless(SchemaValidator):
-    """A schema whose check goes on until somebody ends it."""
+    """A schema whose check goes on until it is ended."""
 
     def __init__(self) -> None:
         super().__init__({})

@@ -64,6 +64,6 @@ def test_every_type_of_problem_is_explained() -> None:
 
 
 def test_the_built_in_size_is_the_one_that_is_told() -> None:
-    told = f"A machine has {BUILT_IN_CPUS} CPU and {BUILT_IN_MEMORY} MiB"
+    sentence = f"A machine has {BUILT_IN_CPUS} CPU and {BUILT_IN_MEMORY} MiB"
 
-    assert told in (DOCS / "run-plan.md").read_text()
+    assert sentence in (DOCS / "run-plan.md").read_text()

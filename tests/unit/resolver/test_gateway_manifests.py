@@ -122,5 +122,5 @@ async def test_a_registry_that_does_not_answer_in_time_is_named() -> None:
 
 
 async def test_other_errors_pass_as_they_are() -> None:
-    with pytest.raises(ManifestUnknown, match="there is none"):
-        await fetch(ManifestUnknown("there is none"))
+    with pytest.raises(ManifestUnknown, match="it does not exist"):
+        await fetch(ManifestUnknown("it does not exist"))

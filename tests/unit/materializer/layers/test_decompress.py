@@ -1,4 +1,4 @@
-"""Compressed layers: told by their bytes, cut off, damaged, and bombs."""
+"""Compressed layers: known by their bytes, cut off, damaged, and bombs."""
 
 import bz2
 import contextlib

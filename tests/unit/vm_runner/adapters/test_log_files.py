@@ -55,7 +55,7 @@ async def _settled(log: FileRunLog) -> LogPlace:
 async def test_output_waits_for_room_and_none_of_it_is_lost_or_doubled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    told: list[str] = []
+    said: list[str] = []
     full = [True]
     real = FileRunLog._write
 
@@ -68,7 +68,7 @@ async def test_output_waits_for_room_and_none_of_it_is_lost_or_doubled(
     monkeypatch.setattr(log_files.FileRunLog, "_write", write)
 
     async def tell(line: str) -> None:
-        told.append(line)
+        said.append(line)
 
     data = bytes(range(256)) * 512
     with Blocking(4) as blocking:
@@ -78,4 +78,4 @@ async def test_output_waits_for_room_and_none_of_it_is_lost_or_doubled(
         read = [chunk async for chunks in log.follow(LogPlace(), wait=False) for chunk in chunks]
     assert b"".join(chunk.data for chunk in read) == data
     assert read[-1].ended
-    assert told == ["no room: the run's output waits for room"]
+    assert said == ["no room: the run's output waits for room"]

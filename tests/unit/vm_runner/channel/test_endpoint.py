@@ -459,7 +459,7 @@ def test_what_a_guest_was_refused_is_no_request_of_its_own() -> None:
         Guest().send(FrameType.REFUSE, 1)
 
 
-def test_the_time_is_told_as_it_is_when_it_is_written_and_before_what_waits() -> None:
+def test_the_time_is_that_of_its_writing_and_goes_ahead_of_what_waits() -> None:
     now = iter([100, 200])
     channel = GuestChannel(
         nonce=NONCE, hello=Hello(time_ns=1, entropy=b"e" * 64), now_ns=lambda: next(now)
@@ -474,9 +474,9 @@ def test_the_time_is_told_as_it_is_when_it_is_written_and_before_what_waits() ->
     channel.request(FrameType.STATS)
     channel.send_time()
     channel.send_time()
-    told = list(decoder.feed(channel.take()))
-    assert [f.type for f in told] == [FrameType.CLOCK, FrameType.STATS]
-    assert told[0].payload == encode_fields([(Tag.TIME_NS, 100)])
+    frames = list(decoder.feed(channel.take()))
+    assert [f.type for f in frames] == [FrameType.CLOCK, FrameType.STATS]
+    assert frames[0].payload == encode_fields([(Tag.TIME_NS, 100)])
 
     channel.send_time()
     (again,) = decoder.feed(channel.take())

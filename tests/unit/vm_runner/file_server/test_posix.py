@@ -110,7 +110,7 @@ def test_a_call_that_fails_says_why_and_changes_nothing(
         ("file", 0o400, 0o400),
     ],
 )
-def test_a_mode_is_set_without_what_runs_as_somebody_else(
+def test_a_mode_is_set_without_the_bits_that_run_as_another_user(
     folder: Path, guest: FuseClient, path: str, mode: int, expected: int
 ) -> None:
     shown = guest.setattr(node(guest, path), AttrField.MODE, mode=mode)

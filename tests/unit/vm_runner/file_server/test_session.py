@@ -55,7 +55,7 @@ def fails(number: int, act: Callable[[], object]) -> None:
     assert caught.value.number == number, errno.errorcode[caught.value.number]
 
 
-# ---- what is there ----
+# ---- looking ----
 
 
 def test_files_are_found_and_read(guest: FuseClient) -> None:

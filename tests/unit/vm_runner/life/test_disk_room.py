@@ -10,14 +10,14 @@ from tests.support.runs import a_run
 
 
 class Owner:
-    """A run that keeps what people are told."""
+    """A run that keeps its notices."""
 
     def __init__(self) -> None:
         self.run: Run = replace(a_run(), state=RunState.RUNNING)
-        self.told: list[str] = []
+        self.notices: list[str] = []
 
     async def notice(self, *lines: str) -> None:
-        self.told += lines
+        self.notices += lines
 
 
 class Disk:
@@ -65,12 +65,12 @@ async def test_a_guest_without_room_says_so_and_goes_on_when_there_is_some() -> 
     world = World()
     async with world.room.watching():
         world.out_of_room()
-        await eventually(lambda: len(world.owner.told) == 1)
-        assert "/home/runs is full" in world.owner.told[0]
+        await eventually(lambda: len(world.owner.notices) == 1)
+        assert "/home/runs is full" in world.owner.notices[0]
         assert world.vmm.resumed == 0
         world.disk.free = 1
         await eventually(lambda: world.vmm.resumed == 1)
-        await eventually(lambda: "the run continues" in world.owner.told[-1])
+        await eventually(lambda: "the run continues" in world.owner.notices[-1])
 
 
 async def test_it_may_run_out_of_room_again() -> None:
@@ -82,11 +82,11 @@ async def test_it_may_run_out_of_room_again() -> None:
             await eventually(lambda times=times: world.vmm.resumed == times)
 
 
-async def test_a_run_that_somebody_paused_meanwhile_waits_for_them() -> None:
+async def test_a_run_that_a_user_paused_meanwhile_waits_for_them() -> None:
     world = World()
     async with world.room.watching():
         world.out_of_room()
-        await eventually(lambda: bool(world.owner.told))
+        await eventually(lambda: bool(world.owner.notices))
         world.owner.run = replace(world.owner.run, state=RunState.PAUSED)
         world.disk.free = 1
         await asyncio.sleep(0.02)

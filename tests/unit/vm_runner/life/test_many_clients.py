@@ -466,7 +466,7 @@ class QuietLogs:
 
 @dataclass
 class Client:
-    """Somebody who asked for something."""
+    """A client that waits for something."""
 
     what: str
     task: asyncio.Task[object]
@@ -696,7 +696,7 @@ class ManyClients(RuleBasedStateMachine):
 
     @rule(really=st.sampled_from([False, False, False, True]), next_is_up=st.booleans())
     def the_service_dies(self, really: bool, next_is_up: bool) -> None:
-        """Nothing of it is told: no clean-up has an effect."""
+        """The service does not notice: no clean-up has an effect."""
         if not really:
             return
         self.life.is_over = True

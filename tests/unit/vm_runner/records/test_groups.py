@@ -1,4 +1,4 @@
-"""Who reaches whom in a group."""
+"""Which members of a group reach which."""
 
 from dataclasses import replace
 from ipaddress import IPv4Address

@@ -159,7 +159,7 @@ def test_only_a_run_that_starts_is_booted_once_more(
     )
 
 
-def test_what_was_told_is_kept_until_somebody_starts_the_run_again() -> None:
+def test_notices_are_kept_until_a_user_starts_the_run_again() -> None:
     run = lifecycle.noticed(lifecycle.noticed(in_state(RunState.EXITED), "one"), "two")
     assert run.notices == ("one", "two")
     assert lifecycle.noticed(run, "one").notices == ("two", "one")

@@ -17,7 +17,7 @@ GREETING = {"QMP": {"version": {"qemu": {"micro": 0, "minor": 2, "major": 7}}, "
 
 
 class Qemu:
-    """Answers `query-status`; notes what it is asked and how often somebody connects."""
+    """Answers `query-status`; notes what it is asked and how often a client connects."""
 
     def __init__(self) -> None:
         self.status = "running"
@@ -69,7 +69,7 @@ async def test_a_guest_that_is_stopped_for_want_of_room_is_noticed(short_directo
     async with a_qemu(short_directory) as (qemu, control):
         waiting = asyncio.create_task(control.wait_out_of_room())
         await eventually(lambda: "query-status" in qemu.asked)
-        qemu.block_error("report")  # the guest is told, and goes on
+        qemu.block_error("report")  # the guest gets the error, and goes on
         await eventually(lambda: qemu.asked.count("query-status") == 2)
         assert not waiting.done()
         qemu.status = "io-error"
