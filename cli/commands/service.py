@@ -2,6 +2,8 @@
 
 import asyncio
 import time
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ from cli.context import FAILURE, Context, subcommand
 from cli.options import existing_file
 from cli.render.output import write_document
 from lns.client.connection import suite_process
+from lns.client.connection.config import load_config
 from lns.client.connection.suite_process import Suite, SuiteFiles
 from services.chassis.settings import state_directory
 from services.core.errors import RequestInvalid
@@ -78,7 +81,13 @@ async def service_restart(context: Context, config: Path | None) -> None:
 @subcommand(service, "status", doing="look at the services")
 @click.option("--format", "form", metavar="FORMAT", help="json or a template.")
 async def service_status(context: Context, form: str | None) -> int:
-    """Say whether the services run and answer; exit code 1 if not."""
+    """Say whether the services run and answer; exit code 1 if not.
+
+    Where endpoints are configured it tells of those.
+    """
+    config = load_config(context)
+    if any(name.startswith("endpoint-") for name in config):
+        return await _endpoints(context, config, form)
     files = _files(context)
     suite = suite_process.find_suite(files)
     document = await asyncio.to_thread(_status, files, suite)
@@ -88,6 +97,25 @@ async def service_status(context: Context, form: str | None) -> int:
         for key, value in document.items():
             context.write(f"{key.replace('_', ' ') + ':':<17}{_said(value)}")
     return 0 if document["serving"] else FAILURE
+
+
+async def _endpoints(context: Context, config: Mapping[str, str], form: str | None) -> int:
+    """Shows what each configured service says, and returns the exit code."""
+    from lns.client.connection.session import look_at_endpoints  # noqa: PLC0415 - imports gRPC
+
+    found = await look_at_endpoints(config)
+    if form is not None:
+        write_document([asdict(one) for one in found], form=form, write=context.write)
+    else:
+        for one in found:
+            context.write(
+                f"{one.service + ':':<18} {'serving' if one.is_serving else 'not serving':<12}"
+                f" {one.target}"
+            )
+            if one.why:
+                context.write(f"{'':<18} why: {one.why}")
+                context.write(f"{'':<18} try: {one.remedy}")
+    return 0 if all(one.is_serving for one in found) else FAILURE
 
 
 def _said(value: object) -> str:

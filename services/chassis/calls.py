@@ -7,15 +7,20 @@ failure of the caller's own iterator of requests reaches nobody.
 """
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Generator, Iterable
-from typing import Any, Generic, NoReturn, TypeVar
+from typing import Any, Generic, TypeVar
 
 import grpc
 import grpc.aio
 
 from services.chassis import caller_environment, context
+from services.chassis.reachability import Finding, examine
+from services.chassis.rpc_methods import service_name
+from services.chassis.settings import TlsSettings
 from services.chassis.status import from_rpc_error
-from services.core.errors import LnsError
+from services.core.errors import LnsError, ServiceUnavailable
 
 REQUEST_ID_KEY = "x-request-id"
 
@@ -23,6 +28,7 @@ _MARGIN_SECONDS = 0.05
 """What a hop keeps of its caller's deadline, to pass on the error of the next hop."""
 
 _SHORTEST_SECONDS = 0.001
+_EXAMINED_SECONDS = 1.0
 
 Request = TypeVar("Request")
 Response = TypeVar("Response")
@@ -36,12 +42,40 @@ class Options:
         target: the address, for messages.
         timeout: seconds for calls with a single answer that give none.
         stream_timeout: seconds for calls with a stream of answers that give none.
+        tls: the files that the channel was made with.
     """
 
-    def __init__(self, *, target: str, timeout: float, stream_timeout: float) -> None:
+    def __init__(
+        self,
+        *,
+        target: str,
+        timeout: float,
+        stream_timeout: float,
+        tls: TlsSettings | None = None,
+    ) -> None:
         self.target = target
         self.timeout = timeout
         self.stream_timeout = stream_timeout
+        self._tls = tls
+        self._examined = -math.inf
+        self._finding: Finding | None = None
+
+    async def failure(self, error: grpc.aio.AioRpcError, method: str) -> LnsError:
+        """Returns the typed error of a failed call; where nobody answered, with why."""
+        typed = from_rpc_error(error, target=self.target, method=method)
+        if error.code() is not grpc.StatusCode.UNAVAILABLE or "target" not in typed.metadata:
+            return typed
+        finding = await self._examine(service_name(method))
+        return ServiceUnavailable(finding.why, hint=finding.remedy, metadata=typed.metadata)
+
+    async def _examine(self, service: str) -> Finding:
+        """Looks at the address; many calls that fail at once look together."""
+        if self._finding is None or time.monotonic() - self._examined > _EXAMINED_SECONDS:
+            self._examined = time.monotonic()
+            self._finding = await asyncio.to_thread(
+                examine, self.target, self._tls, service=service
+            )
+        return self._finding
 
     def arguments(self, default: float, timeout: float | None, metadata: Any) -> dict[str, Any]:
         """Returns timeout and metadata of one call: never later than the call that it serves."""
@@ -79,9 +113,12 @@ class _Requests(Generic[Request]):
 class _Call(grpc.aio.Call, Generic[Request, Response]):
     """A grpc call whose failures are `LnsError`; every kind of call has the methods it needs."""
 
-    def __init__(self, inner: Any, target: str, requests: _Requests[Request] | None = None) -> None:
+    def __init__(
+        self, inner: Any, options: Options, method: str, requests: _Requests[Request] | None = None
+    ) -> None:
         self._inner = inner
-        self._target = target
+        self._options = options
+        self._method = method
         self._requests = requests
 
     def cancelled(self) -> bool:
@@ -123,15 +160,12 @@ class _Call(grpc.aio.Call, Generic[Request, Response]):
         try:
             return await awaitable
         except grpc.aio.AioRpcError as error:
-            self._fail(error)
+            raise await self._options.failure(error, self._method) from error
         except asyncio.CancelledError:
             # grpc cancels the call when the iterator of requests fails, and forgets why.
             if self._requests is not None and self._requests.failure is not None:
                 raise self._requests.failure from None
             raise
-
-    def _fail(self, error: grpc.aio.AioRpcError) -> NoReturn:
-        raise from_rpc_error(error, target=self._target) from error
 
 
 class _RealStatus:
@@ -154,8 +188,10 @@ class _RealStatus:
 
 
 class _Writing(_Call[Request, Response]):
-    def __init__(self, inner: Any, target: str, requests: _Requests[Request] | None = None) -> None:
-        super().__init__(inner, target, requests)
+    def __init__(
+        self, inner: Any, options: Options, method: str, requests: _Requests[Request] | None = None
+    ) -> None:
+        super().__init__(inner, options, method, requests)
         inner._cython_call = _RealStatus(inner._cython_call)  # noqa: SLF001  # the one place to do it
 
     async def write(self, request: Request) -> None:
@@ -183,7 +219,7 @@ class _Writing(_Call[Request, Response]):
             await self._inner.trailing_metadata(),
             details=await self._inner.details(),
         )
-        return from_rpc_error(error, target=self._target)
+        return await self._options.failure(error, self._method)
 
 
 class _Answering(_Call[Request, Response]):
@@ -231,11 +267,13 @@ class _Method:
     Args:
         inner: gives grpc's callable for it, that of the channel in use.
         options: see `Options`.
+        name: `/package.Service/Method`.
     """
 
-    def __init__(self, inner: Callable[[], Any], options: Options) -> None:
+    def __init__(self, inner: Callable[[], Any], options: Options, name: str) -> None:
         self._inner = inner
         self._options = options
+        self._name = name
 
 
 class UnaryUnary(_Method):
@@ -251,7 +289,7 @@ class UnaryUnary(_Method):
     ) -> _Answering[Any, Any]:
         """Starts the call; awaiting it gives the answer or raises `LnsError`."""
         arguments = self._options.arguments(self._options.timeout, timeout, metadata)
-        return _Answering(self._inner()(request, **arguments, **rest), self._options.target)
+        return _Answering(self._inner()(request, **arguments, **rest), self._options, self._name)
 
 
 class UnaryStream(_Method):
@@ -267,7 +305,7 @@ class UnaryStream(_Method):
     ) -> _Streaming[Any, Any]:
         """Starts the call; iterating it gives the answers or raises `LnsError`."""
         arguments = self._options.arguments(self._options.stream_timeout, timeout, metadata)
-        return _Streaming(self._inner()(request, **arguments, **rest), self._options.target)
+        return _Streaming(self._inner()(request, **arguments, **rest), self._options, self._name)
 
 
 class StreamUnary(_Method):
@@ -287,7 +325,7 @@ class StreamUnary(_Method):
         arguments = self._options.arguments(self._options.stream_timeout, timeout, metadata)
         requests = None if request_iterator is None else _Requests(request_iterator)
         inner = self._inner()(requests, **arguments, **rest)
-        return _WritingAnswering(inner, self._options.target, requests)
+        return _WritingAnswering(inner, self._options, self._name, requests)
 
 
 class StreamStream(_Method):
@@ -307,4 +345,4 @@ class StreamStream(_Method):
         arguments = self._options.arguments(self._options.stream_timeout, timeout, metadata)
         requests = None if request_iterator is None else _Requests(request_iterator)
         inner = self._inner()(requests, **arguments, **rest)
-        return _WritingStreaming(inner, self._options.target, requests)
+        return _WritingStreaming(inner, self._options, self._name, requests)

@@ -82,7 +82,10 @@ async def open_channel(
         return grpc.aio.secure_channel(target, tls.channel_credentials(), options=options)
 
     limits = calls.Options(
-        target=target, timeout=settings.timeout, stream_timeout=settings.stream_timeout
+        target=target,
+        timeout=settings.timeout,
+        stream_timeout=settings.stream_timeout,
+        tls=settings.tls,
     )
     async with _Channel(connect, tls, limits) as channel:
         yield channel
@@ -172,13 +175,19 @@ class _Channel(grpc.aio.Channel):
         await self._current().channel_ready()
 
     def unary_unary(self, *args: Any, **kwargs: Any) -> Any:
-        return calls.UnaryUnary(self._callable("unary_unary", args, kwargs), self._options)
+        return calls.UnaryUnary(self._callable("unary_unary", args, kwargs), self._options, args[0])
 
     def unary_stream(self, *args: Any, **kwargs: Any) -> Any:
-        return calls.UnaryStream(self._callable("unary_stream", args, kwargs), self._options)
+        return calls.UnaryStream(
+            self._callable("unary_stream", args, kwargs), self._options, args[0]
+        )
 
     def stream_unary(self, *args: Any, **kwargs: Any) -> Any:
-        return calls.StreamUnary(self._callable("stream_unary", args, kwargs), self._options)
+        return calls.StreamUnary(
+            self._callable("stream_unary", args, kwargs), self._options, args[0]
+        )
 
     def stream_stream(self, *args: Any, **kwargs: Any) -> Any:
-        return calls.StreamStream(self._callable("stream_stream", args, kwargs), self._options)
+        return calls.StreamStream(
+            self._callable("stream_stream", args, kwargs), self._options, args[0]
+        )

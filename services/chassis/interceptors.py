@@ -20,6 +20,7 @@ import contextlib
 import dataclasses
 import inspect
 import time
+import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from typing import Any
 
@@ -55,6 +56,19 @@ class ServedCall:
     bytes_out: int = 0
 
 
+_taken_up_again: "weakref.WeakSet[asyncio.Task[Any]]" = weakref.WeakSet()
+
+
+def is_taken_up_again() -> None:
+    """Says that the caller of this call takes its stream up again where it was lost.
+
+    A process that ends does not wait for such streams, which would use up its whole grace period.
+    """
+    task = asyncio.current_task()
+    if task is not None:
+        _taken_up_again.add(task)
+
+
 Scope = Callable[[ServedCall], contextlib.AbstractAsyncContextManager[None]]
 Handler = Callable[[Any, Any], Any]
 
@@ -77,13 +91,20 @@ class Wrapper(grpc.aio.ServerInterceptor):
         """
         await self._idle.wait()
 
+    def end_streams(self) -> None:
+        """Ends the streams that their callers take up again, as `end_calls` does."""
+        self._end(self._live & set(_taken_up_again))
+
     def end_calls(self) -> None:
         """Cancels the handlers that still run; their callers receive ServiceUnavailable.
 
         grpc itself would cancel the calls, and then it is chance whether a caller reads that the
         server went away or that the call was cancelled, as if by the caller.
         """
-        for task in self._live - self._ended:
+        self._end(self._live)
+
+    def _end(self, tasks: set[asyncio.Task[Any]]) -> None:
+        for task in tasks - self._ended:
             self._ended.add(task)
             task.cancel()
 

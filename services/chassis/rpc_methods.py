@@ -30,6 +30,22 @@ def rule_problems(allow: Mapping[str, tuple[str, ...]]) -> Iterator[str]:
             yield f"`{rule}` names no method of lns" + _nearest(rule)
 
 
+_SERVICES = {
+    "lns.egress.v1": "vm_runner",
+    "lns.materializer.v1": "materializer",
+    "lns.registry.v1": "registry_gateway",
+    "lns.resolver.v1": "resolver",
+    "lns.vm.v1": "vm_runner",
+}
+"""Which of the four services has the services of a package."""
+
+
+def service_name(method: str) -> str:
+    """Returns the service that has a method, as a person knows it."""
+    full_name = method.strip("/").partition("/")[0]
+    return _SERVICES.get(full_name.rpartition(".")[0], full_name or "the service")
+
+
 def all_methods() -> list[str]:
     """Returns every method of lns as `/package.Service/Method`, sorted."""
     found = []

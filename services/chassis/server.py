@@ -99,7 +99,8 @@ async def running_server(
     """Yields the bound addresses while the services are served, then drains.
 
     Draining: health says NOT_SERVING, new calls are refused, calls in flight get
-    `settings.grace` seconds, then their handlers are cancelled and answer ServiceUnavailable.
+    `settings.grace` seconds, then their handlers are cancelled and answer ServiceUnavailable. So
+    are streams that their callers take up again, at once.
 
     Raises:
         SettingsInvalid: an address or a TLS file cannot be used.
@@ -139,6 +140,7 @@ async def _stop(server: grpc.aio.Server, wrapper: Wrapper, grace: float) -> None
     the grace period still answer why.
     """
     stopping = asyncio.ensure_future(server.stop(grace + _CLEAN_UP_SECONDS))
+    wrapper.end_streams()
     if not await _idle(wrapper, grace):
         wrapper.end_calls()
         if not await _idle(wrapper, _CLEAN_UP_SECONDS):

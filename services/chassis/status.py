@@ -129,12 +129,13 @@ def to_grpc(error: LnsError) -> grpc.Status:
     return status
 
 
-def from_rpc_error(error: grpc.aio.AioRpcError, *, target: str = "") -> LnsError:
+def from_rpc_error(error: grpc.aio.AioRpcError, *, target: str = "", method: str = "") -> LnsError:
     """Returns the typed error of a failed call.
 
     Args:
         error: what grpc raised.
         target: the address that was called, named in the message when nobody answered there.
+        method: what was called there, `/package.Service/Method`.
     """
     for key, value in error.trailing_metadata() or ():
         if key == DETAILS_KEY and isinstance(value, bytes):
@@ -151,7 +152,26 @@ def from_rpc_error(error: grpc.aio.AioRpcError, *, target: str = "") -> LnsError
             hint="is it running (`lns service status`), and is its certificate accepted?",
             metadata={"target": target, "cause": details},
         )
-    return from_status(status_pb2.Status(code=error.code().value[0], message=details))
+    where = f"the service at {target}" if target else "the service"
+    return _of_grpc(error.code(), details, where, method or "the method")
+
+
+def _of_grpc(code: grpc.StatusCode, details: str, where: str, method: str) -> LnsError:
+    """Returns the error of a status that gRPC itself made: in words, its own as the cause."""
+    words = {
+        grpc.StatusCode.CANCELLED: f"{where} ended the call",
+        grpc.StatusCode.DEADLINE_EXCEEDED: f"{where} did not answer in time",
+        grpc.StatusCode.UNIMPLEMENTED: f"{where} does not have {method}: its version is another",
+        grpc.StatusCode.RESOURCE_EXHAUSTED: (
+            "a message of the call is larger than gRPC permits"
+            if "larger than" in details
+            else f"{where} serves as many calls as it can"
+        ),
+    }
+    failure = from_status(status_pb2.Status(code=code.value[0], message=words.get(code, details)))
+    if code in words:
+        failure.metadata["cause"] = _shorten(details)
+    return failure
 
 
 def _maker(code: int, reason: str) -> Callable[..., LnsError]:

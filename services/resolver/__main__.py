@@ -1,10 +1,20 @@
 """`python -m services.resolver [--config FILE]`."""
 
+import os
 import sys
 
-from services.chassis.main import run
-from services.resolver.bootstrap import SOCKET, open_services
-from services.resolver.settings import ResolverProcess
+from services.chassis.grpc_lines import hide_grpc_lines
+
+
+def main() -> int:
+    """Serves resolver until it is asked to end; returns the exit code."""
+    hide_grpc_lines(os.environ)
+    from services.chassis.main import run  # noqa: PLC0415 - imports gRPC
+    from services.resolver.bootstrap import SOCKET, open_services  # noqa: PLC0415 - the same
+    from services.resolver.settings import ResolverProcess  # noqa: PLC0415 - the same
+
+    return run(ResolverProcess, open_services, socket=SOCKET)
+
 
 if __name__ == "__main__":
-    sys.exit(run(ResolverProcess, open_services, socket=SOCKET))
+    sys.exit(main())

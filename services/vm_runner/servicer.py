@@ -9,6 +9,7 @@ from lns.vm.v1 import vm_service_pb2 as pb
 from lns.vm.v1 import vm_service_pb2_grpc as rpc
 
 from services.chassis import run_plan_messages
+from services.chassis.interceptors import is_taken_up_again
 from services.chassis.messages import format_port, invalid, parse_port
 from services.chassis.streams import check_chunk
 from services.core.errors import RequestInvalid
@@ -122,6 +123,7 @@ class VmServicer(rpc.VmServiceServicer):
     ) -> AsyncIterator[pb.WatchRunResponse]:
         """Replays a run's events after a sequence, then follows."""
         life = self._runner.register.find(request.run)
+        is_taken_up_again()
         async for event in life.record.history.follow(request.after_sequence):
             yield pb.WatchRunResponse(event=messages.format_event(event))
             is_last = event.sequence == life.run.sequence
@@ -137,6 +139,8 @@ class VmServicer(rpc.VmServiceServicer):
         if first is None or first.WhichOneof("message") != "start":
             raise RequestInvalid("the first message of Attach must be `start`")
         life = self._runner.register.find(first.start.run)
+        if not first.start.HasField("exec"):
+            is_taken_up_again()
         attachment = await self._attach(first.start)
         yield pb.AttachResponse(
             started=pb.Attached(run_id=life.run.run_id, exec_id=attachment.exec_id)
@@ -177,6 +181,8 @@ class VmServicer(rpc.VmServiceServicer):
             until_ns=request.until_time.ToNanoseconds() if request.HasField("until_time") else None,
             tail_lines=request.tail_lines if request.HasField("tail_lines") else None,
         )
+        if request.follow:
+            is_taken_up_again()
         async for chunk in log_query.read(life.log, query):
             response = pb.ReadLogsResponse(stream=_LOG_STREAMS[chunk.stream], data=chunk.data)
             response.log_time.FromNanoseconds(chunk.time_ns)

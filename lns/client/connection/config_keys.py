@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from services.chassis.settings_values import parse_duration
 from services.core.errors import RequestInvalid, SettingsInvalid
 from services.core.quantity import parse_cpus, parse_mebibytes
 
@@ -24,6 +25,13 @@ def _platform(text: str) -> bool:
 
 def _endpoint(text: str) -> bool:
     return text.startswith(("unix:/", "dns:///")) or re.fullmatch(r"\S+:\d{1,5}", text) is not None
+
+
+def _duration(text: str) -> bool:
+    try:
+        return parse_duration(text) >= 0
+    except ValueError:
+        return False
 
 
 def _some(text: str) -> bool:
@@ -65,6 +73,7 @@ KEYS: Mapping[str, Key] = {
         ),
         _key("tls-certificate", "PEM file with this client's certificate", "/…/me.pem", _absolute),
         _key("tls-key", "PEM file with its private key", "/…/me.key", _absolute),
+        _key("reconnect-time", "wait for configured services that were lost", "2m", _duration),
     )
 }
 

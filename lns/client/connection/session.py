@@ -3,15 +3,16 @@
     async with open_session(context, Peer.RESOLVER, Peer.VM_RUNNER) as session:
         response = await session.resolver.Resolve(request)     # raises only LnsError
 
-A service whose endpoint is configured is called there; the others are in the suite, which is
-started if it does not live. All calls of one invocation carry one request id. Generated code is
-imported for the services that are asked for, since each takes its time.
+A service whose endpoint is configured is called there; the others are in the suite. That is started
+if it does not live, except by clients that have an endpoint configured. All calls of one invocation
+carry one request id. Generated code is imported for the services that are asked for, since each
+takes its time.
 """
 
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +29,8 @@ from services.chassis import caller_environment
 from services.chassis import context as calls
 from services.chassis.channel import open_channel
 from services.chassis.settings import PeerSettings, TlsSettings, state_directory
-from services.core.errors import SettingsInvalid
+from services.chassis.settings_values import parse_duration
+from services.core.errors import ServiceUnavailable, SettingsInvalid
 from services.core.version import VERSION
 
 if TYPE_CHECKING:
@@ -39,8 +41,11 @@ if TYPE_CHECKING:
     from lns.resolver.v1.resolver_service_pb2_grpc import ResolverServiceStub
     from lns.vm.v1.vm_service_pb2_grpc import VmServiceStub
 
+    from lns.client.connection.endpoints import EndpointState
+
 
 _REVIVE_SECONDS = 0.1
+_RECONNECT = "2m"
 _CONNECT_SECONDS = 15.0  # more than the longest pause between two attempts of a channel
 
 
@@ -112,10 +117,10 @@ class Session:
 
 @contextlib.asynccontextmanager
 async def open_session(context: Caller, *peers: Peer) -> AsyncIterator[Session]:
-    """Yields a session with the services `peers`; starts the suite where one of them is in it.
+    """Yields a session with the services `peers`; starts the suite where nothing is configured.
 
     Raises:
-        ServiceUnavailable: the suite could not be started.
+        ServiceUnavailable: the suite could not be started, or may not be.
         SettingsInvalid: the client's configuration cannot be used.
     """
     context.request_id = calls.request_id() or calls.new_request_id()
@@ -124,7 +129,10 @@ async def open_session(context: Caller, *peers: Peer) -> AsyncIterator[Session]:
     config = load_config(context)
     targets = {peer: config.get(peer, "") for peer in peers}
     uses_suite = not all(targets.values())
+    is_remote = any(config.get(peer) for peer in Peer)
     if uses_suite:
+        if is_remote:
+            _check_suite_lives(context, [peer for peer in peers if not targets[peer]])
         suite = await reach_suite(context)
         sockets = {
             peer: suite.socket if peer is Peer.VM_RUNNER else suite.content_socket for peer in peers
@@ -132,7 +140,7 @@ async def open_session(context: Caller, *peers: Peer) -> AsyncIterator[Session]:
         targets = {peer: target or f"unix:{sockets[peer]}" for peer, target in targets.items()}
         if suite.content_pid is None and f"unix:{suite.content_socket}" in targets.values():
             await asyncio.to_thread(suite_process.wait_for_content, suite_files(context))
-    tls = _tls(config)
+    tls = tls_of(config)
     async with contextlib.AsyncExitStack() as stack:
         channels: dict[str, grpc.aio.Channel] = {}
         for target in sorted(set(targets.values())):
@@ -141,11 +149,36 @@ async def open_session(context: Caller, *peers: Peer) -> AsyncIterator[Session]:
             channels[target] = await stack.enter_async_context(open_channel(settings, *files))
 
         async def revive() -> None:
-            if uses_suite:
-                await revive_suite(context)
+            if is_remote:
+                from lns.client.connection import endpoints  # noqa: PLC0415 - seldom needed
+
+                seconds = reconnect_seconds(config)
+                await endpoints.wait_until_serving(channels, seconds=seconds, note=context.note)
+                return
+            await revive_suite(context)
             await _connected(channels.values())
 
         yield Session({peer: channels[target] for peer, target in targets.items()}, revive)
+
+
+def _check_suite_lives(context: Caller, without: Sequence[Peer]) -> None:
+    """Makes sure that a client of configured services finds a suite for the others.
+
+    Such a client starts nothing: its runs and images would be in two places.
+
+    Raises:
+        ServiceUnavailable: none runs.
+    """
+    if suite_process.find_suite(suite_files(context)) is None:
+        raise ServiceUnavailable(
+            f"{without[0]} is not configured, other services are, and none run on this machine",
+            hint=f"`lns config set {without[0]} HOST:PORT`, or `lns service start`",
+        )
+
+
+def reconnect_seconds(config: Mapping[str, str]) -> float:
+    """Returns how long to wait for configured services that were lost."""
+    return parse_duration(config.get("reconnect-time", _RECONNECT))
 
 
 async def _connected(channels: Iterable[grpc.aio.Channel]) -> None:
@@ -259,7 +292,12 @@ def _arguments(config: Path) -> list[str]:
     return ["--config", str(config.absolute())] if config.exists() else []
 
 
-def _tls(config: Mapping[str, str]) -> TlsSettings | None:
+def tls_of(config: Mapping[str, str]) -> TlsSettings | None:
+    """Returns the certificates towards configured services, or None.
+
+    Raises:
+        SettingsInvalid: some of the three files are configured and others not.
+    """
     names = ("tls-authority", "tls-certificate", "tls-key")
     given = [name for name in names if name in config]
     if not given:
@@ -279,3 +317,16 @@ def _tls(config: Mapping[str, str]) -> TlsSettings | None:
 
 def _is_local(target: str) -> bool:
     return target.startswith("unix:")
+
+
+async def look_at_endpoints(config: Mapping[str, str]) -> list["EndpointState"]:
+    """Returns what the services say whose addresses are configured."""
+    from lns.client.connection.endpoints import look  # noqa: PLC0415 - seldom needed
+
+    async def state(peer: Peer, target: str) -> "EndpointState":
+        service = peer.removeprefix("endpoint-").replace("-", "_")
+        settings = PeerSettings(target=target, tls=None if _is_local(target) else tls_of(config))
+        async with open_channel(settings) as channel:
+            return await look(service, target, channel)
+
+    return await asyncio.gather(*(state(peer, config[peer]) for peer in Peer if config.get(peer)))

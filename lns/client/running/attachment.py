@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from lns.vm.v1 import run_pb2
 from lns.vm.v1 import vm_service_pb2 as pb
 
+from lns.client.running.losing import run_goes_on
 from lns.client.running.ports import Runner
 from lns.client.running.typed_input import TypedInput
 from services.core.errors import AttachLagging, GuestUnreachable, ServiceUnavailable
@@ -75,6 +76,7 @@ class Attachment:
         self._leaving = asyncio.Event()
         self._broken = asyncio.Event()
         self._is_connected = False
+        self._is_exec = start.HasField("exec")
 
     async def follow(self) -> run_pb2.ExitStatus | None:
         """Returns how the process ended, or None when the user left it.
@@ -84,8 +86,10 @@ class Attachment:
             LnsError: the service refused, or stayed out of reach.
         """
         typing = asyncio.ensure_future(self._type())
+        lasting = contextlib.nullcontext() if self._is_exec else run_goes_on(self._start.run)
         try:
-            return await self._follow()
+            with lasting:
+                return await self._follow()
         finally:
             typing.cancel()
             if self._control is not None:
@@ -107,7 +111,7 @@ class Attachment:
                 return await self._leave_or(self._connect())
             except (ServiceUnavailable, GuestUnreachable, AttachLagging):
                 failures = 1 if self._is_connected else failures + 1
-                if self._start.HasField("exec") or failures > _ATTEMPTS:
+                if self._is_exec or failures > _ATTEMPTS:
                     raise
                 again = again or self._is_connected
                 await asyncio.sleep(_PAUSE_SECONDS * failures)
@@ -173,7 +177,7 @@ class Attachment:
         try:
             await self._console.show(data[skip:], is_error=is_error)
         except BrokenPipeError:
-            if not self._start.HasField("exec"):
+            if not self._is_exec:
                 raise
             self._broken.set()
             self._leaving.set()  # the process has a moment to end by itself

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from lns.vm.v1 import run_pb2
 from lns.vm.v1 import vm_service_pb2 as pb
 
+from lns.client.running.losing import run_goes_on
 from lns.client.running.ports import Runner
 from services.core.errors import GuestUnreachable, RunUnknown, ServiceUnavailable
 
@@ -68,6 +69,12 @@ class Watch:
         Raises:
             LnsError: the service refused, or stayed out of reach.
         """
+        with run_goes_on(self.run.name or self.run.run_id):
+            await self._until(is_enough, revive)
+
+    async def _until(
+        self, is_enough: Callable[["Watch"], bool], revive: Callable[[], Awaitable[None]]
+    ) -> None:
         failures = 0
         while True:
             before = self._sequence

@@ -6,11 +6,13 @@ import json
 import signal
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.chassis.channel import open_channel
+from services.chassis.interceptors import is_taken_up_again
 from services.chassis.server import running_server, serve
 from services.chassis.settings import PeerSettings, ServerSettings
 from services.core import errors
@@ -93,6 +95,25 @@ async def test_a_call_that_outlives_the_grace_period_is_cancelled(short_director
 
     assert process.returncode == 0
     assert output.decode().splitlines()[-3:] == ["call ended", "second closed", "first closed"]
+
+
+async def test_a_stream_that_its_caller_takes_up_again_does_not_hold_up_the_end(
+    short_directory: Path,
+) -> None:
+    settings = ServerSettings(listen=(f"unix:{short_directory}/s",), grace=30)
+
+    async def stay(_: Any, __: Any) -> AsyncIterator[Any]:
+        is_taken_up_again()
+        yield text("here")
+        await asyncio.Event().wait()
+
+    async with open_channel(PeerSettings(target=settings.listen[0]), DESCRIPTOR) as channel:
+        async with asyncio.timeout(20):
+            async with running_server(settings, [echo_service(Count=stay)]):
+                call = EchoStub(channel).Count(text(""))
+                await call.read()
+        with pytest.raises(errors.ServiceUnavailable, match="the service is shutting down"):
+            await call.read()
 
 
 async def test_a_watched_health_does_not_hold_up_the_end(short_directory: Path) -> None:

@@ -2,7 +2,9 @@
 
 import asyncio
 import dataclasses
+import datetime as dt
 import os
+import socket
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -25,11 +27,13 @@ class Authority:
         self.folder = folder
         self.ca = trustme.CA()
 
-    def issue(self, name: str, *, ca: trustme.CA | None = None) -> TlsSettings:
+    def issue(
+        self, name: str, *, ca: trustme.CA | None = None, until: dt.datetime | None = None
+    ) -> TlsSettings:
         """Writes, or replaces by renaming, the files of the peer `name`."""
         folder = self.folder / name
         folder.mkdir(exist_ok=True)
-        issued = (ca or self.ca).issue_cert(name, "localhost")
+        issued = (ca or self.ca).issue_cert(name, "localhost", not_after=until)
         settings = TlsSettings(
             certificate=folder / "cert.pem", key=folder / "key.pem", authority=folder / "ca.pem"
         )
@@ -80,25 +84,111 @@ async def test_a_client_with_a_certificate_gets_in(
     assert line["principal"] == "resolver"
 
 
+async def refusal(address: str, tls: TlsSettings | None) -> errors.LnsError:
+    with pytest.raises(errors.ServiceUnavailable) as caught:
+        await ask(address, tls)
+    assert caught.value.hint
+    return caught.value
+
+
 async def test_without_or_with_a_foreign_certificate_nobody_gets_in(authority: Authority) -> None:
-    """To gRPC that looks like an outage, hence a hint that names certificates."""
+    """To gRPC that looks like an outage."""
     settings = server_settings(authority.issue("server"))
     foreign = authority.issue("stranger", ca=trustme.CA())
 
     async with running_server(settings, [echo_service(Store=whoami)]) as (address,):
-        for tls in (None, foreign):
-            with pytest.raises(errors.ServiceUnavailable) as caught:
-                await ask(address, tls)
-            assert "certificate" in caught.value.hint
+        without = await refusal(address, None)
+        strange = await refusal(address, foreign)
+
+    assert "EchoService" in without.message
+    assert "speaks TLS, and no certificate is configured" in without.message
+    assert f"refuses the certificate {foreign.certificate}" in strange.message
+    assert "has not signed it" in strange.message or "another authority" in strange.message
+    assert "names stranger" in strange.message
 
 
 async def test_a_server_of_a_foreign_authority_is_not_believed(authority: Authority) -> None:
     impostor = authority.issue("impostor", ca=trustme.CA())
     settings = server_settings(impostor)
+    own = authority.issue("resolver")
 
     async with running_server(settings, [echo_service(Store=whoami)]) as (address,):
-        with pytest.raises(errors.ServiceUnavailable):
-            await ask(address, authority.issue("resolver"))
+        found = await refusal(address, own)
+
+    assert "is not accepted" in found.message
+    assert "names impostor" in found.message
+    assert str(own.authority) in found.hint
+
+
+async def test_an_expired_certificate_of_either_side_is_named_with_its_dates(
+    authority: Authority,
+) -> None:
+    past = dt.datetime(2020, 2, 1, tzinfo=dt.UTC)
+    server, client = authority.issue("server"), authority.issue("client")
+    old_server = authority.issue("old-server", until=past)
+    old_client = authority.issue("old-client", until=past)
+
+    async with running_server(server_settings(server), [echo_service(Store=whoami)]) as (address,):
+        own = await refusal(address, old_client)
+    async with running_server(server_settings(old_server), [echo_service(Store=whoami)]) as (
+        address,
+    ):
+        theirs = await refusal(address, client)
+
+    assert "the own certificate" in own.message
+    assert "to 2020-02-01" in own.message
+    assert "expired" in theirs.message
+    assert "to 2020-02-01" in theirs.message
+    assert "renew the certificate of the service" in theirs.hint
+
+
+async def test_a_name_that_the_servers_certificate_has_not_is_said(authority: Authority) -> None:
+    settings = server_settings(authority.issue("server"))
+
+    async with running_server(settings, [echo_service(Store=whoami)]) as (address,):
+        port = address.rpartition(":")[2]
+        found = await refusal(f"127.0.0.1:{port}", authority.issue("client"))
+
+    assert "127.0.0.1" in found.message
+    assert "names server, localhost" in found.message
+    assert "by a name that its certificate has" in found.hint
+
+
+async def test_a_key_of_another_certificate_is_said(authority: Authority) -> None:
+    settings = server_settings(authority.issue("server"))
+    one, other = authority.issue("one"), authority.issue("other")
+    mixed = dataclasses.replace(one, key=other.key)
+
+    async with running_server(settings, [echo_service(Store=whoami)]) as (address,):
+        found = await refusal(address, mixed)
+
+    assert f"the key {other.key} does not belong to the certificate" in found.message
+
+
+async def test_nobody_listening_and_a_name_that_does_not_exist_are_said(
+    authority: Authority, short_directory: Path
+) -> None:
+    tls = authority.issue("client")
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+
+    nobody = await refusal(f"localhost:{port}", tls)
+    no_socket = await refusal(f"unix:{short_directory}/no.sock", None)
+    nowhere = await refusal("no-such-host.invalid:1", tls)
+
+    assert "nobody listens for lns.test.v1.EchoService at localhost" in nobody.message
+    assert "nobody listens" in no_socket.message
+    assert "cannot be resolved" in nowhere.message
+
+
+async def test_tls_towards_plain_text_is_said(authority: Authority) -> None:
+    settings = ServerSettings(listen=("localhost:0",), plaintext_tcp=True, grace=0.1)
+
+    async with running_server(settings, [echo_service(Store=whoami)]) as (address,):
+        found = await refusal(address, authority.issue("client"))
+
+    assert "does not speak TLS" in found.message
 
 
 async def test_renewed_certificates_are_used_without_a_restart(authority: Authority) -> None:

@@ -81,8 +81,9 @@ async def test_services_that_stay_away_are_given_up() -> None:
     runner = FakeRunner()
     runner.events = [ServiceUnavailable("gone") for _ in range(20)]
 
-    with pytest.raises(ServiceUnavailable):
+    with pytest.raises(ServiceUnavailable, match="the run goes on without it: gone") as caught:
         await Watch(runner, runner.run, note=print).until(ended, revive=nothing)
+    assert "lns attach" in caught.value.hint
 
     assert len(runner.watched_from) == 6
 
