@@ -121,7 +121,8 @@ def split_head(data: bytes | bytearray, most: int) -> int | None:
         HeadInvalid: it is longer than `most`, or its lines do not end as lines do.
     """
     end = data.find(_END)
-    if _BARE.search(data[: end if end >= 0 else max(0, len(data) - 1)]):
+    whole = data[:end] if end >= 0 else data.removesuffix(b"\r")  # its line feed is to come
+    if _BARE.search(whole):
         raise HeadInvalid("a line that does not end in CR LF")
     if end < 0:
         if len(data) > most:

@@ -150,6 +150,13 @@ def test_a_request_is_read_and_written_as_it_came(head: bytes, rest: bytes) -> N
     assert parse_request(longer.encode(), most=MOST).headers[-1] == (b"Z", b"1")
 
 
+def test_a_head_may_come_in_pieces_cut_anywhere() -> None:
+    head = b"HTTP/1.1 200 OK\r\nServer: a\r\nX: y\r\n\r\n"
+
+    assert [split_head(head[:size], MOST) for size in range(len(head))] == [None] * len(head)
+    assert split_head(head, MOST) == len(head)
+
+
 @given(st.data())
 def test_a_damaged_head_is_read_or_refused(data: st.DataObject) -> None:
     damaged = bytearray(
