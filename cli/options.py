@@ -160,6 +160,13 @@ life_options = combined(
             help="Time for an answer where the policy asks. [default: 60]",
         ),
         click.option(
+            "--budget",
+            multiple=True,
+            metavar="INTEGRATION=LIMIT",
+            help="Most that the run may use of a service: 'anthropic=5USD|200k-tokens',"
+            " 'github=1000-requests|20M-bytes'; repeatable.",
+        ),
+        click.option(
             "--stop-signal",
             metavar="NAME",
             help="Signal that `lns stop` sends. [default: the image's, else TERM]",

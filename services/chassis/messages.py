@@ -14,6 +14,7 @@ from typing import TypeVar
 from lns.types.v1 import descriptor_pb2, run_plan_pb2
 
 from services.core import run_plan
+from services.core.budgets.limits import BudgetLimit, parse_limits
 from services.core.descriptor import Descriptor
 from services.core.digest import Digest
 from services.core.errors import DigestInvalid, RequestInvalid, Violation
@@ -176,6 +177,7 @@ def format_policy(value: run_plan.Policy) -> run_plan_pb2.Policy:
             for route in value.routes
         ],
         integrations=value.integrations,
+        budgets=[format_budget(limit) for limit in value.budgets],
     )
 
 
@@ -204,6 +206,27 @@ def parse_policy(message: run_plan_pb2.Policy, field: str = "policy") -> run_pla
             for index, route in enumerate(message.routes)
         ),
         integrations=tuple(message.integrations),
+        budgets=parse_budgets(message.budgets),
+    )
+
+
+def format_budget(value: BudgetLimit) -> run_plan_pb2.BudgetLimit:
+    """Returns the message of a budget's limit."""
+    return run_plan_pb2.BudgetLimit(
+        integration=value.integration, limit=value.text, origin=value.origin
+    )
+
+
+def parse_budgets(messages: Iterable[run_plan_pb2.BudgetLimit]) -> tuple[BudgetLimit, ...]:
+    """Returns the limits of messages.
+
+    Raises:
+        RequestInvalid: one is not a limit.
+    """
+    return tuple(
+        limit
+        for message in messages
+        for limit in parse_limits(message.integration, message.limit, origin=message.origin)
     )
 
 

@@ -4,8 +4,9 @@ The first route that matches decides; where none does, the default verdict; `ask
 written down. Of several policies each gives its own opinion on a connection: the verdict of its own
 first matching route, else its default if it names one, else none. The strictest opinion wins (deny
 over ask over allow), and no opinion at all is `ask`. So a default that is written down binds, and a
-policy that only names what it cares about leaves the rest to others. `merge_policies` writes that
-down as one flat policy, so that who enforces it knows nothing of merging.
+policy that only names what it cares about leaves the rest to others. Of budgets
+the smallest holds. `merge_policies` writes that down as one flat policy, so that who enforces it
+knows nothing of merging.
 """
 
 from collections import defaultdict
@@ -15,6 +16,7 @@ from functools import reduce
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
+from services.core.budgets.limits import BudgetLimit, parse_limits, smallest
 from services.core.errors import LimitExceeded, RequestInvalid
 from services.core.reference import MAX_REFERENCE_CHARACTERS
 from services.core.route_match import RouteMatch, match_segments, path_matches
@@ -46,7 +48,7 @@ def policy_of_spec(spec: Mapping[str, Any], *, origin: str) -> Policy:
         origin: what its routes say they come from.
 
     Raises:
-        RequestInvalid: the `match` of a route cannot be understood.
+        RequestInvalid: the `match` of a route, or a budget, cannot be understood.
     """
     network: Mapping[str, Any] = spec.get("network", {})
     default = network.get("defaultVerdict")
@@ -57,6 +59,20 @@ def policy_of_spec(spec: Mapping[str, Any], *, origin: str) -> Policy:
             integration_id(entry if isinstance(entry, str) else entry["ref"])
             for entry in spec.get("integrations", ())
         ),
+        budgets=budgets_of_spec(spec, origin=origin),
+    )
+
+
+def budgets_of_spec(spec: Mapping[str, Any], *, origin: str) -> tuple[BudgetLimit, ...]:
+    """Returns the budgets of a validated `spec`, or of a validated policy file.
+
+    Raises:
+        RequestInvalid: a limit cannot be understood.
+    """
+    return tuple(
+        limit
+        for integration, text in spec.get("budgets", {}).items()
+        for limit in parse_limits(integration, text, origin=origin)
     )
 
 
@@ -106,6 +122,7 @@ def merge_policies(policies: Sequence[Policy], *, origins: Sequence[str] = ()) -
         default_verdict=merged.default or Verdict.ASK,
         routes=tuple(route for route, _ in merged.routes),
         integrations=_unique(name for policy in policies for name in policy.integrations),
+        budgets=smallest(limit for policy in policies for limit in policy.budgets),
     )
 
 

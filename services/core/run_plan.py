@@ -10,6 +10,7 @@ from enum import StrEnum
 from types import MappingProxyType
 from typing import Final
 
+from services.core.budgets.limits import BudgetLimit
 from services.core.descriptor import Descriptor
 from services.core.platforms import Platform
 
@@ -151,6 +152,7 @@ class Policy:
     default_verdict: Verdict | None = None
     routes: tuple[PolicyRoute, ...] = ()
     integrations: tuple[str, ...] = ()
+    budgets: tuple[BudgetLimit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

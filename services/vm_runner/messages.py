@@ -174,6 +174,7 @@ def format_options(options: RunOptions) -> pb.RunOptions:
             if options.approve_timeout
             else None
         ),
+        budgets=[messages.format_budget(limit) for limit in options.budgets],
     )
 
 
@@ -215,6 +216,7 @@ def parse_options(message: pb.RunOptions) -> RunOptions:
             if message.HasField("approve_timeout")
             else 0.0
         ),
+        budgets=messages.parse_budgets(message.budgets),
     )
 
 

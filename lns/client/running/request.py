@@ -8,12 +8,13 @@ from pathlib import Path
 from google.protobuf import duration_pb2
 from lns.registry.v1 import registry_service_pb2 as registry_pb
 from lns.resolver.v1 import resolver_service_pb2 as resolver_pb
-from lns.types.v1 import descriptor_pb2
+from lns.types.v1 import descriptor_pb2, run_plan_pb2
 from lns.vm.v1 import run_pb2
 
 from lns.client.content.local_files import is_local, refuse_file
 from lns.client.running.environment import parse_environment
 from lns.client.running.labels import parse_labels
+from services.core.budgets.limits import parse_budget, smallest
 from services.core.errors import RequestInvalid
 
 PULL_MODES: Mapping[str, registry_pb.PullMode.ValueType] = {
@@ -109,6 +110,7 @@ def run_options(
     stop_timeout: float | None,
     pids_limit: int | None,
     approve_timeout: float | None = None,
+    budget: Sequence[str] = (),
 ) -> run_pb2.RunOptions:
     """Returns how the run is run.
 
@@ -130,12 +132,21 @@ def run_options(
         terminal=terminal,
         stop_signal=(stop_signal or "").upper().removeprefix("SIG"),
         pids_limit=pids_limit or 0,
+        budgets=_budgets(budget),
     )
     if approve_timeout is not None:
         options.approve_timeout.CopyFrom(to_duration(approve_timeout))
     if stop_timeout is not None:
         options.stop_timeout.CopyFrom(to_duration(stop_timeout))
     return options
+
+
+def _budgets(texts: Sequence[str]) -> list[run_plan_pb2.BudgetLimit]:
+    limits = smallest(limit for text in texts for limit in parse_budget(text, origin="--budget"))
+    return [
+        run_plan_pb2.BudgetLimit(integration=one.integration, limit=one.text, origin=one.origin)
+        for one in limits
+    ]
 
 
 def parse_restart(text: str) -> run_pb2.RestartPolicy:

@@ -1,6 +1,7 @@
 """Rules of documents that no schema expresses: references, quantities, routes, unique names."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from services.core.artifacts.families import (
@@ -12,6 +13,7 @@ from services.core.artifacts.families import (
     TOOL,
     Family,
 )
+from services.core.budgets.limits import parse_limits
 from services.core.errors import LnsError
 from services.core.guest_paths import mount_problem
 from services.core.quantity import MIN_MEMORY_MIB, parse_cpus, parse_mebibytes
@@ -40,6 +42,8 @@ def policy_problems(spec: Mapping[str, Any], path: Path) -> Iterator[Problem]:
     for index, entry in enumerate(spec.get("integrations", ())):
         if not isinstance(entry, str):
             yield from _reference(entry["ref"], (*path, "integrations", index, "ref"))
+    for name, limits in spec.get("budgets", {}).items():
+        yield from _check(partial(parse_limits, name), limits, (*path, "budgets", name))
 
 
 def _agent_problems(spec: Mapping[str, Any], path: Path) -> Iterator[Problem]:

@@ -152,7 +152,7 @@ def _definition(artifact: Artifact, origin: str) -> IntegrationDefinition:
 
 
 def _meaning(definition: IntegrationDefinition) -> tuple[object, ...]:
-    return definition.routes, definition.credential, definition.oauth
+    return definition.routes, definition.credential, definition.oauth, definition.metering
 
 
 @cache

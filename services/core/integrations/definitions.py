@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
+from services.core.budgets.metering import Metering, metering_of_spec
 from services.core.errors import ArtifactInvalid, Violation
 from services.core.route_match import RouteMatch, normalize_name
 from services.core.run_plan import PolicyRule
@@ -83,6 +84,7 @@ class IntegrationDefinition:
         credential: what the workload holds; None where requests carry none.
         oauth: how a user authorizes it, or None for a credential that is stored.
         origin: where the definition comes from: `lns`, a file, or a reference.
+        metering: how its use is counted; None where replies do not say it.
     """
 
     id: str
@@ -91,6 +93,7 @@ class IntegrationDefinition:
     credential: CredentialUse | None
     oauth: OAuthClient | None
     origin: str
+    metering: Metering | None = None
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -113,6 +116,7 @@ def integration_of_spec(
         credential=_credential(spec.get("credential")),
         oauth=_oauth(spec.get("oauth")),
         origin=origin,
+        metering=metering_of_spec(spec.get("usage")),
     )
     found = tuple(_problems(definition))
     if found:

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from types import MappingProxyType
 
+from services.core.budgets.limits import BudgetLimit
 from services.core.errors import LEAVES, Internal, LnsError
 from services.core.run_plan import PortMapping, RunPlan
 from services.vm_runner.records.groups import Group
@@ -67,6 +68,7 @@ class RunOptions:
     log_limit_bytes: int = 0
     policy_file: str = ""
     approve_timeout: float = 0.0
+    budgets: tuple[BudgetLimit, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -584,6 +584,7 @@ class Policy(_message.Message):
     DEFAULT_VERDICT_FIELD_NUMBER: _builtins.int
     ROUTES_FIELD_NUMBER: _builtins.int
     INTEGRATIONS_FIELD_NUMBER: _builtins.int
+    BUDGETS_FIELD_NUMBER: _builtins.int
     default_verdict: _builtins.str
     """Verdict where no route matches: `allow`, `deny` or `ask`; empty means `ask`, too. A plan of the
     resolver always names one.
@@ -596,20 +597,55 @@ class Policy(_message.Message):
     def integrations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Ids of the integrations that the policy permits."""
 
+    @_builtins.property
+    def budgets(self) -> _containers.RepeatedCompositeFieldContainer[Global___BudgetLimit]:
+        """The most that the run may use of services."""
+
     def __init__(
         self,
         *,
         default_verdict: _builtins.str = ...,
         routes: _abc.Iterable[Global___PolicyRoute] | None = ...,
         integrations: _abc.Iterable[_builtins.str] | None = ...,
+        budgets: _abc.Iterable[Global___BudgetLimit] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["default_verdict", b"default_verdict", "integrations", b"integrations", "routes", b"routes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budgets", b"budgets", "default_verdict", b"default_verdict", "integrations", b"integrations", "routes", b"routes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Policy: _TypeAlias = Policy  # noqa: Y015
+
+@_typing.final
+class BudgetLimit(_message.Message):
+    """The most that a run may use of one service, in one unit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTEGRATION_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    integration: _builtins.str
+    """Id of the integration."""
+    limit: _builtins.str
+    """Amount with its unit: `5USD`, `200k-tokens`, `1000-requests` or `20M-bytes`."""
+    origin: _builtins.str
+    """Where it stands: reference of the policy artifact, the policy file, or `--budget`."""
+    def __init__(
+        self,
+        *,
+        integration: _builtins.str = ...,
+        limit: _builtins.str = ...,
+        origin: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["integration", b"integration", "limit", b"limit", "origin", b"origin"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BudgetLimit: _TypeAlias = BudgetLimit  # noqa: Y015
 
 @_typing.final
 class PolicyRoute(_message.Message):

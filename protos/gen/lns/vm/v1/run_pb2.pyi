@@ -318,6 +318,7 @@ class RunOptions(_message.Message):
     LOG_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
     POLICY_FILE_FIELD_NUMBER: _builtins.int
     APPROVE_TIMEOUT_FIELD_NUMBER: _builtins.int
+    BUDGETS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name; empty lets the service choose one."""
     tty: _builtins.bool
@@ -354,6 +355,10 @@ class RunOptions(_message.Message):
     def approve_timeout(self) -> _duration_pb2.Duration:
         """How long connections that the policy asks about wait for an answer; unset is 60 seconds."""
 
+    @_builtins.property
+    def budgets(self) -> _containers.RepeatedCompositeFieldContainer[_run_plan_pb2.BudgetLimit]:
+        """The most that the run may use of services, beside what its policy says; the smaller holds."""
+
     def __init__(
         self,
         *,
@@ -370,10 +375,11 @@ class RunOptions(_message.Message):
         log_limit_bytes: _builtins.int = ...,
         policy_file: _builtins.str = ...,
         approve_timeout: _duration_pb2.Duration | None = ...,
+        budgets: _abc.Iterable[_run_plan_pb2.BudgetLimit] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["approve_timeout", b"approve_timeout", "restart", b"restart", "stop_timeout", b"stop_timeout", "terminal", b"terminal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approve_timeout", b"approve_timeout", "cold", b"cold", "log_limit_bytes", b"log_limit_bytes", "name", b"name", "pids_limit", b"pids_limit", "policy_file", b"policy_file", "remove", b"remove", "restart", b"restart", "stdin", b"stdin", "stop_signal", b"stop_signal", "stop_timeout", b"stop_timeout", "terminal", b"terminal", "tty", b"tty"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approve_timeout", b"approve_timeout", "budgets", b"budgets", "cold", b"cold", "log_limit_bytes", b"log_limit_bytes", "name", b"name", "pids_limit", b"pids_limit", "policy_file", b"policy_file", "remove", b"remove", "restart", b"restart", "stdin", b"stdin", "stop_signal", b"stop_signal", "stop_timeout", b"stop_timeout", "terminal", b"terminal", "tty", b"tty"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
