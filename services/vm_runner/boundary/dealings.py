@@ -17,11 +17,18 @@ from services.core.errors import CapacityExhausted, LnsError, VmFailed
 from services.vm_runner.boundary.audit_log import AuditLog
 from services.vm_runner.boundary.boundary import BoundaryOutside, BoundedRun
 from services.vm_runner.boundary.decider import Decider, Ruling
+from services.vm_runner.boundary.held_secrets import HeldSecrets
 from services.vm_runner.boundary.opening import Dialled, Refused, open_connection
 from services.vm_runner.boundary.pages import Pages
 from services.vm_runner.boundary.ports import WorkerLink
-from services.vm_runner.boundary.recording import closed_record, record_of, request_record
+from services.vm_runner.boundary.recording import (
+    closed_record,
+    record_of,
+    request_record,
+    usage_record,
+)
 from services.vm_runner.boundary.records import EgressRecord, RecordKind
+from services.vm_runner.boundary.run_budgets import RunBudgets
 from services.vm_runner.boundary.run_credentials import RunCredentials
 from services.vm_runner.boundary.run_policy import LoadedPolicy, RunPolicy
 from services.vm_runner.egress_worker.orders import (
@@ -32,12 +39,12 @@ from services.vm_runner.egress_worker.orders import (
     Mode,
     Refuse,
     Revoke,
-    Secret,
     Update,
     UpstreamTrust,
 )
 from services.vm_runner.egress_worker.reports import (
     Admitted,
+    AllowanceWanted,
     Ask,
     Closed,
     CredentialWanted,
@@ -46,6 +53,7 @@ from services.vm_runner.egress_worker.reports import (
     PageWanted,
     RequestDecided,
     ToRunner,
+    Usage,
 )
 
 log = structlog.get_logger()
@@ -77,6 +85,7 @@ class Dealings:
         pages: Pages,
         audit: AuditLog,
         credentials: RunCredentials,
+        budgets: RunBudgets,
     ) -> None:
         self._link = link
         self._bounded = bounded
@@ -86,7 +95,8 @@ class Dealings:
         self._pages = pages
         self._audit = audit
         self._credentials = credentials
-        self._held: dict[str, asyncio.Task[None]] = {}
+        self._budgets = budgets
+        self._secrets = HeldSecrets(credentials, link.send, self._begin)
         self._open: dict[int, _Open] = {}
         self._next = 1 + max((record.connection for record in audit.recent), default=0)
         self._answering: set[int] = set()
@@ -144,6 +154,10 @@ class Dealings:
                 await self._page_wanted(message)
             case CredentialWanted():
                 self._begin(self._credentials.answer(message, self._link.send))
+            case AllowanceWanted():
+                self._begin(self._budgets.answer(message, self._link.send))
+            case Usage():
+                await self._used(message)
             case RequestDecided():
                 await self._request_decided(message)
             case Closed():
@@ -231,8 +245,8 @@ class Dealings:
 
     async def _hand_over(self, ask: Ask, host: Host, ruling: Ruling, dialled: Dialled) -> None:
         number = self._take_number()
-        inspection = await self._inspection(host, ruling)
-        await self._hold_secrets(host)
+        inspection = await self._inspection(host, ask.port, ruling)
+        await self._secrets.hold_for(host)
         name = "" if host.address is not None else str(host)
         try:
             leaf = None
@@ -264,10 +278,11 @@ class Dealings:
         finally:
             dialled.connection.close()
 
-    async def _inspection(self, host: Host, ruling: Ruling) -> Inspection:
-        return Inspection(
+    async def _inspection(self, host: Host, port: int, ruling: Ruling) -> Inspection:
+        plain = Inspection(
             rules=ruling.decision.rules, injections=await self._credentials.injections(host)
         )
+        return await self._budgets.inspection(host, port, plain)
 
     async def _upstream(self, host: Host, inspection: Inspection) -> UpstreamTrust:
         """Returns the roots that count for a host whose TLS is looked into."""
@@ -277,23 +292,6 @@ class Dealings:
             if is_below(str(host), pattern):
                 return UpstreamTrust(ca=(await self._outside.files.read(path)).decode("ascii"))
         return UpstreamTrust()
-
-    async def _hold_secrets(self, host: Host) -> None:
-        """Has the worker hold the secrets that go to a host, before it gets a connection there."""
-        for one in await self._credentials.for_host(host):
-            if one.id in self._held:
-                continue
-            held = asyncio.Event()
-            self._held[one.id] = self._begin(self._credentials.follow(one, self._link.send, held))
-            await held.wait()
-
-    async def _give_back_secrets(self) -> None:
-        """Takes from the worker the secrets that the policy does not permit any more."""
-        for identifier, following in list(self._held.items()):
-            if not await self._credentials.may_use(identifier):
-                del self._held[identifier]
-                following.cancel()
-                await self._link.send(Secret(credential=identifier))
 
     def _take_number(self) -> int:
         self._next += 1
@@ -324,6 +322,13 @@ class Dealings:
         one = self._open.get(told.connection)
         host, port = (str(one.host), one.port) if one else (told.host, 0)
         await self._audit.append(request_record(told, host, port))
+
+    async def _used(self, told: Usage) -> None:
+        one = self._open.get(told.connection)
+        costs = await self._budgets.take(told)
+        host, port = (str(one.host), one.port) if one else ("", 0)
+        for integration, cost in costs:
+            await self._audit.append(usage_record(told, host, port, integration, cost))
 
     async def _closed(self, told: Closed) -> None:
         one = self._open.pop(told.connection, None)
@@ -356,7 +361,7 @@ class Dealings:
         )
         self._decider.settle_pending(loaded)
         await self._credentials.settle_pending()
-        await self._give_back_secrets()
+        await self._secrets.give_back()
         for number, one in list(self._open.items()):
             if one.host.kind is HostKind.PAGE:
                 continue
@@ -365,7 +370,7 @@ class Dealings:
                 text = "the policy asks for it now" if ruling is None else ruling.reason
                 await self._link.send(Revoke(connection=number, reason=text[:1024]))
                 continue
-            inspection = await self._inspection(one.host, ruling)
+            inspection = await self._inspection(one.host, one.port, ruling)
             if inspection != one.inspection:
                 await self._renew(number, one, inspection)
 
@@ -381,7 +386,7 @@ class Dealings:
 
 
 def _looks_into(inspection: Inspection) -> bool:
-    return bool(inspection.rules or inspection.injections)
+    return bool(inspection.rules or inspection.injections or inspection.budgets)
 
 
 def _first(errors: BaseExceptionGroup[Exception]) -> Exception:

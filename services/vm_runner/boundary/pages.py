@@ -4,12 +4,15 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
+from services.core.budgets.limits import BudgetLimit, format_amount
+from services.core.budgets.spending import Spending, percent_used
 from services.core.egress.hosts import Host, parse_authority
 from services.core.errors import LnsError
 from services.core.run_plan import Verdict
 from services.vm_runner.boundary.audit_log import AuditLog
 from services.vm_runner.boundary.decider import Decider, Ruling, can_be_asked
 from services.vm_runner.boundary.records import EgressRecord, RecordKind
+from services.vm_runner.boundary.run_budgets import RunBudgets
 from services.vm_runner.boundary.run_policy import RunPolicy
 from services.vm_runner.egress_worker.orders import PageAnswer
 from services.vm_runner.egress_worker.reports import PageWanted
@@ -23,7 +26,7 @@ _INDEX = """\
 What this machine may reach is decided outside of it.
 
 GET  /denials    what was refused, why, and the command that would allow it
-GET  /policy     what is allowed
+GET  /policy     what is allowed, and how budgets stand
 POST /requests   {"host": "api.example.com", "port": 443, "reason": "why it is needed"}
                  asks a person, waits, and says how it ended
 """
@@ -32,10 +35,13 @@ POST /requests   {"host": "api.example.com", "port": 443, "reason": "why it is n
 class Pages:
     """The pages of one run."""
 
-    def __init__(self, policy: RunPolicy, decider: Decider, audit: AuditLog) -> None:
+    def __init__(
+        self, policy: RunPolicy, decider: Decider, audit: AuditLog, budgets: RunBudgets
+    ) -> None:
         self._policy = policy
         self._decider = decider
         self._audit = audit
+        self._budgets = budgets
 
     async def answer(self, wanted: PageWanted) -> PageAnswer:
         """Returns the reply to a request."""
@@ -72,6 +78,11 @@ class Pages:
                 for route in policy.routes[:_ROUTES_MOST]
             ],
             "routes_left_out": max(0, len(policy.routes) - _ROUTES_MOST),
+            "budgets": [
+                _shown_budget(limit, spending)
+                for spending, limits in (await self._budgets.standing()).values()
+                for limit in limits
+            ],
         }
 
     async def _request(self, wanted: PageWanted) -> PageAnswer:
@@ -89,6 +100,18 @@ class Pages:
         if known is None or (not known.allowed and can_be_asked(decision)):
             known = await self._decider.ask(decision, host, port, note=note)
         return _json(wanted, 200 if known.allowed else 403, _told(host, port, known))
+
+
+def _shown_budget(limit: BudgetLimit, spending: Spending) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "integration": limit.integration,
+        "limit": limit.text,
+        "used": format_amount(limit.unit, spending.used(limit.unit)),
+        "percent": percent_used(limit, spending),
+    }
+    if unknown := spending.unknown(limit.unit):
+        shown["refused_since"] = unknown
+    return shown
 
 
 def _told(host: Host, port: int, ruling: Ruling) -> dict[str, Any]:

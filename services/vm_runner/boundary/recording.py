@@ -1,9 +1,10 @@
 """From what was decided, and what a worker tells, to records. Pure."""
 
+from services.core.budgets.limits import BudgetUnit, format_amount
 from services.core.egress.hosts import Host
 from services.vm_runner.boundary.decider import Ruling
 from services.vm_runner.boundary.records import EgressRecord, RecordKind
-from services.vm_runner.egress_worker.reports import Closed, RequestDecided, RequestVerdict
+from services.vm_runner.egress_worker.reports import Closed, RequestDecided, RequestVerdict, Usage
 
 
 def record_of(
@@ -53,6 +54,27 @@ def request_record(told: RequestDecided, host: str, port: int) -> EgressRecord:
         rule=told.rule,
         reason=f"refused: {told.reason}" if denied else "",
         connection=told.connection,
+    )
+
+
+def usage_record(
+    told: Usage, host: str, port: int, integration: str, picodollars: int
+) -> EgressRecord:
+    """Returns the record of what a request cost an integration."""
+    read = told.input_tokens + told.cache_read_tokens
+    return EgressRecord(
+        kind=RecordKind.USAGE,
+        host=host,
+        port=port,
+        integration=integration,
+        model=told.model,
+        input_tokens=read + told.cache_write_tokens + told.cache_write_long_tokens,
+        output_tokens=told.output_tokens,
+        cost=format_amount(BudgetUnit.COST, picodollars) if picodollars else "",
+        reason="what it used was not reported" if told.unread else "",
+        connection=told.connection,
+        sent_bytes=told.sent,
+        received_bytes=told.received,
     )
 
 

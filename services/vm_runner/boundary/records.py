@@ -21,6 +21,7 @@ class RecordKind(StrEnum):
     APPROVAL = "approval"
     POLICY = "policy"
     WORKER = "worker"
+    USAGE = "usage"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +47,11 @@ class EgressRecord:
     connection: int = 0
     sent_bytes: int = 0
     received_bytes: int = 0
+    integration: str = ""
+    model: str = ""
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost: str = ""
 
     def values(self) -> dict[str, str | int]:
         """Returns what stands in a line of the audit log; empty values are left out."""

@@ -20,6 +20,7 @@ from services.vm_runner.boundary.pages import Pages
 from services.vm_runner.boundary.policy_place import writable_policy
 from services.vm_runner.boundary.ports import WorkerLink
 from services.vm_runner.boundary.records import EgressRecord, RecordKind
+from services.vm_runner.boundary.run_budgets import RunBudgets
 from services.vm_runner.boundary.run_credentials import RunCredentials
 from services.vm_runner.boundary.run_policy import RunPolicy
 from services.vm_runner.boundary.trust import trust_environment
@@ -54,8 +55,9 @@ class RunBoundary:
             outside.approvals,
             approve_seconds=APPROVE_SECONDS,
         )
+        self.budgets = RunBudgets(bounded, outside.files, self.policy, self.credentials)
         self._decider = Decider(bounded, outside, self.policy, self.audit)
-        self._pages = Pages(self.policy, self._decider, self.audit)
+        self._pages = Pages(self.policy, self._decider, self.audit, self.budgets)
         self._told_problem = ""
         self._safe_file = True
 
@@ -68,7 +70,8 @@ class RunBoundary:
         remark = ""
         if not self._safe_file:
             remark = await self.policy.keep_copy(Path(run.options.policy_file))
-        return [*filter(None, [remark]), *await self.credentials.prepare()]
+        remarks = [*filter(None, [remark]), *await self.credentials.prepare()]
+        return [*remarks, *await self.budgets.prepare()]
 
     async def trust(self) -> str:
         """Returns the authority that programs of the guest are to trust, PEM.
@@ -130,6 +133,7 @@ class RunBoundary:
         run_id, directory = self._bounded.run().run_id, self._bounded.directory
         link = await self._outside.workers.adopt(run_id, directory)
         if link is None:
+            await self.budgets.worker_gone()
             await session.egress_wanted.wait()
             link = await self._outside.workers.start(run_id, directory)
         session.egress_wanted.clear()
@@ -146,6 +150,7 @@ class RunBoundary:
             pages=self._pages,
             audit=self.audit,
             credentials=self.credentials,
+            budgets=self.budgets,
         )
         watching = asyncio.create_task(self._watch_policy(dealings))
         try:

@@ -15,6 +15,8 @@ import structlog
 
 from services.core.egress.hosts import Host
 from services.core.errors import LimitExceeded, LnsError
+from services.core.integrations.catalogue import Catalogue
+from services.core.integrations.definitions import IntegrationDefinition
 from services.vm_runner.boundary.approvals import ApprovalKind, Approvals, Outcome, Question
 from services.vm_runner.boundary.run_policy import RunPolicy
 from services.vm_runner.credentials.active import (
@@ -76,6 +78,7 @@ class RunCredentials:
         self._approvals = approvals
         self._approve_seconds = approve_seconds
         self._active: tuple[ActiveIntegration, ...] | None = None
+        self._catalogue: Catalogue | None = None
         self._allowed: set[str] = set()
 
     # ---- what a run uses ----
@@ -89,12 +92,13 @@ class RunCredentials:
         """
         run = self._run()
         self._allowed.clear()
+        self._catalogue = None
         permitted = (await self._policy.current()).policy.integrations
         if not wanted_ids(run.plan, permitted):
             self._active = ()
             return []
-        catalogue = run_catalogue(await self._source.integrations.catalogue(), run.plan)
-        self._active, unknown = active_integrations(run.plan, permitted, catalogue)
+        self._catalogue = await self._read_catalogue()
+        self._active, unknown = active_integrations(run.plan, permitted, self._catalogue)
         return [
             f"no integration is called {name}, so nothing of it is set: see lns integration list"
             for name in unknown
@@ -109,6 +113,20 @@ class RunCredentials:
                 log.warning("integrations_unusable", message=error.message)
                 return ()
         return self._active or ()
+
+    async def definition(self, identifier: str) -> IntegrationDefinition | None:
+        """Returns any integration that the run may name, as it was when the run was started.
+
+        Raises:
+            NameTaken: its bundle brings an integration under the id of another.
+            ArtifactInvalid: an integration cannot be used, or the user's file of them.
+        """
+        if self._catalogue is None:
+            self._catalogue = await self._read_catalogue()
+        return self._catalogue.find(identifier)
+
+    async def _read_catalogue(self) -> Catalogue:
+        return run_catalogue(await self._source.integrations.catalogue(), self._run().plan)
 
     async def environment(self) -> dict[str, str]:
         """Returns the variables in which the workload finds placeholders."""

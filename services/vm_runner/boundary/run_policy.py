@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from services.core.budgets.limits import BudgetLimit
 from services.core.egress.compiled import PolicySource
 from services.core.egress.decisions import Policies
 from services.core.errors import LnsError, RunStateConflict
@@ -146,7 +147,17 @@ def policy_text(policy: Policy | None) -> bytes:
     document: dict[str, object] = {"network": network}
     if policy.integrations:
         document["integrations"] = list(policy.integrations)
+    if policy.budgets:
+        document["budgets"] = _budgets(policy.budgets)
     return yaml.safe_dump(document, sort_keys=False, allow_unicode=True).encode()
+
+
+def _budgets(limits: tuple[BudgetLimit, ...]) -> dict[str, str]:
+    names = dict.fromkeys(limit.integration for limit in limits)
+    return {
+        name: "|".join(limit.text for limit in limits if limit.integration == name)
+        for name in names
+    }
 
 
 def _route(route: PolicyRoute) -> dict[str, object]:

@@ -20,11 +20,14 @@ The order of things:
                                      ◄──       Secret {value}, CredentialAnswer {request}
       PageWanted {request}           ──►       a program reads `http://lns.internal/`
                                      ◄──       PageAnswer {request}
-                                     ◄──       Update, Revoke, Budget: at any time
+                                     ◄──       Update, Revoke: at any time
+      AllowanceWanted {request}      ──►       a request counts for budgets with limits
+                                     ◄──       AllowanceAnswer {request}
       Usage …, Closed {connection}   ──►
 
-After `Hello` the worker repeats each `Ask`, `CredentialWanted` and `PageWanted` that has no answer,
-and then what it could not report while no runner was there.
+After `Hello` the worker repeats each `Ask`, `CredentialWanted`, `AllowanceWanted` and `PageWanted`
+that has no answer, and then what it could not report while no runner was there. The `Usage` of a
+request comes before whatever is asked after its reply has ended.
 """
 
 from typing import Final, TypeVar

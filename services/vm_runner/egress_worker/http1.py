@@ -22,7 +22,7 @@ from services.vm_runner.egress_worker.heads import (
 from services.vm_runner.egress_worker.http1_input import Input
 from services.vm_runner.egress_worker.http1_requests import asked_of, encode_answer, passed_on
 from services.vm_runner.egress_worker.judge import Asked, Denied, Judge, Permitted
-from services.vm_runner.egress_worker.meters import Meter
+from services.vm_runner.egress_worker.meters import Meter, Metered
 from services.vm_runner.egress_worker.reports import Reason
 from services.vm_runner.egress_worker.run_state import RunState
 from services.vm_runner.egress_worker.sides import Side, SideLost, relay
@@ -62,6 +62,7 @@ class Http1:
         self._from_guest = Input(guest)
         self._from_host = Input(host)
         self._reply_began = False
+        self._guest_left = False
 
     async def serve(self) -> None:
         """Carries requests and replies until one side ends.
@@ -105,10 +106,35 @@ class Http1:
 
     async def _carry(self, request: RequestHead, asked: Asked, permitted: Permitted) -> bool:
         """Passes a request and its reply on; returns whether another may follow."""
-        await self._host.write(passed_on(request, permitted).encode())
-        body = BodyReader(request)
-        sending = asyncio.ensure_future(self._send_body(body, asked, permitted))
-        replying = asyncio.ensure_future(self._reply(request))
+        metered = self._meter.request(
+            asked.method.decode("latin-1"),
+            permitted.path,
+            allowance=permitted.allowance,
+            socket=False,
+        )
+        sending: asyncio.Future[Denied | None] | None = None
+        replying: asyncio.Future[ReplyHead] | None = None
+        try:
+            await self._host.write(passed_on(request, permitted).encode())
+            body = BodyReader(request)
+            sending = asyncio.ensure_future(self._send_body(body, asked, permitted, metered))
+            replying = asyncio.ensure_future(self._reply(request, metered))
+            return await self._both(request, sending, replying)
+        except (SideLost, Ended):
+            if metered.is_read_out and replying and sending and sending.done():
+                await self._read_out(replying)
+            raise
+        finally:
+            await _cancelled(*(one for one in (sending, replying) if one is not None))
+            await metered.end(whole=False)
+
+    async def _both(
+        self,
+        request: RequestHead,
+        sending: "asyncio.Future[Denied | None]",
+        replying: "asyncio.Future[ReplyHead]",
+    ) -> bool:
+        """Waits for a request's body and its reply, and for a guest's program that leaves."""
         watching: asyncio.Future[None] | None = None
         try:
             while not replying.done():
@@ -134,10 +160,25 @@ class Http1:
                 raise Ended(denied.reason)
             return request.keeps_alive
         finally:
-            await _cancelled(sending, replying, *([watching] if watching else []))
+            await _cancelled(*([watching] if watching else []))
+
+    async def _read_out(self, replying: "asyncio.Future[ReplyHead]") -> None:
+        """Reads the rest of a reply that nobody waits for: it says what was used at its end."""
+        self._guest_left = True
+        await asyncio.wait([replying], timeout=_READ_OUT_SECONDS)
+
+    async def _to_guest(self, data: bytes, metered: Metered) -> None:
+        if self._guest_left:
+            return
+        try:
+            await self._guest.write(data)
+        except SideLost:
+            if not metered.is_read_out:
+                raise
+            self._guest_left = True
 
     async def _send_body(
-        self, body: BodyReader, asked: Asked, permitted: Permitted
+        self, body: BodyReader, asked: Asked, permitted: Permitted, metered: Metered
     ) -> Denied | None:
         """Passes the body of a request on; returns the refusal where it holds a placeholder."""
         takes = True
@@ -151,7 +192,7 @@ class Http1:
             credential = permitted.scanner.feed(piece)
             if credential is not None:
                 return await self._judge.found_in_body(asked, credential)
-            self._meter.count_sent(len(piece))
+            metered.count_sent(len(piece))
             try:
                 if takes:
                     await self._host.write(piece)
@@ -170,34 +211,32 @@ class Http1:
             await self._swallow()
         raise Ended(denied.reason)
 
-    async def _reply(self, request: RequestHead) -> ReplyHead:
+    async def _reply(self, request: RequestHead, metered: Metered) -> ReplyHead:
         """Passes the reply on; returns its head when it is through, also with 101."""
         self._reply_began = False
         while True:
             head = await self._reply_head(request.method)
             self._reply_began = True
             masked = head.changed(self._run.mask.apply(head.headers))
-            await self._guest.write(masked.encode())
+            await self._to_guest(masked.encode(), metered)
             if head.status >= _FINAL or head.status == _SWITCHING:
                 break
         if head.status == _SWITCHING:
             if not request.values(b"upgrade"):
                 raise Ended(Reason.UPSTREAM_PROTOCOL, "it switches protocols without being asked")
+            metered.switch()
             return head
-        counted = self._meter.begin(
-            head.status, head.headers, is_chunked=head.framing is Framing.CHUNKED
-        )
+        metered.begin(head.status, head.headers, is_chunked=head.framing is Framing.CHUNKED)
         body = BodyReader(head)
         try:
             while not body.done:
                 piece = await self._from_host.piece(body)
-                counted.feed(piece)
+                metered.feed(piece)
                 if piece:
-                    await self._guest.write(piece)
+                    await self._to_guest(piece, metered)
         except HeadInvalid as error:
             raise Ended(Reason.UPSTREAM_PROTOCOL, str(error)) from error
-        finally:
-            await counted.end()
+        await metered.end(whole=True)
         return head
 
     async def _reply_head(self, method: bytes) -> ReplyHead:
@@ -237,6 +276,7 @@ class Http1:
                         break
 
 
+_READ_OUT_SECONDS: Final = 600.0
 _SWALLOW_SECONDS: Final = 5.0
 _SWALLOW_PIECES: Final = 4096
 

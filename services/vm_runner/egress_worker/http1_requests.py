@@ -6,6 +6,7 @@ from services.core.egress.hosts import parse_authority
 from services.core.errors import RequestInvalid
 from services.vm_runner.egress_worker.heads import RequestHead
 from services.vm_runner.egress_worker.judge import Asked, Denied, Permitted
+from services.vm_runner.egress_worker.reports import Reason
 
 _PHRASES: Final = {
     400: "Bad Request",
@@ -64,6 +65,8 @@ def encode_answer(denied: Denied, *, closes: bool) -> bytes:
         "cache-control: no-store",
         f"x-lns-reason: {denied.reason}",
     ]
+    if denied.reason is Reason.BUDGET:
+        lines.append("x-should-retry: false")  # clients of LLMs' APIs would try again at once
     if closes:
         lines.append("connection: close")
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + denied.body

@@ -43,7 +43,7 @@ async def serve_http2(
     try:
         async with asyncio.TaskGroup() as tasks:
             requests = FromGuest(guest, wire, judge, meter=meter, tasks=tasks, in_clear=in_clear)
-            replies = FromHost(host, wire, meter=meter)
+            replies = FromHost(host, wire)
             tasks.create_task(_until_finished(requests, host))
             tasks.create_task(_until_over(replies))
     except* _Over:
@@ -52,8 +52,8 @@ async def serve_http2(
         raise first_of(errors) from None
     finally:
         for stream in wire.streams:
-            if stream.reply is not None:
-                await stream.reply.end()
+            if stream.metered is not None:
+                await stream.metered.end(whole=False)
 
 
 async def _until_finished(requests: FromGuest, host: Side) -> None:

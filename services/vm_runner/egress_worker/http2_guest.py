@@ -42,7 +42,7 @@ class FromGuest:
         guest: the program's side.
         wire: what is written to.
         judge: of the connection.
-        meter: counts bodies.
+        meter: counts requests.
         tasks: where requests are judged.
         in_clear: whether the connection is without TLS.
     """
@@ -150,7 +150,14 @@ class FromGuest:
             return
         stream.asked = asked
         stream.scanner = judged.scanner
+        stream.metered = self._meter.request(
+            asked.method.decode("latin-1"),
+            judged.path,
+            allowance=judged.allowance,
+            socket=asked.is_socket,
+        )
         if stream.is_over:
+            await stream.metered.end(whole=False, taken=False)
             return
         await self._begin_at_host(stream, block, judged)
         while stream.waiting and not stream.is_over:
@@ -208,7 +215,8 @@ class FromGuest:
                 await self._wire.credit_guest(len(frame.payload))
                 await self._give_up(stream, credential, stream.asked)
                 return
-            self._meter.count_sent(len(data))
+            if stream.metered is not None:
+                stream.metered.count_sent(len(data))
             await self._wire.to_host(
                 frames.encode(
                     Kind.DATA, frame.flags & DATA_FLAGS, stream.host_number, frame.payload
@@ -250,8 +258,8 @@ class FromGuest:
         if stream is None:
             return
         self._wire.streams.drop(stream)
-        if stream.reply is not None:
-            await stream.reply.end()
+        if stream.metered is not None:
+            await stream.metered.end(whole=False)
         if stream.host_number:
             await self._wire.to_host(
                 frames.encode(Kind.RST_STREAM, 0, stream.host_number, frame.payload[:4])

@@ -19,7 +19,6 @@ from services.vm_runner.egress_worker.frames import (
 from services.vm_runner.egress_worker.heads import Header, HeadInvalid
 from services.vm_runner.egress_worker.http2_streams import HeaderBlocks, Stream
 from services.vm_runner.egress_worker.http2_wire import DATA_FLAGS, Wire, cap, limit_tables
-from services.vm_runner.egress_worker.meters import Meter
 from services.vm_runner.egress_worker.reports import Reason
 from services.vm_runner.egress_worker.sides import Side
 
@@ -32,13 +31,11 @@ class FromHost:
     Args:
         host: its side.
         wire: what is written to.
-        meter: reads what replies cost.
     """
 
-    def __init__(self, host: Side, wire: Wire, *, meter: Meter) -> None:
+    def __init__(self, host: Side, wire: Wire) -> None:
         self._host = host
         self._wire = wire
-        self._meter = meter
         self._blocks = HeaderBlocks(wire.run.limits.header_bytes)
 
     async def read(self) -> None:
@@ -85,8 +82,9 @@ class FromHost:
             return
         headers = tuple((bytes(one[0]), bytes(one[1])) for one in decoded)
         status = next((value for name, value in headers if name == b":status"), b"")
-        if stream.reply is None and status.isdigit() and not status.startswith(b"1"):
-            stream.reply = self._meter.begin(int(status), headers)
+        metered = stream.metered
+        if metered and not metered.began and status.isdigit() and not status.startswith(b"1"):
+            metered.begin(int(status), headers)
         await self._reply(stream, self._wire.run.mask.apply(headers), ends=ends)
         await self._end_reply(stream, ends=ends)
 
@@ -103,8 +101,8 @@ class FromHost:
             await self._wire.credit_host(len(frame.payload))
             return
         self._wire.guest_window -= len(frame.payload)
-        if stream.reply is not None:
-            stream.reply.feed(frames.unpadded(frame))
+        if stream.metered is not None:
+            stream.metered.feed(frames.unpadded(frame))
         flags = frame.flags & DATA_FLAGS
         await self._wire.to_guest(frames.encode(Kind.DATA, flags, stream.number, frame.payload))
         await self._end_reply(stream, ends=bool(flags & Flag.END_STREAM))
@@ -112,8 +110,8 @@ class FromHost:
     async def _end_reply(self, stream: Stream, *, ends: bool) -> None:
         if ends:
             stream.host_ended = True
-            if stream.reply is not None:
-                await stream.reply.end()
+            if stream.metered is not None:
+                await stream.metered.end(whole=True)
             self._wire.streams.drop_if_over(stream)
 
     async def _host_credit(self, frame: FrameHead) -> None:
@@ -127,8 +125,8 @@ class FromHost:
         stream = self._wire.streams.by_host(frame.stream)
         if stream is not None:
             self._wire.streams.drop(stream)
-            if stream.reply is not None:
-                await stream.reply.end()
+            if stream.metered is not None:
+                await stream.metered.end(whole=False)
             await self._wire.to_guest(
                 frames.encode(Kind.RST_STREAM, 0, stream.number, frame.payload[:4])
             )
@@ -139,8 +137,11 @@ class FromHost:
         if last != _NUMBER_MOST:
             taken, untaken = self._wire.streams.split_at_host(last)
             last = taken
-            for number in untaken:
-                await self._wire.to_guest(frames.encode_reset(number, ErrorCode.REFUSED_STREAM))
+            for stream in untaken:
+                if stream.metered is not None:
+                    await stream.metered.end(whole=False, taken=False)
+                reset = frames.encode_reset(stream.number, ErrorCode.REFUSED_STREAM)
+                await self._wire.to_guest(reset)
         payload = last.to_bytes(4, "big") + frame.payload[4:]
         await self._wire.to_guest(frames.encode(Kind.GOAWAY, 0, 0, payload))
 

@@ -11,6 +11,7 @@ from hpack import HeaderTuple, NeverIndexedHeaderTuple
 
 from services.vm_runner.egress_worker.heads import HEADERS_MOST, Header, HeadInvalid
 from services.vm_runner.egress_worker.judge import Asked, Denied, Permitted
+from services.vm_runner.egress_worker.reports import Reason
 
 _PSEUDO: Final = (b":method", b":scheme", b":authority", b":path", b":protocol")
 _FORBIDDEN: Final = (
@@ -87,6 +88,7 @@ def asked_of(block: Block, *, in_clear: bool) -> Asked:
         authority=authority,
         headers=block.headers,
         is_tunnel=is_tunnel,
+        is_socket=protocol == _WEBSOCKET,
         in_clear=in_clear,
     )
 
@@ -115,4 +117,5 @@ def answer_headers(denied: Denied) -> list[Header]:
         (b"content-length", str(len(denied.body)).encode()),
         (b"cache-control", b"no-store"),
         (b"x-lns-reason", denied.reason.encode()),
+        *([(b"x-should-retry", b"false")] if denied.reason is Reason.BUDGET else []),
     ]

@@ -11,7 +11,7 @@ from hpack import Decoder, HeaderTuple
 from services.vm_runner.egress_worker import frames
 from services.vm_runner.egress_worker.frames import Flag, FrameHead, FrameInvalid, Kind
 from services.vm_runner.egress_worker.judge import Asked
-from services.vm_runner.egress_worker.meters import Reply
+from services.vm_runner.egress_worker.meters import Metered
 from services.vm_runner.egress_worker.traces import BodyScanner
 
 TABLE_MOST: Final = 64 * 1024
@@ -36,7 +36,7 @@ class Stream:
         held: bytes of DATA in `waiting`.
         asked: its request, once it was let through.
         scanner: of its body.
-        reply: reads the reply, once it began.
+        metered: counts it, once it was let through.
     """
 
     number: int
@@ -50,7 +50,7 @@ class Stream:
     held: int = 0
     asked: Asked | None = None
     scanner: BodyScanner | None = None
-    reply: Reply | None = None
+    metered: Metered | None = None
 
 
 class Streams:
@@ -126,7 +126,7 @@ class Streams:
         if stream.guest_ended and stream.host_ended and not stream.waiting:
             self.drop(stream)
 
-    def split_at_host(self, last: int) -> tuple[int, list[int]]:
+    def split_at_host(self, last: int) -> tuple[int, list[Stream]]:
         """Says which streams a host has taken that took none behind `last`.
 
         Returns the guest's highest number that it took, and lower ones that it did not take; those
@@ -141,7 +141,7 @@ class Streams:
         ]
         for stream in untaken:
             self.drop(stream)
-        return highest, [stream.number for stream in untaken]
+        return highest, untaken
 
 
 @dataclass(frozen=True, slots=True)

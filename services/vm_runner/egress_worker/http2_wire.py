@@ -57,7 +57,9 @@ class Wire:
         if self.streams.by_guest(stream.number) is not stream:
             return  # the guest gave it up meanwhile
         self.streams.drop(stream)
-        if stream.reply is not None:
+        if stream.metered is not None:
+            await stream.metered.end(whole=False)
+        if stream.metered is not None and stream.metered.began:
             await self.to_guest(frames.encode_reset(stream.number, ErrorCode.CANCEL))
             return
 

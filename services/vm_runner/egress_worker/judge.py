@@ -1,8 +1,8 @@
 """Judges the requests of one connection, whichever protocol they come in.
 
 In this order: nothing is tunnelled, the host is the connection's, no placeholder goes where it does
-not belong, the rules of every policy permit it, its budgets are not spent, and its secrets are
-there. Whatever comes of it is reported before the request goes on or is answered.
+not belong, the rules of every policy permit it, its secrets are there, and its budgets are not
+spent. Whatever comes of it is reported before the request goes on or is answered.
 """
 
 import json
@@ -13,9 +13,11 @@ from typing import Final, Protocol
 from services.core.egress.hosts import Host, is_below, parse_authority, parse_host
 from services.core.egress.requests import RequestDecision, decide_request
 from services.core.errors import RequestInvalid
+from services.vm_runner.egress_worker.codings import ask_for_readable
 from services.vm_runner.egress_worker.heads import Header
 from services.vm_runner.egress_worker.injection import inject, is_usable, wanted
 from services.vm_runner.egress_worker.orders import (
+    AllowanceAnswer,
     CredentialAnswer,
     Grant,
     Injection,
@@ -45,6 +47,7 @@ class Asked:
         authority: of `Host` or `:authority`; empty where there is none.
         headers: all others with them.
         is_tunnel: whether it asks for a tunnel.
+        is_socket: whether it is a WebSocket by extended CONNECT.
         in_clear: whether it came without TLS.
     """
 
@@ -53,16 +56,26 @@ class Asked:
     authority: bytes
     headers: tuple[Header, ...]
     is_tunnel: bool = False
+    is_socket: bool = False
     in_clear: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Permitted:
-    """A request that goes on, with its secrets in place."""
+    """A request that goes on, with its secrets in place.
+
+    Attributes:
+        target, headers: that go on.
+        scanner: of its body.
+        path: normalised.
+        allowance: the number under which budgets permitted it, or 0.
+    """
 
     target: bytes
     headers: tuple[Header, ...]
     scanner: BodyScanner
+    path: str = ""
+    allowance: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,6 +98,10 @@ class Office(Protocol):
         self, connection: int, credential: str, *, method: str, path: str
     ) -> CredentialAnswer:
         """Waits until a credential is there or will not come."""
+        ...
+
+    async def ask_allowance(self, connection: int, budgets: tuple[str, ...]) -> AllowanceAnswer:
+        """Waits until it is known whether budgets permit one more request."""
         ...
 
 
@@ -129,7 +146,8 @@ class Judge:
             _text(asked.target),
             overrides=_overrides(asked.headers),
         )
-        denied = self._refused(asked, decision) or self._spent()
+        denied = self._refused(asked, decision)
+        allowance = 0
         credentials: tuple[str, ...] = ()
         target, headers = asked.target, asked.headers
         if denied is None and not asked.in_clear:
@@ -137,11 +155,19 @@ class Judge:
         if denied is None and not asked.in_clear:
             injected = inject(self.injections, target, headers, self._run.secrets)
             target, headers, credentials = injected.target, injected.headers, injected.credentials
+        if denied is None:  # last, since it counts
+            allowance, denied = await self._allowed()
         await self._report(asked, decision, denied, credentials)
         if denied is not None:
             return denied
         self.permitted += 1
-        return Permitted(target=target, headers=headers, scanner=BodyScanner(self._traces(asked)))
+        return Permitted(
+            target=target,
+            headers=ask_for_readable(headers) if self.inspection.exact else headers,
+            scanner=BodyScanner(self._traces(asked)),
+            path=decision.path,
+            allowance=allowance,
+        )
 
     def deny(self, reason: Reason, error: str, *, status: int = 403, **more: str) -> Denied:
         """Returns the refusal of a request, with a body that says why."""
@@ -214,12 +240,16 @@ class Judge:
             how_to_allow=f"send it over https to the hosts of {credential}, or leave it out",
         )
 
-    def _spent(self) -> Denied | None:
-        for budget in self.inspection.budgets:
-            text = self._run.spent_budgets.get(budget)
-            if text is not None:
-                return self.deny(Reason.BUDGET, text or f"the budget {budget} is spent", status=429)
-        return None
+    async def _allowed(self) -> tuple[int, Denied | None]:
+        """Waits for the word of budgets with limits; returns its number, or the refusal."""
+        if not self.inspection.limited:
+            return 0, None
+        answer = await self._office.ask_allowance(self._grant.connection, self.inspection.budgets)
+        if answer.granted:
+            return answer.request, None
+        return 0, self.deny(
+            Reason.BUDGET, answer.error, status=429, how_to_allow=answer.how_to_allow
+        )
 
     async def _lacking(self, asked: Asked, path: str) -> Denied | None:
         """Waits for the secrets that a request needs and that have not come yet."""

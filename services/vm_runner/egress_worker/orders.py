@@ -80,14 +80,20 @@ class Inspection(Part, frozen=True):
     Attributes:
         rules: of every policy that has some for the host: a request has to fit each set.
         injections: for the host.
-        budgets: ids of the budgets that its requests count for; see `Budget`.
+        budgets: ids of the budgets that its requests count for; see `AllowanceAnswer`.
+        limited: whether each request is asked for first, since one of them has limits.
+        exact: whether one of the limits needs what replies say they cost.
         usage: how its replies say what they cost: `anthropic`, `openai`, `google`, or empty.
+        free: path patterns of requests that cost nothing.
     """
 
     rules: tuple[RouteRules, ...] = ()
     injections: tuple[Injection, ...] = ()
     budgets: tuple[str, ...] = ()
+    limited: bool = False
+    exact: bool = False
     usage: str = ""
+    free: tuple[str, ...] = ()
 
 
 class UpstreamTrust(Part, frozen=True):
@@ -213,18 +219,20 @@ class PageAnswer(Message, frozen=True, tag="page-answer"):
     body: Data = b""
 
 
-class Budget(Message, frozen=True, tag="budget"):
-    """How a budget stands. When it is spent, requests that count for it get a 429.
+class AllowanceAnswer(Message, frozen=True, tag="allowance-answer"):
+    """Whether budgets permit a request: it goes on, or gets a 429.
 
     Attributes:
-        budget: its id, as in `Inspection.budgets`.
-        spent: whether it is used up.
-        text: for the body of the 429: what was spent, and how to get more.
+        request: of the `AllowanceWanted`.
+        granted: whether it goes on; then its `Usage` is owed.
+        error: for the body of the 429: what was spent.
+        how_to_allow: for the same: how to get more.
     """
 
-    budget: str
-    spent: bool
-    text: str = ""
+    request: Id
+    granted: bool
+    error: str = ""
+    how_to_allow: str = ""
 
 
 class Stop(Message, frozen=True, tag="stop"):
@@ -240,6 +248,6 @@ ToWorker = (
     | Revoke
     | CredentialAnswer
     | PageAnswer
-    | Budget
+    | AllowanceAnswer
     | Stop
 )

@@ -5,10 +5,17 @@ import itertools
 from typing import TypeVar
 
 from services.vm_runner.egress_worker.control_socket import ControlSocket
-from services.vm_runner.egress_worker.orders import CredentialAnswer, PageAnswer
-from services.vm_runner.egress_worker.reports import CredentialWanted, PageWanted, ToRunner
+from services.vm_runner.egress_worker.orders import AllowanceAnswer, CredentialAnswer, PageAnswer
+from services.vm_runner.egress_worker.reports import (
+    AllowanceWanted,
+    CredentialWanted,
+    PageWanted,
+    ToRunner,
+    Usage,
+)
 
-_Answer = TypeVar("_Answer", CredentialAnswer, PageAnswer)
+_Answer = TypeVar("_Answer", CredentialAnswer, AllowanceAnswer, PageAnswer)
+_Question = CredentialWanted | AllowanceWanted | PageWanted
 
 
 class Questions:
@@ -20,11 +27,12 @@ class Questions:
 
     def __init__(self, control: ControlSocket) -> None:
         self._control = control
-        self._open: dict[int, tuple[CredentialWanted | PageWanted, asyncio.Future[object]]] = {}
+        self._open: dict[int, tuple[_Question, asyncio.Future[object]]] = {}
+        self._left: dict[int, AllowanceWanted] = {}
         self._numbers = itertools.count(1)
 
     @property
-    def open(self) -> list[CredentialWanted | PageWanted]:
+    def open(self) -> list[_Question]:
         """Those without an answer."""
         return [question for question, _ in self._open.values()]
 
@@ -46,6 +54,12 @@ class Questions:
         )
         return await self._ask(wanted, CredentialAnswer)
 
+    async def ask_allowance(self, connection: int, budgets: tuple[str, ...]) -> AllowanceAnswer:
+        """Waits until it is known whether budgets permit one more request."""
+        number = next(self._numbers)
+        wanted = AllowanceWanted(request=number, connection=connection, budgets=budgets)
+        return await self._ask(wanted, AllowanceAnswer)
+
     async def ask_page(self, wanted: PageWanted) -> PageAnswer:
         """Waits for a page."""
         number = next(self._numbers)
@@ -59,13 +73,15 @@ class Questions:
         )
         return await self._ask(numbered, PageAnswer)
 
-    def answer(self, answer: CredentialAnswer | PageAnswer) -> None:
+    def answer(self, answer: CredentialAnswer | AllowanceAnswer | PageAnswer) -> None:
         """Takes an answer; one to nothing is ignored."""
         _, waiting = self._open.get(answer.request, (None, None))
         if waiting is not None and not waiting.done():
             waiting.set_result(answer)
+        elif (wanted := self._left.pop(answer.request, None)) is not None:
+            self._control.say(usage_of_nothing(wanted))
 
-    async def _ask(self, question: CredentialWanted | PageWanted, kind: type[_Answer]) -> _Answer:
+    async def _ask(self, question: _Question, kind: type[_Answer]) -> _Answer:
         waiting: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         self._open[question.request] = (question, waiting)
         self._control.ask(question)
@@ -78,3 +94,15 @@ class Questions:
                 self._open[question.request] = (question, waiting)
         finally:
             del self._open[question.request]
+            if isinstance(question, AllowanceWanted) and not waiting.done():
+                self._left[question.request] = question  # its answer counts it
+
+
+def usage_of_nothing(wanted: AllowanceWanted) -> Usage:
+    """Returns the report on a request that was let through when nobody wanted it any more."""
+    return Usage(
+        connection=wanted.connection,
+        budgets=wanted.budgets,
+        allowance=wanted.request,
+        requests=0,
+    )

@@ -149,21 +149,33 @@ class PageWanted(Message, frozen=True, tag="page-wanted"):
     body: Text = ""
 
 
+class AllowanceWanted(Message, frozen=True, tag="allowance-wanted"):
+    """A request counts for budgets that have limits; it waits."""
+
+    request: Id
+    connection: Id
+    budgets: Annotated[tuple[Word, ...], msgspec.Meta(max_length=64)]
+
+
 class Usage(Message, frozen=True, tag="usage"):
-    """What one reply of a metered API said it cost; `exact` if it said so at all.
+    """What one request of a metered API cost, once it is over.
 
     Attributes:
         connection: it came on.
         budgets: that it counts for.
-        requests: 1, or 0 for a later figure of the same reply.
+        allowance: the number of its `AllowanceWanted`; 0 where none was asked for.
+        requests: 1, or 0 where an allowance counted it.
         sent, received: bytes of bodies.
         model: as the reply names it.
-        input_tokens, output_tokens, cache_read_tokens, cache_write_tokens: of the reply.
+        input_tokens, output_tokens, cache_read_tokens, cache_write_tokens,
+            cache_write_long_tokens: of the reply, each token in one of them.
         exact: whether the reply reported them.
+        unread: whether it may have cost something that the reply did not report.
     """
 
     connection: Id
     budgets: Annotated[tuple[Word, ...], msgspec.Meta(max_length=64)]
+    allowance: Annotated[int, msgspec.Meta(ge=0, le=0xFFFF_FFFF)] = 0
     requests: Annotated[int, msgspec.Meta(ge=0, le=1)] = 1
     sent: Count = 0
     received: Count = 0
@@ -172,7 +184,9 @@ class Usage(Message, frozen=True, tag="usage"):
     output_tokens: Count = 0
     cache_read_tokens: Count = 0
     cache_write_tokens: Count = 0
+    cache_write_long_tokens: Count = 0
     exact: bool = False
+    unread: bool = False
 
 
 class Closed(Message, frozen=True, tag="closed"):
@@ -208,6 +222,7 @@ ToRunner = (
     | Admitted
     | RequestDecided
     | CredentialWanted
+    | AllowanceWanted
     | PageWanted
     | Usage
     | Closed

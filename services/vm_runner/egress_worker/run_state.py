@@ -1,6 +1,6 @@
-"""What a worker knows of its run: placeholders, secrets, budgets, bounds. One owner: the worker."""
+"""What a worker knows of its run: placeholders, secrets, bounds. One owner: the worker."""
 
-from services.vm_runner.egress_worker.orders import Budget, Configure, Limits, Placeholder, Secret
+from services.vm_runner.egress_worker.orders import Configure, Limits, Placeholder, Secret
 from services.vm_runner.egress_worker.traces import Mask
 
 
@@ -11,7 +11,6 @@ class RunState:
         self.limits = Limits()
         self.placeholders: tuple[Placeholder, ...] = ()
         self.secrets: dict[str, str] = {}
-        self.spent_budgets: dict[str, str] = {}
         self.mask = Mask()
 
     def configure(self, order: Configure) -> None:
@@ -27,13 +26,6 @@ class RunState:
         else:
             self.secrets[order.credential] = order.value
         self._renew_mask()
-
-    def take_budget(self, order: Budget) -> None:
-        """Takes how a budget stands."""
-        if order.spent:
-            self.spent_budgets[order.budget] = order.text
-        else:
-            self.spent_budgets.pop(order.budget, None)
 
     def _renew_mask(self) -> None:
         texts = {placeholder.credential: placeholder.text for placeholder in self.placeholders}

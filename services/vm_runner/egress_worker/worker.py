@@ -18,7 +18,7 @@ from services.vm_runner.egress_worker.connection import Connection
 from services.vm_runner.egress_worker.control_socket import ControlSocket
 from services.vm_runner.egress_worker.endings import Ended
 from services.vm_runner.egress_worker.orders import (
-    Budget,
+    AllowanceAnswer,
     Configure,
     CredentialAnswer,
     Grant,
@@ -163,15 +163,13 @@ class Worker:
                 self.run.configure(order)
             case Secret():
                 self.run.take_secret(order)
-            case Budget():
-                self.run.take_budget(order)
             case Update():
                 one = self._open.get(order.connection)
                 if one is not None and one.connection is not None:
                     one.connection.update(order.inspection)
             case Revoke():
                 self._revoke(order)
-            case CredentialAnswer() | PageAnswer():
+            case CredentialAnswer() | AllowanceAnswer() | PageAnswer():
                 self._questions.answer(order)
             case Stop():
                 self._stopped.set()

@@ -63,6 +63,7 @@ _to_worker = st.one_of(
     st.builds(orders.Secret, credential=_words, value=st.none() | _words),
     st.builds(orders.Update, connection=_ids, inspection=_inspections),
     st.builds(orders.CredentialAnswer, request=_ids, granted=st.booleans()),
+    st.builds(orders.AllowanceAnswer, request=_ids, granted=st.booleans(), error=_lines),
     st.builds(
         orders.PageAnswer,
         request=_ids,
@@ -89,6 +90,7 @@ _to_runner = st.one_of(
     ),
     st.builds(reports.Closed, connection=_ids, sent=_counts, received=_counts, text=_lines),
     st.builds(reports.Usage, connection=_ids, budgets=st.just(("a",)), input_tokens=_counts),
+    st.builds(reports.AllowanceWanted, request=_ids, connection=_ids, budgets=st.just(("a",))),
 )
 
 
