@@ -33,6 +33,8 @@ def main() -> NoReturn:
             start_behind(arguments, environment)
     except KeyboardInterrupt:
         code = _INTERRUPTED
+    except BrokenPipeError:  # at once where Python holds no output back, else below
+        code = _BROKEN_PIPE
     try:
         sys.stdout.flush()
         sys.stderr.flush()
