@@ -10,6 +10,7 @@ python := .venv/bin/python
 pytest := $(python) -m pytest
 tests  ?=
 benchmarks ?=
+only ?=
 
 .PHONY: help
 help: ## Show this list
@@ -87,6 +88,10 @@ integration: venv ## Run the tests against real registries and tools
 e2e: setup ## Run the tests that boot microVMs
 	@scripts/setup/programs
 	LNS_REQUIRE=registry,qemu $(pytest) tests/e2e $(tests)
+
+.PHONY: mutants
+mutants: venv guest-agent ## See whether quick tests notice harmful changes, one at a time (only="egress core")
+	$(python) -m tests.mutants $(only)
 
 # --- development ----------------------------------------------------------------------------------
 
