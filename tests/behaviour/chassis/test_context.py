@@ -78,6 +78,12 @@ async def test_the_server_ends_unary_calls_at_its_own_limit(echo: Serving) -> No
             await stub.Store(text(""), timeout=30)
 
 
+async def test_what_a_unary_call_calls_has_no_longer_than_the_servers_limit(echo: Serving) -> None:
+    async with echo(unary_limit=4, Store=remaining) as stub:
+        assert 3 < float((await stub.Store(text(""), timeout=30)).value) <= 4
+        assert 1 < float((await stub.Store(text(""), timeout=2)).value) < 3
+
+
 async def test_streams_may_outlast_the_unary_limit(echo: Serving) -> None:
     async def count(_: Any, __: Any) -> AsyncIterator[Any]:
         await asyncio.sleep(0.1)

@@ -255,6 +255,21 @@ async def test_what_was_pulled_by_its_tag_is_there_by_its_digest(world: World) -
         await world.pull(f"other.example/x@{IMAGE.digest}", mode=pb.PULL_MODE_NEVER)
 
 
+async def test_what_lacks_a_blob_is_not_there_offline_and_pulled_again_where_it_may_be(
+    world: World,
+) -> None:
+    world.put(IMAGE)
+    await world.pull()
+    lost = list(IMAGE.blobs)[-1]
+    del world.store.blobs[lost]
+
+    with pytest.raises(errors.ManifestUnknown, match="does not have all of"):
+        await world.pull(mode=pb.PULL_MODE_NEVER)
+    await world.pull(mode=pb.PULL_MODE_MISSING)
+
+    assert lost in world.store.blobs
+
+
 async def test_a_platform_must_be_whole(world: World) -> None:
     for platform in ({"os": "linux"}, {"architecture": "amd64"}, {}):
         with pytest.raises(errors.RequestInvalid):

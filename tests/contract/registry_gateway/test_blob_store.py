@@ -261,3 +261,19 @@ async def test_a_whole_blob_is_verified_and_an_absent_one_is_not(store: BlobStor
         assert await store.verify(Digest.of(data)) is False
         await store.write(data)
         assert await store.verify(Digest.of(data)) is True
+
+
+async def test_a_blob_on_the_disk_cannot_be_written_to(tmp_path: Path) -> None:
+    with Blocking(2) as blocking:
+        store = DiskStore(tmp_path / "blobs", blocking)
+        await store.write(DATA)
+        with closing(await store.ingest(descriptor(DATA[::-1]), resume=False)) as ingest:
+            ingest.write(DATA[::-1])
+            ingest.commit()
+    modes = {
+        path.read_bytes(): path.stat().st_mode & 0o7777
+        for path in (tmp_path / "blobs").rglob("*")
+        if path.is_file()
+    }
+
+    assert modes == {DATA: 0o444, DATA[::-1]: 0o444}

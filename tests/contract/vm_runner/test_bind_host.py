@@ -215,3 +215,26 @@ async def test_what_cannot_be_served_is_said(
 
     assert subject.served() == set()
     await subject.host.ended(binds)
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [
+        ("home", "keeps its own state"),
+        ("home/blobs", "keeps its own state"),
+        (".", "keeps its own state"),
+        ("way", "keeps its own state"),
+        ("/", "root and its system"),
+        ("/proc", "root and its system"),
+        ("/etc/..", "root and its system"),
+    ],
+)
+async def test_the_state_directory_and_what_holds_it_are_not_bound(
+    short_directory: Path, place: str, reason: str
+) -> None:
+    (short_directory / "home" / "blobs").mkdir(parents=True)
+    (short_directory / "way").symlink_to("home/blobs")
+    host = FileServers(short_directory / "home", cgroups=Cgroups(None), view_required=False)
+
+    with pytest.raises(RequestInvalid, match=reason):
+        await host.look(str(short_directory / place))

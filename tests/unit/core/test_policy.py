@@ -1,6 +1,7 @@
 """Policies: verdicts, and that a merged policy decides as the strictest of its parts."""
 
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from services.core.policy import (
     policy_of_spec,
     strictest,
 )
+from services.core.route_match import path_matches
 from services.core.run_plan import Policy, PolicyRoute, PolicyRule, Verdict
 from tests.support.policy_oracle import decide, decide_request, rules_permit
 
@@ -307,6 +309,30 @@ def test_a_spec_becomes_a_policy_with_the_origin_of_each_route() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("one", "two", "both"),
+    [
+        ("/**", "/*", ["/*"]),
+        ("/*", "/**", ["/*"]),
+        ("/a/**", "/a/*", ["/a/*"]),
+        ("/**/b", "/*/b", ["/*/b"]),
+        ("/*", "/*/*", None),
+        ("/**/b", "/a/**", None),
+        ("/a*", "/*", ["/a*"]),
+        ("/*a", "/a*", None),
+    ],
+)
+def test_of_two_rules_the_merged_policy_has_the_narrower_or_none(
+    one: str, two: str, both: list[str] | None
+) -> None:
+    parts = [Policy(routes=(route("a.x", ALLOW, ("GET", path)),)) for path in (one, two)]
+
+    (merged,) = merge_policies(parts).routes
+
+    assert merged.verdict is (DENY if both is None else ALLOW)
+    assert [rule.path for rule in merged.rules] == (both or [])
+
+
 rules = st.lists(
     st.builds(PolicyRule, method=st.sampled_from([*METHODS, "*"]), path=st.sampled_from(PATTERNS)),
     max_size=2,
@@ -368,6 +394,26 @@ def test_a_merged_policy_is_never_laxer_on_requests_than_its_parts(some: list[Po
                 ]
                 strict = strictest(*(opinions or [ASK]))
                 assert order[verdict] >= order[strict]
+
+
+segments = st.sampled_from(["a", "b", "*", "**", "a*"])
+paths = st.lists(segments, min_size=1, max_size=3).map(lambda parts: "/" + "/".join(parts))
+REQUESTS = [
+    "/",
+    *("/" + "/".join(p) for n in (1, 2, 3) for p in product(("a", "b", "ab"), repeat=n)),
+]
+
+
+@given(paths, paths)
+@settings(max_examples=200, deadline=None)
+def test_two_rules_merged_permit_no_path_that_one_of_them_denies(one: str, two: str) -> None:
+    merged = merge_policies([Policy(routes=(route("a.x", ALLOW, ("*", p)),)) for p in (one, two)])
+    (both,) = merged.routes
+
+    for path in REQUESTS if both.verdict is ALLOW else ():
+        if rules_permit(both.rules, "GET", path):
+            assert path_matches(one, path)
+            assert path_matches(two, path)
 
 
 def test_without_rules_every_request_is_permitted() -> None:

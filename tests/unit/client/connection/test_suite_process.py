@@ -1,9 +1,14 @@
 import json
+import os
+import socket
+import struct
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lns.client.connection.suite_process import SuiteFiles, _last_words, find_suite, tail
+from services.core.errors import CallerDenied
 
 DRAINED = json.dumps({"event": "drained", "level": "info"})
 FULL = json.dumps({"event": "not_served", "level": "error", "message": "disk full"})
@@ -57,3 +62,24 @@ def test_a_state_directory_that_is_none_is_named(tmp_path: Path) -> None:
         find_suite(SuiteFiles(home=home))
 
     assert str(caught.value.filename).startswith(str(home))
+
+
+class SocketOfAnotherUser(socket.socket):
+    """What the kernel says where another user's process listens."""
+
+    def getsockopt(self, *_: Any) -> Any:
+        return struct.pack("3i", os.getpid(), 4242, 4242)
+
+
+def test_services_of_another_user_are_not_spoken_to(
+    short_directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = SuiteFiles(home=short_directory)
+    files.run.mkdir(mode=0o700)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(files.socket))
+        listener.listen()
+        monkeypatch.setattr(socket, "socket", SocketOfAnotherUser)
+
+        with pytest.raises(CallerDenied, match="belong to user 4242"):
+            find_suite(files)

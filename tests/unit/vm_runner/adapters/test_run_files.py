@@ -1,4 +1,7 @@
 import errno
+import os
+import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +13,7 @@ from services.chassis.reserve import Reserve
 from services.core.errors import CapacityExhausted
 from services.vm_runner.adapters.run_files import RunFiles
 from services.vm_runner.adapters.volume_files import VolumeFiles
-from services.vm_runner.records.runs import Volume
+from services.vm_runner.records.runs import RunState, Volume
 from tests.support.runs import a_run
 
 
@@ -61,3 +64,26 @@ async def test_a_record_for_which_nothing_is_left_says_where_and_how_much(
     assert f"{tmp_path}/runs" in caught.value.message
     assert "the record of run surveyor" in caught.value.message
     assert int(caught.value.metadata["needed_bytes"]) > 100
+
+
+@pytest.mark.parametrize("state", [RunState.CREATED, RunState.RUNNING])
+async def test_a_record_is_private_and_a_write_that_fails_leaves_the_former_one(
+    state: RunState, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = replace(a_run(), state=state)
+    with Blocking(2) as blocking:
+        runs = RunFiles(tmp_path, blocking=blocking, kept=Reserve(tmp_path / ".r", size_bytes=0))
+        await runs.save(a_run())
+        await runs.save(run)
+        record = tmp_path / run.run_id / "run.json"
+        assert stat.S_IMODE(record.stat().st_mode) == 0o600
+        assert stat.S_IMODE(record.parent.stat().st_mode) == 0o700
+
+        monkeypatch.setattr(os, "fsync", broken_disk)
+        with pytest.raises(OSError, match="Input/output error"):
+            await runs.save(replace(run, name="another"))
+        assert await runs.load() == (run,)
+
+
+def broken_disk(_: int) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))

@@ -156,6 +156,22 @@ def test_a_file_that_another_took_the_place_of_is_stale_not_the_other(
     assert guest.content(guest.walk("sub/b").node) == b"other\n"
 
 
+def test_a_directory_that_another_took_the_place_of_is_stale_not_the_other(folder: Path) -> None:
+    (folder / "other").mkdir()
+    (folder / "other" / "b").write_text("not shown to the guest\n")
+    with serving(folder, most_open=1) as guest:
+        sub, file = guest.walk("sub").node, guest.walk("sub/b").node
+        guest.content(guest.walk("a").node)  # now no descriptor of `sub` is held
+        (folder / "sub").rename(folder / "before")
+        (folder / "other").rename(folder / "sub")
+
+        fails(errno.ESTALE, lambda: guest.open(file))
+        fails(errno.ESTALE, lambda: guest.create(b"made", sub))
+        fails(errno.ESTALE, lambda: guest.unlink(b"b", sub))
+        fails(errno.ESTALE, lambda: guest.lookup(b"b", sub))
+    assert [path.name for path in (folder / "sub").iterdir()] == ["b"]
+
+
 def test_a_guest_keeps_what_it_read_only_while_nothing_changed(
     folder: Path, guest: FuseClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
