@@ -101,6 +101,7 @@ class FakeRunner:
             waits for. The last is used again.
         received: what clients sent, one list a connection.
         stopping: set by StopRun; a script may wait for it.
+        has_told_all: set when a watcher knows all events and waits for more.
     """
 
     def __init__(self, run_id: str = RUN_ID, member: str = "") -> None:
@@ -110,6 +111,7 @@ class FakeRunner:
         self.is_removed = False
         self.started = 0
         self.stopping = asyncio.Event()
+        self.has_told_all = asyncio.Event()
         self.created: list[vm_pb.CreateRunRequest] = []
         self.creating = asyncio.Event()
         self.creating.set()
@@ -181,6 +183,7 @@ class FakeRunner:
             elif event.sequence > request.after_sequence:
                 yield vm_pb.WatchRunResponse(event=event)
         if not (request.until_ended and self.events and _is_end(self.events[-1])):
+            self.has_told_all.set()
             await asyncio.Event().wait()
 
     async def Attach(

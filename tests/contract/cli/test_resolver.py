@@ -15,7 +15,7 @@ from lns.types.v1 import run_plan_pb2
 
 from lns.client.running.ports import Resolver
 from services.core.artifacts import families
-from services.core.errors import ArtifactTypeUnsupported, LnsError
+from services.core.errors import ArtifactTypeUnsupported
 from services.core.reference import Reference
 from services.resolver.bootstrap import service_with
 from services.resolver.settings import ResolverSettings
@@ -140,8 +140,7 @@ async def test_a_plan_without_an_image_has_none(subject: Subject) -> None:
 
 
 async def test_what_cannot_be_run_is_a_typed_failure(subject: Subject) -> None:
-    with pytest.raises(LnsError) as failure:
+    with pytest.raises(ArtifactTypeUnsupported) as failure:
         await plans(subject, subject.refusing, "model")
 
-    assert isinstance(failure.value, ArtifactTypeUnsupported)
     assert "model" in failure.value.message

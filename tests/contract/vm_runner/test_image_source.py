@@ -13,6 +13,7 @@ from services.vm_runner.adapters.materializer_client import MaterializerImages
 from services.vm_runner.ports import ImageSource
 from tests.fakes.vm_outside import FakeImages
 from tests.support.materializer import served
+from tests.support.outcomes import passes
 from tests.support.runs import DIGEST
 from tests.support.tars import archive, entry
 
@@ -97,5 +98,6 @@ async def test_an_unknown_image_is_refused_and_leaves_no_lease(subject: Subject)
 
 
 async def test_a_lease_that_is_not_there_may_be_released(subject: Subject) -> None:
-    await subject.images.release(RUN)
-    await subject.images.release(RUN)
+    with passes():
+        await subject.images.release(RUN)
+        await subject.images.release(RUN)

@@ -6,6 +6,7 @@ import pytest
 
 from services.chassis import reserve
 from services.core.errors import CapacityExhausted
+from tests.support.outcomes import passes
 
 _MIB = 1 << 20
 
@@ -90,7 +91,8 @@ def test_a_reserve_is_never_a_link(tmp_path: Path) -> None:
 
 
 def test_what_leaves_the_kept_room_alone_may_be_written(tmp_path: Path) -> None:
-    reserve.require(tmp_path, 1, what="a file")
+    with passes():
+        reserve.require(tmp_path, 1, what="a file")
 
 
 @pytest.mark.parametrize(

@@ -10,25 +10,36 @@ from tests.support.eventually import eventually
 
 
 class Work:
-    """Work that waits for permission and notes how it went."""
+    """Work that waits for permission and notes how it went.
+
+    Attributes:
+        undoing: set when it was cancelled and cleans up.
+        course: what happened, in its order.
+    """
 
     def __init__(self) -> None:
         self.begun = 0
         self.ended = 0
         self.cancelled = 0
         self.allow = asyncio.Event()
+        self.undoing = asyncio.Event()
+        self.course: list[str] = []
         self.cleaned_up = asyncio.Event()
         self.cleaned_up.set()
 
     async def __call__(self) -> str:
         self.begun += 1
+        self.course.append("begun")
         try:
             await self.allow.wait()
         except asyncio.CancelledError:
+            self.undoing.set()
             await self.cleaned_up.wait()
             self.cancelled += 1
+            self.course.append("undone")
             raise
         self.ended += 1
+        self.course.append("ended")
         return "done"
 
 
@@ -80,7 +91,7 @@ async def test_the_last_caller_to_leave_ends_the_work_and_waits_for_its_end() ->
 
     for caller in callers:
         caller.cancel()
-    await asyncio.sleep(0.01)
+    await work.undoing.wait()
     assert [caller.done() for caller in callers] == [True, False]
     work.cleaned_up.set()
 
@@ -98,16 +109,15 @@ async def test_a_caller_that_comes_while_the_work_is_being_undone_starts_it_anew
     leaving = asyncio.ensure_future(flights.run("k", work))
     await eventually(lambda: work.begun == 1)
     leaving.cancel()
-    await asyncio.sleep(0)
+    await work.undoing.wait()
 
     coming = asyncio.ensure_future(flights.run("k", work))
-    await asyncio.sleep(0.01)
-    assert work.begun == 1  # not before the former has ended
+    await eventually(lambda: flights._flights["k"].waiters == 1)
     work.cleaned_up.set()
     work.allow.set()
 
     assert await coming == "done"
-    assert (work.begun, work.cancelled) == (2, 1)
+    assert work.course == ["begun", "undone", "begun", "ended"]
 
 
 async def test_an_error_reaches_every_caller_and_is_not_kept() -> None:

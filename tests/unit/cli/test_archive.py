@@ -175,24 +175,33 @@ def endless(*beginning: bytes, again: bytes) -> Iterator[bytes]:
 
 
 ENDLESS = {
-    "content": endless(header(NAME.encode(), size=4 << 30), again=bytes(1 << 16)),
-    "entries": (
-        piece
-        for pieces in (
-            [directory()],
-            (entry(f"{NAME}/{number}") for number in range(10**9)),
-        )
-        for piece in pieces
+    "content": (
+        endless(header(NAME.encode(), size=4 << 30), again=bytes(1 << 16)),
+        "more than 1048576",
     ),
-    "zeros behind the end": endless(archive(directory()), again=bytes(1 << 16)),
+    "entries": (
+        (
+            piece
+            for pieces in (
+                [directory()],
+                (entry(f"{NAME}/{number}") for number in range(10**9)),
+            )
+            for piece in pieces
+        ),
+        "more than 100 entries",
+    ),
+    "zeros behind the end": (
+        endless(archive(directory()), again=bytes(1 << 16)),
+        "something follows its end",
+    ),
 }
 
 
-@pytest.mark.parametrize("chunks", ENDLESS.values(), ids=ENDLESS)
+@pytest.mark.parametrize(("chunks", "refusal"), ENDLESS.values(), ids=ENDLESS)
 def test_an_archive_without_end_is_not_read_to_its_end(
-    tmp_path: Path, chunks: Iterator[bytes]
+    tmp_path: Path, chunks: Iterator[bytes], refusal: str
 ) -> None:
-    with pytest.raises(LnsError):
+    with pytest.raises((LimitExceeded, RequestInvalid), match=refusal):
         unpack(chunks, tmp_path / NAME, name=NAME, limits=LIMITS)
 
     assert list(tmp_path.iterdir()) == []

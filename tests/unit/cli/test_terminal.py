@@ -4,6 +4,7 @@ import pty
 import signal
 import struct
 import termios
+from collections.abc import Iterator
 from fcntl import ioctl
 
 import click
@@ -185,7 +186,16 @@ async def test_a_new_size_is_delivered() -> None:
     os.close(terminal)
 
 
+@pytest.fixture
+def unignored() -> Iterator[None]:
+    """SIGHUP as it is at a terminal, also when the tests run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+@pytest.mark.usefixtures("unignored")
 async def test_a_signal_cancels_what_can_be_taken_back(number: signal.Signals, code: int) -> None:
     taken_back = []
 
@@ -218,16 +228,14 @@ async def test_a_cancellation_without_a_signal_stays_one() -> None:
         await working
 
 
+@pytest.mark.usefixtures("unignored")
 async def test_a_signal_that_is_ignored_stays_so_as_nohup_wants_it() -> None:
     names: list[str] = []
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with forwarded_signals(names.append):
-            os.kill(os.getpid(), signal.SIGHUP)
-            os.kill(os.getpid(), signal.SIGUSR1)
-            await eventually(lambda: bool(names))
-        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
-    finally:
-        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    with forwarded_signals(names.append):
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        await eventually(lambda: bool(names))
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
 
     assert names == ["USR1"]

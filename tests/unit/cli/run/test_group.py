@@ -13,6 +13,7 @@ from lns.client.running.watching import State, Watch
 from services.chassis.status import to_status
 from services.core.errors import VmFailed
 from tests.fakes.run_services import FakeGroup, FakeRunner, exited, stderr, stdout
+from tests.support.awaited import Awaited
 from tests.support.eventually import eventually
 
 
@@ -23,11 +24,13 @@ class Setting:
         self.runner = FakeGroup("web", "worker")
         self.notes: list[str] = []
         self.out = b""
-        watches = {
+        self.watches = {
             name: Watch(self.runner, member.run, note=self.notes.append)
             for name, member in self.runner.members.items()
         }
-        self.group = GroupRun(watches, self.runner, revive=self._revive, note=self.notes.append)
+        self.group = GroupRun(
+            self.watches, self.runner, revive=self._revive, note=self.notes.append
+        )
 
     @staticmethod
     async def _revive() -> None:
@@ -115,8 +118,7 @@ async def test_a_member_that_ends_later_leaves_the_others_alone() -> None:
     setting.runs("worker", code=1)
 
     following = asyncio.ensure_future(setting.follow())
-    await eventually(lambda: setting["worker"].watched_from != [])
-    await asyncio.sleep(0.01)
+    await eventually(lambda: "lns: worker ended with 1" in setting.notes)
     assert not setting["web"].stopping.is_set()
     later.set()
     await following
@@ -156,13 +158,14 @@ async def test_other_signals_reach_all() -> None:
 
 async def test_in_the_background_a_group_is_there_when_all_have_started() -> None:
     setting = Setting()
-    started = asyncio.Event()
+    started = Awaited()
     setting["web"].state(State.STATE_RUNNING)
     setting["worker"].events.append(started)
     setting["worker"].state(State.STATE_RUNNING)
 
     waiting = asyncio.ensure_future(setting.group.until_started())
-    await asyncio.sleep(0.01)
+    await started.reached.wait()
+    await eventually(lambda: setting.watches["web"].has_started)
     assert not waiting.done()
     started.set()
     await waiting

@@ -7,6 +7,7 @@ from cli.context import Context
 from lns.client.connection.config import config_path, load_config
 from lns.client.connection.config_keys import KEYS, check_value
 from services.core.errors import SettingsInvalid
+from tests.support.outcomes import passes
 
 
 @pytest.fixture
@@ -58,7 +59,8 @@ def test_the_list_shows_every_key(
 
 @pytest.mark.parametrize("key", list(KEYS))
 def test_every_key_has_an_example_that_it_accepts(key: str) -> None:
-    check_value(key, KEYS[key].example)
+    with passes():
+        check_value(key, KEYS[key].example)
 
 
 @pytest.mark.parametrize(

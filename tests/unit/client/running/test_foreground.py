@@ -11,10 +11,16 @@ from lns.client.running.watching import State, Watch
 from services.chassis.status import to_status
 from services.core.errors import HostUnready, RunStateConflict, RunUnknown
 from tests.fakes.run_services import RUN_ID, FakeRunner, exited, stdout
+from tests.support.awaited import Awaited
 from tests.support.eventually import eventually
 
 
 class SilentConsole:
+    """A user who types nothing; what was shown to them."""
+
+    def __init__(self) -> None:
+        self.shown = b""
+
     async def next_input(self) -> bytes:
         await asyncio.Event().wait()
         raise AssertionError
@@ -24,18 +30,18 @@ class SilentConsole:
         raise AssertionError
 
     async def show(self, data: bytes, *, is_error: bool) -> None:
-        pass
+        self.shown += data
 
 
 async def nothing() -> None:
     """Revives nothing."""
 
 
-def parts(runner: FakeRunner) -> tuple[Watch, Attachment]:
+def parts(runner: FakeRunner, console: SilentConsole | None = None) -> tuple[Watch, Attachment]:
     start = pb.AttachStart(run=RUN_ID, replay=True)
     return (
         Watch(runner, runner.run, note=print),
-        Attachment(runner, start, SilentConsole(), revive=nothing),
+        Attachment(runner, start, console or SilentConsole(), revive=nothing),
     )
 
 
@@ -107,16 +113,16 @@ async def test_output_that_still_comes_is_waited_for_after_the_run_ended() -> No
     flushed = asyncio.Event()
     runner.state(State.STATE_RUNNING)
     runner.state(State.STATE_EXITED, exit=run_pb2.ExitStatus(code=0))
-    runner.connections = [[flushed, exited(0)]]
-    watch, attachment = parts(runner)
+    runner.connections = [[flushed, stdout(b"late"), exited(0)]]
+    console = SilentConsole()
+    watch, attachment = parts(runner, console)
 
     following = asyncio.ensure_future(follow_run(watch, attachment, runner, revive=nothing))
     await eventually(lambda: watch.has_ended)
-    await asyncio.sleep(0.1)
-    assert not following.done()
     flushed.set()
 
     assert (await following).exit is not None
+    assert console.shown == b"late"
 
 
 async def test_a_run_that_failed_and_was_started_again_is_attached_to() -> None:
@@ -125,13 +131,14 @@ async def test_a_run_that_failed_and_was_started_again_is_attached_to() -> None:
         State.STATE_FAILED, end_time=Timestamp(seconds=9), error=to_status(HostUnready("no"))
     )
     runner.state(State.STATE_STARTING)
-    runner.connections = [[running := asyncio.Event(), stdout(b"x"), exited(7)]]
+    runner.connections = [[running := Awaited(), stdout(b"x"), exited(7)]]
     start = pb.AttachStart(run=RUN_ID)
     watch = Watch(runner, runner.run, note=print, has_past=True)
     attachment = Attachment(runner, start, SilentConsole(), revive=nothing)
 
     following = asyncio.ensure_future(follow_run(watch, attachment, runner, revive=nothing))
-    await asyncio.sleep(0.1)
+    await running.reached.wait()
+    await runner.has_told_all.wait()
     running.set()
 
     ending = await following
@@ -145,11 +152,12 @@ async def test_a_run_that_fails_and_is_started_again_by_its_policy_is_followed_o
         State.STATE_FAILED, end_time=Timestamp(seconds=9), error=to_status(HostUnready("no"))
     )
     runner.state(State.STATE_STARTING)
-    runner.connections = [[again := asyncio.Event(), exited(0)]]
+    runner.connections = [[again := Awaited(), exited(0)]]
     watch, attachment = parts(runner)
 
     following = asyncio.ensure_future(follow_run(watch, attachment, runner, revive=nothing))
-    await asyncio.sleep(0.1)
+    await again.reached.wait()
+    await runner.has_told_all.wait()
     again.set()
 
     assert (await following).exit is not None

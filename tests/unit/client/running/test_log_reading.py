@@ -4,7 +4,7 @@ import pytest
 from lns.vm.v1 import vm_service_pb2 as pb
 
 from lns.client.running.log_reading import read_log
-from services.core.errors import LnsError, RunUnknown, ServiceUnavailable
+from services.core.errors import RunUnknown, ServiceUnavailable
 
 
 @pytest.fixture(autouse=True)
@@ -78,6 +78,6 @@ async def test_a_refusal_is_final() -> None:
             yield
 
     log = Unknown(dies_after=[])
-    with pytest.raises(LnsError, match="none"):
+    with pytest.raises(RunUnknown, match="none"):
         await log.read(follow=True)
     assert log.revived == 0

@@ -7,6 +7,7 @@ from lns.vm.v1 import run_pb2
 from lns.client.running.watching import State, Watch
 from services.core.errors import RunUnknown, ServiceUnavailable
 from tests.fakes.run_services import RUN_ID, FakeRunner
+from tests.support.awaited import Awaited
 
 
 async def nothing() -> None:
@@ -142,12 +143,12 @@ async def test_a_run_that_runs_again_is_waited_for_though_it_ended_before() -> N
     runner = FakeRunner()
     running = run_pb2.Run(state=State.STATE_RUNNING, start_time=second(30))
     watch = started_again(runner, found=running)
-    ends = asyncio.Event()
+    ends = Awaited()
     runner.state(State.STATE_RUNNING, start_time=second(30))
     runner.events.append(ends)
 
     waiting = asyncio.ensure_future(watch.until(ended, revive=nothing))
-    await asyncio.sleep(0.01)
+    await ends.reached.wait()
     assert not waiting.done()
     exit_status = run_pb2.ExitStatus(code=7)
     runner.state(State.STATE_EXITED, start_time=second(30), end_time=second(40), exit=exit_status)
@@ -174,18 +175,18 @@ async def test_a_run_that_boots_again_is_waited_for_though_it_ended_before(
 ) -> None:
     runner = FakeRunner()
     watch = started_again(runner, found=run_pb2.Run(state=State.STATE_STARTING))
-    boots, runs = asyncio.Event(), asyncio.Event()
+    boots, runs = Awaited(), Awaited()
     runner.events.append(boots)
 
     waiting = asyncio.ensure_future(watch.until(ended, revive=nothing))
-    await asyncio.sleep(0.01)
+    await boots.reached.wait()
     assert not waiting.done()
     running = {"state": State.STATE_RUNNING, "start_time": second(30)}
     runner.run = run_pb2.Run(run_id=RUN_ID, **running)  # type: ignore[arg-type]  # the fields of the message
     runner.state(**running)  # type: ignore[arg-type]  # the same
     runner.events.append(runs)
     boots.set()
-    await asyncio.sleep(0.01)
+    await runs.reached.wait()
     assert not waiting.done()
     exit_status = run_pb2.ExitStatus(code=7)
     runner.state(State.STATE_EXITED, start_time=second(30), end_time=second(40), exit=exit_status)
@@ -200,11 +201,11 @@ async def test_a_run_that_boots_again_is_waited_for_though_it_ended_before(
 async def test_a_boot_that_fails_is_told_from_a_life_before() -> None:
     runner = FakeRunner()
     watch = started_again(runner, found=run_pb2.Run(state=State.STATE_STARTING))
-    boots = asyncio.Event()
+    boots = Awaited()
     runner.events.append(boots)
 
     waiting = asyncio.ensure_future(watch.until(ended, revive=nothing))
-    await asyncio.sleep(0.01)
+    await boots.reached.wait()
     failed = {"state": State.STATE_FAILED, "end_time": second(40)}
     runner.run = run_pb2.Run(run_id=RUN_ID, **failed)  # type: ignore[arg-type]  # the fields of the message
     runner.state(**failed)  # type: ignore[arg-type]  # the same
@@ -218,11 +219,11 @@ async def test_a_boot_that_fails_is_told_from_a_life_before() -> None:
 async def test_a_run_that_is_removed_as_it_boots_again_ends_the_watch() -> None:
     runner = FakeRunner()
     watch = started_again(runner, found=run_pb2.Run(state=State.STATE_STARTING))
-    boots = asyncio.Event()
+    boots = Awaited()
     runner.events.append(boots)
 
     waiting = asyncio.ensure_future(watch.until(ended, revive=nothing))
-    await asyncio.sleep(0.01)
+    await boots.reached.wait()
     runner.is_removed = True
     runner.state(State.STATE_EXITED, end_time=second(40), exit=run_pb2.ExitStatus(code=137))
     boots.set()

@@ -73,7 +73,9 @@ def test_the_spellings_of_one_address_agree(number: int) -> None:
 
 @given(st.text(max_size=60))
 def test_any_text_is_an_address_or_none(text: str) -> None:
-    parse_address(text)
+    address = parse_address(text)
+
+    assert address is None or parse_address(str(address)) == address
 
 
 @given(st.binary(min_size=16, max_size=16))

@@ -14,6 +14,7 @@ from services.materializer.composefs.verity import verity_digest
 from services.materializer.layers.pack import PackWriter
 from services.materializer.layers.pack_reader import PackDamaged, PackReader
 from tests.support.erofs_reader import Reader
+from tests.support.outcomes import passes_or
 
 BOUNDARIES = [65, 4031, 4032, 4033, 4064, 4065, 4095, 4096, 4097, 8192, 12_288, 100_000]
 
@@ -154,10 +155,8 @@ def test_a_pack_damaged_anywhere_is_read_or_refused_and_nothing_else(pack: bytes
         except PackDamaged:
             continue
         for digest in digests:
-            try:
+            with passes_or(PackDamaged):
                 _read(reader, digest)
-            except PackDamaged:
-                continue
 
 
 @pytest.mark.parametrize("cut", [0, 100, 1100, 4096, -4096])

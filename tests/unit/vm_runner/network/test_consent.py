@@ -16,6 +16,7 @@ from services.core.run_plan import (
     ValueOrigin,
 )
 from services.vm_runner.network.consent import check_ports
+from tests.support.outcomes import passes
 
 
 def plan(port: int, kind: OriginKind | None, *, registry: str = "localhost:5055") -> RunPlan:
@@ -63,5 +64,6 @@ def test_a_port_that_an_artifact_wishes_needs_consent(port: int, registry: str) 
 
 @pytest.mark.parametrize("port", [0, 1024, 8080, 65535])
 def test_any_other_port_is_published_as_the_artifact_wishes(port: int) -> None:
-    check_ports(plan(port, OriginKind.AGENT))
-    check_ports(plan(port, OriginKind.AGENT, registry=f"r.example:{port}"))
+    with passes():
+        check_ports(plan(port, OriginKind.AGENT))
+        check_ports(plan(port, OriginKind.AGENT, registry=f"r.example:{port}"))

@@ -11,6 +11,7 @@ from services.core.errors import RequestInvalid
 from services.vm_runner.life.guest_plan import hostname
 from services.vm_runner.records import groups
 from services.vm_runner.records.groups import Group
+from tests.support.outcomes import passes
 from tests.support.runs import a_run
 
 ID = "0123456789abcdef" * 2
@@ -18,7 +19,8 @@ TEAM = Group(group_id=ID, name="team", members=("writer", "critic", "printer"))
 
 
 def test_a_group_that_fits_is_accepted() -> None:
-    groups.check(TEAM, "critic")
+    with passes():
+        groups.check(TEAM, "critic")
 
 
 @pytest.mark.parametrize(

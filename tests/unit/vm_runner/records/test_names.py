@@ -2,11 +2,13 @@ import pytest
 
 from services.core.errors import RequestInvalid
 from services.vm_runner.records import names
+from tests.support.outcomes import passes
 
 
 @pytest.mark.parametrize("name", ["a", "agent-1", "A_b.c", "0" * 63])
 def test_a_name_is_letters_digits_and_some_signs(name: str) -> None:
-    names.check(name)
+    with passes():
+        names.check(name)
 
 
 @pytest.mark.parametrize("name", ["", "-a", ".a", "a/b", "a b", "ä", "a\n", "0" * 64, "../x"])

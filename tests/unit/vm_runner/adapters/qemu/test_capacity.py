@@ -7,6 +7,7 @@ import pytest
 from services.core.errors import CapacityExhausted, RequestInvalid
 from services.vm_runner.adapters.qemu.capacity import VCPUS_MAX, check_size, host_memory_mib
 from services.vm_runner.machines import MachineSpec
+from tests.support.outcomes import passes
 
 
 def spec(*, vcpus: int = 1, memory_mib: int = 512) -> MachineSpec:
@@ -17,7 +18,8 @@ def spec(*, vcpus: int = 1, memory_mib: int = 512) -> MachineSpec:
 
 @pytest.mark.parametrize("fitting", [spec(), spec(vcpus=VCPUS_MAX), spec(memory_mib=1024)])
 def test_what_fits_is_accepted(fitting: MachineSpec) -> None:
-    check_size(fitting, host_mib=1024)
+    with passes():
+        check_size(fitting, host_mib=1024)
 
 
 def test_more_cpus_than_a_machine_has_are_refused() -> None:

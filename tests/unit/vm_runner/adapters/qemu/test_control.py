@@ -82,7 +82,8 @@ async def test_one_that_was_stopped_before_anybody_listened_is_noticed(
 ) -> None:
     async with a_qemu(short_directory) as (qemu, control):
         qemu.status = "io-error"
-        await control.wait_out_of_room()
+        async with asyncio.timeout(10):
+            await control.wait_out_of_room()
 
 
 async def test_errors_of_before_a_resume_are_not_taken_for_new_ones(short_directory: Path) -> None:
