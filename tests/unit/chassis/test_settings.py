@@ -19,6 +19,7 @@ from services.chassis.settings import (
 from services.chassis.settings_tree import load, render, setting
 from services.chassis.settings_values import ByteCount, Seconds
 from services.core.errors import SettingsInvalid
+from tests.support.outcomes import passes
 
 
 class Colour(enum.StrEnum):
@@ -304,7 +305,8 @@ def test_a_rule_that_covers_no_method_is_refused(rule: str, meant: str) -> None:
 
 
 def test_rules_name_methods_services_or_all() -> None:
-    ServerSettings(allow=dict.fromkeys(("*", "/lns.vm.v1.VmService/*", *all_methods()), ("x",)))
+    with passes():
+        ServerSettings(allow=dict.fromkeys(("*", "/lns.vm.v1.VmService/*", *all_methods()), ("x",)))
 
 
 def test_bad_values_are_reported_all_at_once(tmp_path: Path) -> None:
