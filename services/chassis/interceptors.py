@@ -28,6 +28,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
+from services.chassis import metrics
 from services.core.errors import RequestInvalid, ServiceUnavailable
 
 
@@ -149,6 +150,7 @@ class Wrapper(grpc.aio.ServerInterceptor):
         """Returns the call's handler inside the scopes; None for an unknown method."""
         handler = await continuation(handler_call_details)
         if handler is None:
+            metrics.RPC_UNKNOWN.inc()
             return None
         return _Wrapped(handler, handler_call_details, self).handler()
 

@@ -119,6 +119,6 @@ async def _serve(
     open_services: Open[Settings],
     ready: Callable[[Sequence[str]], None] | None,
 ) -> None:
-    with metrics.exposed(settings.metrics):
+    with metrics.exposed(settings.metrics, home=settings.home):
         async with open_services(settings) as services:
             await serve(settings.server, services, ready=ready)

@@ -146,6 +146,8 @@ def authorize(allow: Mapping[str, tuple[str, ...]] | None) -> Scope:
         names = [name.decode("utf-8", "replace") for name in call.context.peer_identities() or ()]
         call.principal = names[0] if names else ""
         local = call.context.peer().startswith("unix:")
+        if names and not local:
+            metrics.saw_peer(call.context.peer())
         if allow is not None and not local and not call.method.startswith(_OPEN_PREFIXES):
             call.principal = _permitted(names, call.method, allow)
         yield

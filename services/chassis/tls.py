@@ -1,5 +1,6 @@
 """Mutual TLS: the certificates of both sides."""
 
+import contextlib
 from pathlib import Path
 
 import grpc
@@ -68,16 +69,36 @@ def server_credentials(settings: TlsSettings) -> grpc.ServerCredentials:
     Raises:
         SettingsInvalid: a file cannot be read.
     """
+    from services.chassis import metrics  # noqa: PLC0415 - clients need none
+
     files = TlsFiles(settings)
 
     def renewed() -> grpc.ServerCertificateConfiguration | None:
-        return files.server_configuration() if files.renewed() else None
+        metrics.TLS_HANDSHAKES.inc()  # gRPC asks at the beginning of each
+        if not files.renewed():
+            return None
+        _show_expiry(settings.certificate)
+        return files.server_configuration()
+
+    _show_expiry(settings.certificate)
 
     return grpc.dynamic_ssl_server_credentials(
         files.server_configuration(),
         renewed,  # type: ignore[arg-type]  # None means no change; the stubs do not know
         require_client_authentication=True,
     )
+
+
+def _show_expiry(path: Path) -> None:
+    """Has the metrics say when a certificate expires; what cannot be read is gRPC's to refuse."""
+    from cryptography import x509  # noqa: PLC0415 - a client without TLS should not pay for it
+
+    from services.chassis import metrics  # noqa: PLC0415 - the same
+
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        first = x509.load_pem_x509_certificates(path.read_bytes())[0]
+        until = first.not_valid_after_utc.timestamp()
+        metrics.CERTIFICATE_EXPIRY.labels(str(path)).set(until)
 
 
 def _version(path: Path) -> tuple[int, int, int] | None:

@@ -20,6 +20,7 @@ from services.materializer.images import (
     Stage,
     Tree,
 )
+from services.materializer.metrics import IMAGE_SECONDS, IMAGES, LAYER_SECONDS, LAYERS
 from services.materializer.pins import Pins
 from services.materializer.ports import Blobs, Composer, Images, Layers, Refetch
 
@@ -82,9 +83,10 @@ class Materialize:
         if mounts:
             plan = await read_mounts(self._blobs, mounts)
         if found is not None:
+            IMAGES.labels("exists").inc()
             return Materialized(image=found, warnings=plan.warnings, already_existed=True)
         image = await self._image_flights.run(
-            key, lambda: self._make(manifest_digest, plan, key, watch)
+            key, lambda: self._counted(manifest_digest, plan, key, watch)
         )
         return Materialized(image=image, warnings=plan.warnings)
 
@@ -113,6 +115,18 @@ class Materialize:
         plan = await read_mounts(self._blobs, mounts)
         if plan.diff_id is not None:
             await self._build_mounts(plan, plan.diff_id, replace=True)
+
+    async def _counted(
+        self, manifest_digest: Digest | None, plan: MountPlan, key: str, watch: Watcher
+    ) -> Image:
+        outcome = "failed"
+        try:
+            with IMAGE_SECONDS.time():
+                image = await self._make(manifest_digest, plan, key, watch)
+            outcome = "made"
+            return image
+        finally:
+            IMAGES.labels(outcome).inc()
 
     async def _make(
         self, manifest_digest: Digest | None, plan: MountPlan, key: str, watch: Watcher
@@ -156,6 +170,7 @@ class Materialize:
         step = Progress(digest=source.blob_digest, stage=Stage.WAITING, total_bytes=total)
         if await self._layers.find(source.diff_id) is not None:
             watch(dataclasses.replace(step, stage=Stage.EXISTS, done_bytes=total))
+            LAYERS.labels("exists").inc()
             return
         watch(step)
 
@@ -168,7 +183,9 @@ class Materialize:
     async def _build_layer(self, source: LayerSource, progressed: Callable[[int], None]) -> None:
         try:
             async with self._blobs.file(source.blob_digest) as path:
-                await self._layers.build(source, path, progressed)
+                with LAYER_SECONDS.labels("image").time():
+                    await self._layers.build(source, path, progressed)
+            LAYERS.labels("made").inc()
         except LayerUnsafe as error:
             error.metadata.setdefault("layer", source.blob_digest)
             raise
@@ -191,7 +208,9 @@ class Materialize:
                 digest: await files.enter_async_context(self._blobs.file(digest))
                 for digest in sorted(digests)
             }
-            await self._layers.build_mounts(diff_id, plan.sources, blobs, replace=replace)
+            with LAYER_SECONDS.labels("mounts").time():
+                await self._layers.build_mounts(diff_id, plan.sources, blobs, replace=replace)
+            LAYERS.labels("made").inc()
 
     async def _described(self, diff_id: Digest, source: LayerSource | None) -> ImageLayer:
         layer = await self._layers.find(diff_id)

@@ -9,7 +9,7 @@ from services.core.descriptor import Descriptor
 from services.core.digest import Digest
 from services.core.errors import ContentCorrupt, LnsError
 from services.core.reference import Reference
-from services.registry_gateway.metrics import BLOBS, TRANSFERRED_BYTES
+from services.registry_gateway.metrics import BLOBS, TRANSFER_SECONDS, TRANSFERRED_BYTES
 from services.registry_gateway.ports import BlobStore, Registry
 from services.registry_gateway.progress import Board, Meter, Stage
 
@@ -114,7 +114,8 @@ class BlobFetcher:
             return
         ingest = await self._store.ingest(blob, resume=True)
         try:
-            await self._registry.fetch_blob(repository, ingest, meter)
+            with TRANSFER_SECONDS.labels("in").time():
+                await self._registry.fetch_blob(repository, ingest, meter)
             meter.finish(Stage.DONE)
         finally:
             ingest.close()

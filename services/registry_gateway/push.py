@@ -22,7 +22,7 @@ from services.core.manifest import (
     parse_manifest,
 )
 from services.core.reference import Reference
-from services.registry_gateway.metrics import BLOBS, TRANSFERRED_BYTES
+from services.registry_gateway.metrics import BLOBS, TRANSFER_SECONDS, TRANSFERRED_BYTES
 from services.registry_gateway.ports import BlobSource, RawManifest, Registry, StoreIndex
 from services.registry_gateway.progress import Board, Meter, Stage
 from services.registry_gateway.pull import blobs_of
@@ -87,13 +87,14 @@ class Pusher:
         board.add(meter)
         origins = await self._index.origins(blob.digest, target.host)
         try:
-            await self._registry.push_blob(
-                target,
-                blob,
-                source_of(blob),
-                meter,
-                mount_from=[path for path in origins if path != target.path],
-            )
+            with TRANSFER_SECONDS.labels("out").time():
+                await self._registry.push_blob(
+                    target,
+                    blob,
+                    source_of(blob),
+                    meter,
+                    mount_from=[path for path in origins if path != target.path],
+                )
         finally:
             TRANSFERRED_BYTES.labels("out").inc(meter.moved)
             BLOBS.labels("out", _OUTCOMES.get(meter.stage, "failed")).inc()

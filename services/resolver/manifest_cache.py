@@ -6,6 +6,7 @@ from typing import Final
 from services.core.errors import LnsError
 from services.core.platforms import Platform
 from services.core.reference import Reference
+from services.resolver.metrics import MANIFESTS
 from services.resolver.ports import FetchedManifest, ManifestSource
 
 MAX_BYTES: Final = 64 * 1024 * 1024
@@ -37,7 +38,9 @@ class ManifestCache:
         key = _key(reference, platform)
         if key is not None and key in self._entries:
             self._entries.move_to_end(key)
+            MANIFESTS.labels("cache").inc()
             return self._entries[key]
+        MANIFESTS.labels("gateway").inc()
         fetched = await self._source.fetch(reference, platform=platform, offline=offline)
         self._keep((fetched.repository, fetched.root.digest, platform), fetched)
         return fetched

@@ -59,6 +59,7 @@ from services.vm_runner.egress_servicer import EgressServicer
 from services.vm_runner.host import AcceleratorReport, ConfinementReport, Host
 from services.vm_runner.life.boot_queue import BootQueue
 from services.vm_runner.life.surroundings import Surroundings
+from services.vm_runner.metrics import runs_counted
 from services.vm_runner.records.answered import AnsweredRequests
 from services.vm_runner.runner import Runner
 from services.vm_runner.servicer import VmServicer
@@ -141,6 +142,7 @@ async def open_vm_runner(home: Path, own: VmSettings) -> AsyncIterator[Sequence[
         runner = Runner(surroundings)
         stack.push_async_callback(runner.close)
         await runner.recover()
+        stack.enter_context(runs_counted(runner.register.runs))
         host = _host(hypervisor, choice, confinement, files, home, starts)
         servicer = VmServicer(runner, volumes, host, starts)
         yield [

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 from services.core.errors import ApprovalUnknown, LimitExceeded, RequestInvalid
+from services.vm_runner.metrics import APPROVALS
 
 PENDING_MOST = 256
 """Approvals that one run may wait for at a time."""
@@ -160,6 +161,7 @@ class Approvals:
             self._tell(Settled(approval_id, question.run_id, outcome))
 
     def _tell(self, event: Approval | Settled) -> None:
+        APPROVALS.set(len(self._pending))
         for watcher in list(self._watchers):
             if watcher.qsize() >= _WATCH_MOST:  # it does not read: it may come back and ask anew
                 self._watchers.discard(watcher)

@@ -10,8 +10,9 @@ import structlog
 
 from services.core.egress import audit
 from services.core.errors import ContentCorrupt, LnsError
+from services.vm_runner import metrics
 from services.vm_runner.boundary.ports import AuditStorage
-from services.vm_runner.boundary.records import EgressRecord
+from services.vm_runner.boundary.records import EgressRecord, RecordKind
 
 log = structlog.get_logger()
 
@@ -56,6 +57,7 @@ class AuditLog:
         Raises:
             CapacityExhausted: the disk is full; it is written with the next one.
         """
+        _count(record)
         self._sequence += 1
         record = replace(record, sequence=self._sequence, time=datetime.now(UTC))
         sealed = audit.seal(record.values(), sequence=record.sequence, previous=self._hash)
@@ -119,3 +121,11 @@ class AuditLog:
     def reopen(self) -> None:
         """Lets followers wait again: the run was started again."""
         self._closed = False
+
+
+def _count(record: EgressRecord) -> None:
+    if record.verdict:
+        metrics.EGRESS_VERDICTS.labels(record.kind.value, record.verdict).inc()
+    if record.kind is RecordKind.CLOSED:
+        metrics.EGRESS_BYTES.labels("out").inc(record.sent_bytes)
+        metrics.EGRESS_BYTES.labels("in").inc(record.received_bytes)

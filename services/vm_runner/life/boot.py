@@ -16,6 +16,7 @@ import structlog
 
 from services.chassis.tasks import first_error
 from services.core.errors import GuestUnreachable, LnsError, VmFailed
+from services.vm_runner import metrics
 from services.vm_runner.boundary.run_boundary import RunBoundary
 from services.vm_runner.channel.events import ProcessPhase
 from services.vm_runner.channel.handles import GuestProcess
@@ -299,6 +300,7 @@ class Boot:
         # What could not be executed never ran: its run goes from starting to exited.
         if process.state is not None and process.state.phase is not ProcessPhase.FAILED:
             await self._owner.happened(lambda run: _begun(run, times))
+            metrics.booted(times)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(output.carry(session))
             checking = tasks.create_task(check_health(self._owner, session))

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 import structlog
 
 from services.core.errors import RunUnknown
+from services.vm_runner import metrics
 from services.vm_runner.life.history import History
 from services.vm_runner.ports import RunStore
 from services.vm_runner.records import lifecycle
@@ -103,6 +104,7 @@ class RunRecord:
             if not events:
                 return before
             await self._save(after, happened=happened)
+            metrics.changed(before, after)
             if after.boot != before.boot:
                 self._oom_kills = 0
             self._run = after
@@ -155,6 +157,7 @@ class RunRecord:
 
         It is not worth a write of its own: it is recorded with the next change.
         """
+        metrics.OOM_KILLS.inc(max(0, reported - self._oom_kills))
         self._oom_kills = max(self._oom_kills, reported)
 
     async def remove(self, from_store: Callable[[], Awaitable[None]]) -> None:

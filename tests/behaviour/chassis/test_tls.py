@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import prometheus_client
 import pytest
 import trustme
 
@@ -207,6 +208,45 @@ async def test_renewed_certificates_are_used_without_a_restart(authority: Author
         assert "new" in await ask(address, new_client)
         with pytest.raises(errors.ServiceUnavailable):
             await ask(address, old_client)
+
+
+async def test_metrics_tell_of_handshakes_and_of_the_certificates_end(
+    authority: Authority,
+) -> None:
+    server = authority.issue("server", until=dt.datetime(2040, 1, 1, tzinfo=dt.UTC))
+    handshakes, connections = value("lns_tls_handshakes_total"), value("lns_tls_connections_total")
+
+    async with running_server(server_settings(server), [echo_service(Store=whoami)]) as (address,):
+        await ask(address, authority.issue("client"))
+        await refusal(address, authority.issue("stranger", ca=trustme.CA()))
+
+    begun = value("lns_tls_handshakes_total") - handshakes
+    used = value("lns_tls_connections_total") - connections
+    assert used == 1
+    assert begun > used
+    expiry = value("lns_tls_certificate_expiry_timestamp_seconds", file=str(server.certificate))
+    assert expiry == dt.datetime(2040, 1, 1, tzinfo=dt.UTC).timestamp()
+
+
+async def test_an_unknown_method_is_counted_and_answered_in_words(short_directory: Path) -> None:
+    settings = ServerSettings(listen=(f"unix:{short_directory}/s",), grace=0.1)
+    before = value("lns_rpc_unknown_methods_total")
+
+    async with (
+        running_server(settings, [echo_service(Store=whoami)]),
+        open_channel(PeerSettings(target=settings.listen[0])) as channel,
+    ):
+        with pytest.raises(
+            errors.Unimplemented, match=r"does not have /lns\.test\.v1\.Echo"
+        ) as caught:
+            await EchoStub(channel).Echo(text(""))
+
+    assert caught.value.metadata["cause"]
+    assert value("lns_rpc_unknown_methods_total") == before + 1
+
+
+def value(name: str, **labels: str) -> float:
+    return prometheus_client.REGISTRY.get_sample_value(name, labels) or 0.0
 
 
 async def test_a_client_that_stays_connected_shows_its_renewed_certificate(

@@ -1,6 +1,8 @@
 """What operators and tools see of a server: health, reflection, metrics."""
 
 import asyncio
+import re
+import urllib.error
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from services.chassis.channel import open_channel
 from services.chassis.server import running_server
 from services.chassis.settings import MetricsSettings, PeerSettings, ServerSettings
 from services.core import errors
+from services.core.version import VERSION
 from tests.behaviour.chassis.conftest import Serving
 from tests.support.echo import FULL_NAME, EchoStub, echo_service, text
 from tests.support.eventually import eventually
@@ -93,6 +96,23 @@ async def test_metrics_count_calls_by_method_and_code(echo: Serving) -> None:
     assert f'lns_rpc_seconds_count{{code="ALREADY_EXISTS",{method}}}' in page
     assert f"lns_rpc_live{{{method}}} 0.0" in page
     assert f'lns_rpc_bytes_total{{direction="in",{method}}}' in page
+
+
+def test_metrics_have_their_path_and_no_other(tmp_path: Path) -> None:
+    settings = MetricsSettings(listen="127.0.0.1:0")
+    with metrics.exposed(settings, home=tmp_path / "not" / "there") as address:
+        with urllib.request.urlopen(f"http://{address}/metrics?x=1") as response:
+            page = response.read().decode()
+        for path in ("/", "/metrics/", "/metric", "/favicon.ico"):
+            with pytest.raises(urllib.error.HTTPError) as caught:
+                urllib.request.urlopen(f"http://{address}{path}")
+            assert caught.value.code == 404
+            caught.value.close()
+        with pytest.raises(errors.InUse), metrics.exposed(MetricsSettings(listen=address)):
+            pass
+
+    assert f'lns_build_info{{version="{VERSION}"}} 1.0' in page
+    assert float(re.findall(r"^lns_disk_free_bytes (\S+)$", page, re.MULTILINE)[0]) > 0
 
 
 def test_metrics_are_not_exposed_unless_asked_for() -> None:

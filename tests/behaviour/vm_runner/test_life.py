@@ -3,6 +3,7 @@
 import asyncio
 from pathlib import Path
 
+import prometheus_client
 import pytest
 from lns.vm.v1 import run_pb2, vm_service_pb2
 
@@ -38,6 +39,21 @@ async def test_a_run_s_output_and_exit_code_come_back(vm: VmClient) -> None:
     assert ended.accelerator == "tcg"
     assert ended.vmm_pid == 0
     assert ended.boot_times.boot.ToTimedelta().total_seconds() > 0
+
+
+async def test_metrics_count_starts_by_phase_and_ends_by_outcome(vm: VmClient) -> None:
+    def value(name: str, **labels: str) -> float:
+        return prometheus_client.REGISTRY.get_sample_value(name, labels) or 0.0
+
+    phases = "lns_vm_runner_boot_seconds_count"
+    started = value(phases, way="cold", phase="whole")
+    ended = value("lns_vm_runner_ended_runs_total", outcome="exited")
+
+    run = await vm.shell("exit 3")
+    await vm.ended(run.run_id)
+
+    assert value(phases, way="cold", phase="whole") == started + 1
+    assert value("lns_vm_runner_ended_runs_total", outcome="exited") == ended + 1
 
 
 async def test_the_states_of_a_run_are_told_in_order(vm: VmClient) -> None:
