@@ -47,10 +47,7 @@ def enter_view(source: Path, *, read_only: bool, is_parted: bool = False) -> int
     itself = b"/proc/self/fd/%d" % found  # whatever is mounted over its path by now
     system_calls.mount(itself, os.fsencode(place), None, Mount.BIND | Mount.RECURSIVE, b"")
     os.close(found)
-    flags = Mount.REMOUNT | Mount.BIND | _SAFE | _kept_flags(place)
-    if read_only:
-        flags |= Mount.READ_ONLY
-    system_calls.mount(None, os.fsencode(place), None, flags, b"")
+    _restrict(place, read_only=read_only)
     os.chdir(place if is_folder else place.parent)
     system_calls.make_root()
     return os.open("/" if is_folder else f"/{_FILE}", os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
@@ -71,6 +68,47 @@ def enter_empty_view() -> None:
     system_calls.mount(b"lns", os.fsencode(here), b"tmpfs", flags, b"size=4k,mode=0555")
     os.chdir(here)
     system_calls.make_root()
+
+
+def enter_directories(*, read: Sequence[Path], write: Sequence[Path]) -> None:
+    """Makes a root with nothing but directories, under their own paths, in namespaces of our own.
+
+    They are not executable, and have no devices. The first of `write` becomes the current directory
+    and is covered by the root, which holds it anew.
+
+    Args:
+        read: absolute; read-only then. None is inside another one.
+        write: absolute, and at least one.
+
+    Raises:
+        OSError: the host does not permit it, or one of them does not exist.
+    """
+    system_calls.mount(None, b"/", None, Mount.RECURSIVE | Mount.PRIVATE, b"")
+    flags = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+    found = [(path, os.open(path, flags), path in read) for path in (*read, *write)]
+    os.chdir(write[0])
+    root = Path.cwd()
+    system_calls.mount(b"lns", os.fsencode(root), b"tmpfs", _SAFE, b"size=64k,mode=0755")
+    os.chdir(root)
+    for path, descriptor, is_read_only in found:
+        place = root / path.relative_to("/")
+        place.mkdir(parents=True, exist_ok=True)
+        itself = b"/proc/self/fd/%d" % descriptor
+        # What is mounted below one comes with it; below the covered one that is the root.
+        bind = Mount.BIND if path == write[0] else Mount.BIND | Mount.RECURSIVE
+        system_calls.mount(itself, os.fsencode(place), None, bind, b"")
+        os.close(descriptor)
+        _restrict(place, read_only=is_read_only)
+    _restrict(root, read_only=True)
+    system_calls.make_root()
+
+
+def _restrict(place: Path, *, read_only: bool) -> None:
+    """Takes programs, devices and privileges from a mount, and writing to it on request."""
+    flags = Mount.REMOUNT | Mount.BIND | _SAFE | _kept_flags(place)
+    if read_only:
+        flags |= Mount.READ_ONLY
+    system_calls.mount(None, os.fsencode(place), None, flags, b"")
 
 
 def part_processes(record: Callable[[int], None]) -> tuple[int, str]:

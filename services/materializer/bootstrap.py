@@ -22,7 +22,7 @@ from services.materializer.adapters.gateway_refetch import GatewayRefetch
 from services.materializer.adapters.shared_blobs import SharedBlobs
 from services.materializer.adapters.store_files import StoreFiles
 from services.materializer.adapters.worker_composer import WorkerComposer
-from services.materializer.adapters.workers import Workers
+from services.materializer.adapters.workers import Ground, Workers
 from services.materializer.library import Library
 from services.materializer.materialize import Materialize
 from services.materializer.pins import Pins
@@ -61,7 +61,9 @@ async def open_materializer(home: Path, own: MaterializerSettings) -> AsyncItera
         stack.callback(catalogue.close)
         images = DiskImages(files, catalogue, records)
         await images.recover()
-        workers = await stack.enter_async_context(Workers(own.worker_count))
+        shared = own.blobs is BlobAccess.SHARED
+        ground = _ground(files, home / "blobs" if shared else None)
+        workers = await stack.enter_async_context(Workers(own.worker_count, ground))
         layers = DiskLayers(files, workers, blocking, own.limits.as_limits())
         composer = WorkerComposer(files, workers)
         gateway = await stack.enter_async_context(
@@ -71,7 +73,6 @@ async def open_materializer(home: Path, own: MaterializerSettings) -> AsyncItera
                 default_target=content_target(home),
             )
         )
-        shared = own.blobs is BlobAccess.SHARED
         pins = Pins()
         refetch = GatewayRefetch(gateway)
         materialize = Materialize(
@@ -99,3 +100,12 @@ async def open_materializer(home: Path, own: MaterializerSettings) -> AsyncItera
             servicer=servicer,
             full_name=pb.DESCRIPTOR.services_by_name["MaterializerService"].full_name,
         )
+
+
+def _ground(files: StoreFiles, blobs: Path | None) -> Ground:
+    """Returns what the workers have of the store."""
+    read = [files.layers, files.images]
+    if blobs is not None:
+        blobs.mkdir(mode=0o755, exist_ok=True)  # the gateway may come later
+        read.append(blobs)
+    return Ground(read=[one.absolute() for one in read], write=[files.work.absolute()])

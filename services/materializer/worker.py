@@ -3,26 +3,28 @@
 A job is a JSON object with the member `job` and what that job needs; the answer is any number of
 lines `{"progress": BYTES}` and one line `{"result": …}` or `{"error": …}`. Hostile bytes are parsed
 here and nowhere else in the service, so a job can be stopped by killing its process, and what it
-allocates goes with it. After a job that took much memory the last line has `"leaving": true` and
-the process ends. It ends with its parent too.
+allocates goes with it; `worker_ground` says what else is not there for whatever breaks into it.
+After a job that took much memory the last line has `"leaving": true` and the process ends. It ends
+with its parent too.
 """
 
+import argparse
 import contextlib
-import ctypes
 import errno
 import gc
 import json
 import os
 import resource
-import signal
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from services.core.errors import CapacityExhausted, Internal, LnsError
+from services.isolation import system_calls
 from services.materializer import jobs
+from services.materializer.worker_ground import confine
 
-_PR_SET_PDEATHSIG = 1
 _MUCH_MEMORY_KIB = 256 << 10
 _NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT))
 
@@ -35,11 +37,15 @@ JOBS: Mapping[str, Callable[[dict[str, Any], Callable[[int], None]], dict[str, A
 }
 
 
-def main(parent: int) -> int:
-    """Does jobs until standard input ends or the process `parent`, which started it, does."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:
+def main(arguments: argparse.Namespace) -> int:
+    """Does jobs until standard input ends or the process that started it does."""
+    system_calls.end_with_parent()
+    if os.getppid() != arguments.parent:
         return 0  # the parent died before it could be watched; it may be pid 1, in a container
+    obstacle = confine(read=arguments.read, write=arguments.write)
+    if obstacle:
+        sys.stderr.write(f"a worker has no view of its own: {obstacle}\n")
+        sys.stderr.flush()
     gc.disable()  # a collector would walk every inode of a tree again and again
     output = os.dup(1)
     os.dup2(2, 1)  # nothing else may write between the answers
@@ -92,5 +98,15 @@ def _answer(output: int, message: dict[str, Any]) -> None:
         data = data[os.write(output, data) :]
 
 
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="lns-layer-worker", description=__doc__)
+    parser.add_argument("--parent", required=True, type=int, help="process that started it")
+    parser.add_argument("--read", action="append", default=[], type=Path, help="directory to read")
+    parser.add_argument(
+        "--write", action="append", required=True, type=Path, help="directory to write to"
+    )
+    return parser.parse_args(arguments)
+
+
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1])))
+    sys.exit(main(_parse(sys.argv[1:])))

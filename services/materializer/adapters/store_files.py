@@ -35,16 +35,16 @@ class StoreFiles:
         self.layers = home / "layers"
         self.images = home / "images"
         self.private = home / "materializer"
-        self._work = self.private / "work"
+        self.work = self.private / "work"
         with translated():
             home.mkdir(mode=0o700, parents=True, exist_ok=True)
-            for directory in (self.layers, self.images, self._work):
+            for directory in (self.layers, self.images, self.work):
                 directory.mkdir(mode=_MODE, parents=True, exist_ok=True)
 
     def sweep(self) -> None:
         """Removes what work that was interrupted left behind; nothing may be under way."""
         with translated():
-            for leftover in self._work.iterdir():
+            for leftover in self.work.iterdir():
                 _remove(leftover)
             for leftover in self.images.glob(durable.TEMPORARY_PREFIX + "*"):
                 leftover.unlink(missing_ok=True)
@@ -61,7 +61,7 @@ class StoreFiles:
     def scratch(self) -> Iterator[Path]:
         """Yields an empty directory that goes with the block, unless it was moved elsewhere."""
         with translated():
-            directory = Path(tempfile.mkdtemp(dir=self._work))
+            directory = Path(tempfile.mkdtemp(dir=self.work))
         try:
             yield directory
         finally:

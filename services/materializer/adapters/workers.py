@@ -9,7 +9,9 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -20,7 +22,28 @@ from services.core.errors import LEAVES, Internal, LnsError
 log = structlog.get_logger()
 
 _LINE_MAX = 64 << 20
+_PIECE_BYTES = 1 << 20
 _MODULE = "services.materializer.worker"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """What workers have of the file system; absolute directories that exist, none inside another.
+
+    Attributes:
+        read: what they read.
+        write: what they write to, at least one.
+    """
+
+    read: Sequence[Path] = ()
+    write: Sequence[Path]
+
+    def arguments(self) -> list[str]:
+        """Returns it for the command line of a worker."""
+        return [
+            *(f"--read={directory}" for directory in self.read),
+            *(f"--write={directory}" for directory in self.write),
+        ]
 
 
 class Workers:
@@ -29,13 +52,14 @@ class Workers:
     An asynchronous context manager; leaving it ends the processes.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, ground: Ground) -> None:
+        self._ground = ground
         self._free = asyncio.Semaphore(limit)
         self._idle: list[asyncio.subprocess.Process] = []
 
     async def __aenter__(self) -> Self:
         """Starts a first worker, so that the first job need not wait for it."""
-        self._idle.append(await _start())
+        self._idle.append(await _start(self._ground))
         return self
 
     async def __aexit__(
@@ -73,9 +97,9 @@ class Workers:
         self, request: dict[str, Any], progressed: Callable[[int], None] | None
     ) -> dict[str, Any]:
         """Has a worker do a job; one whose job did not end, or that leaves, is not used again."""
-        worker = self._idle.pop() if self._idle else await _start()
+        worker = self._idle.pop() if self._idle else await _start(self._ground)
         if worker.returncode is not None:
-            worker = await _start()
+            worker = await _start(self._ground)
         try:
             answer = await _converse(worker, request, progressed)
         except BaseException:
@@ -88,12 +112,13 @@ class Workers:
         return answer
 
 
-async def _start() -> asyncio.subprocess.Process:
+async def _start(ground: Ground) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         _MODULE,
-        str(os.getpid()),
+        f"--parent={os.getpid()}",
+        *ground.arguments(),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         limit=_LINE_MAX,
@@ -105,10 +130,17 @@ async def _end(worker: asyncio.subprocess.Process) -> None:
     with contextlib.suppress(ProcessLookupError):
         worker.kill()
     # However often the caller is cancelled: what the worker wrote to is cleaned up after this.
-    waiting = asyncio.ensure_future(worker.wait())
+    waiting = asyncio.ensure_future(_see_end(worker))
     while not waiting.done():
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.shield(waiting)
+
+
+async def _see_end(worker: asyncio.subprocess.Process) -> None:
+    """Waits for the process, and for the one behind it, which holds the other end of the pipe."""
+    await worker.wait()
+    while worker.stdout is not None and await worker.stdout.read(_PIECE_BYTES):
+        pass
 
 
 async def _converse(

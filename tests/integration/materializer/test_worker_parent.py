@@ -13,10 +13,11 @@ ROOT = Path(__file__).parents[3]
 ONE_JOB = """
 import asyncio
 from services.core.errors import Internal
-from services.materializer.adapters.workers import Workers
+from pathlib import Path
+from services.materializer.adapters.workers import Ground, Workers
 
 async def main():
-    async with Workers(1) as workers:
+    async with Workers(1, Ground(write=[Path.cwd()])) as workers:
         try:
             await workers.run("no such job", {})
         except Internal as error:
@@ -46,7 +47,7 @@ def test_a_worker_ends_at_once_when_its_parent_is_gone_already() -> None:
     job = b'{"job": "no such job"}\n'
 
     result = subprocess.run(
-        [sys.executable, "-m", "services.materializer.worker", "4194305"],
+        [sys.executable, "-m", "services.materializer.worker", "--parent=4194305", "--write=/"],
         cwd=ROOT,
         input=job,
         capture_output=True,

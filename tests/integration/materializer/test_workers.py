@@ -10,7 +10,7 @@ import pytest
 
 from services.core.digest import Digest
 from services.core.errors import Internal, LayerUnsafe
-from services.materializer.adapters.workers import Workers
+from services.materializer.adapters.workers import Ground, Workers
 from services.materializer.layers.limits import LayerLimits
 from tests.support.tars import archive, entry
 
@@ -36,7 +36,7 @@ def children() -> set[int]:
 
 
 async def test_errors_of_jobs_are_the_same_errors_here(tmp_path: Path) -> None:
-    async with Workers(1) as workers:
+    async with Workers(1, Ground(write=[tmp_path])) as workers:
         with pytest.raises(LayerUnsafe) as caught:
             await workers.run("layer", layer_job(tmp_path, archive(entry(b"../x"))))
 
@@ -45,7 +45,7 @@ async def test_errors_of_jobs_are_the_same_errors_here(tmp_path: Path) -> None:
 
 async def test_a_worker_that_dies_fails_its_job_and_is_replaced(tmp_path: Path) -> None:
     before = children()
-    async with Workers(1) as workers:
+    async with Workers(1, Ground(write=[tmp_path])) as workers:
         (worker,) = children() - before
         os.kill(worker, signal.SIGKILL)
 
@@ -61,7 +61,7 @@ async def test_a_worker_that_dies_fails_its_job_and_is_replaced(tmp_path: Path) 
 async def test_a_cancelled_job_ends_its_worker_before_its_caller_goes_on(tmp_path: Path) -> None:
     before = children()
     data = archive(entry(b"f", random.Random(1).randbytes(64 << 20)))  # noqa: S311 - test data
-    async with Workers(1) as workers:
+    async with Workers(1, Ground(write=[tmp_path])) as workers:
         begun = asyncio.Event()
         request = layer_job(tmp_path, data)
         job = asyncio.create_task(workers.run("layer", request, lambda _: begun.set()))
@@ -76,7 +76,7 @@ async def test_a_cancelled_job_ends_its_worker_before_its_caller_goes_on(tmp_pat
 
 async def test_no_more_jobs_run_at_a_time_than_there_are_workers(tmp_path: Path) -> None:
     before = children()
-    async with Workers(2) as workers:
+    async with Workers(2, Ground(write=[tmp_path])) as workers:
         jobs = []
         for number in range(6):
             (tmp_path / str(number)).mkdir()

@@ -5,9 +5,13 @@ matches (of a rename the new one), and how many such events of a process come be
 comes right before what the event announces happens, however busy the machine is.
 
 The event `grown` is one of ours: a file that is opened for writing has more than 1 MiB.
+
+A worker is confined when it comes to such a point, and cannot signal its service. So it has a
+process beside it from its start, which does that when a byte of memory that they share says so.
 """
 
 import fnmatch
+import mmap
 import os
 import signal
 import sys
@@ -21,9 +25,24 @@ IS_WORKER = any(argument.endswith(".worker") for argument in sys.orig_argv)
 
 def kill() -> None:
     """Kills the service; a worker ends with it."""
-    os.kill(os.getppid() if IS_WORKER else os.getpid(), signal.SIGKILL)
+    if IS_WORKER:
+        ASKED[0] = 1
+    else:
+        os.kill(os.getpid(), signal.SIGKILL)
     while True:
-        signal.pause()
+        time.sleep(60)
+
+
+def kill_when_asked() -> None:
+    """Kills the service of this worker on demand, by a process that ends with the worker."""
+    service, worker = os.getppid(), os.getpid()
+    if os.fork():
+        return
+    while os.getppid() == worker:
+        if ASKED[0]:
+            os.kill(service, signal.SIGKILL)
+        time.sleep(0.001)
+    os._exit(0)
 
 
 def has_grown(path: str) -> bool:
@@ -66,7 +85,13 @@ class Watch:
 
 
 def _path(event: str, arguments: tuple[object, ...]) -> str:
+    """Returns what an event is about; a directory that a worker only takes with it is not meant."""
+    if event == "open" and isinstance(arguments[2], int) and arguments[2] & os.O_PATH:
+        return ""
     return str(arguments[1 if event == "os.rename" else 0]) if arguments else ""
 
 
+if IS_WORKER:
+    ASKED = mmap.mmap(-1, 1)
+    kill_when_asked()
 sys.addaudithook(Watch())
