@@ -28,7 +28,7 @@ struct limit {
 
 struct options {
     bool isolate;         /* namespaces and a mount view of its own */
-    bool user_namespace;  /* … by means of a user namespace, where the caller is not root */
+    bool user_namespace;  /* … and a user namespace: by its means, where the caller is not root; else inside the view */
     bool wait;            /* stay, and end with the program's status */
     const char *pid_file; /* where the program's pid goes, as this process sees it */
     uid_t first_uid;      /* of the range that the program's user is taken from; 0: the caller's */

@@ -91,18 +91,43 @@ static void join_cgroups(const struct options *options)
     }
 }
 
-/* The program's one user is the caller, under its own number. */
-static void map_user(pid_t pid)
+/* The program's one user and group, under their own numbers; who has no privilege gives up groups for that. */
+static void map_user(pid_t pid, uid_t uid, gid_t gid, bool is_privileged)
 {
     char path[64], map[64];
-    snprintf(path, sizeof path, "/proc/%d/setgroups", pid);
-    write_text(path, "deny");
+    if (!is_privileged) {
+        snprintf(path, sizeof path, "/proc/%d/setgroups", pid);
+        write_text(path, "deny");
+    }
     snprintf(path, sizeof path, "/proc/%d/uid_map", pid);
-    snprintf(map, sizeof map, "%u %u 1", getuid(), getuid());
+    snprintf(map, sizeof map, "%u %u 1", uid, uid);
     write_text(path, map);
     snprintf(path, sizeof path, "/proc/%d/gid_map", pid);
-    snprintf(map, sizeof map, "%u %u 1", getgid(), getgid());
+    snprintf(map, sizeof map, "%u %u 1", gid, gid);
     write_text(path, map);
+}
+
+/*
+ * A program that root starts gets its user namespace when its view is made: the view belongs to the outer one, and
+ * whatever the program becomes in the inner one, it can neither mount nor undo a mount. The launcher maps its user.
+ */
+static void part_users(int launcher)
+{
+    char byte = 0;
+    if (unshare(CLONE_NEWUSER) < 0)
+        fail("user namespace");
+    if (send(launcher, &byte, 1, MSG_NOSIGNAL) != 1 || read(launcher, &byte, 1) != 1)
+        _exit(FAILED); /* the launcher has failed, and said why */
+}
+
+static void map_when_parted(int program, pid_t pid, uid_t uid)
+{
+    char byte;
+    if (read(program, &byte, 1) != 1)
+        return; /* the program's side has failed, and said why */
+    map_user(pid, uid, uid, true);
+    if (send(program, &byte, 1, MSG_NOSIGNAL) != 1)
+        fail("user namespace");
 }
 
 static void set_limits(const struct options *options)
@@ -118,7 +143,7 @@ static void set_limits(const struct options *options)
     }
 }
 
-static _Noreturn void run(const struct options *options, int go, int ram_socket)
+static _Noreturn void run(const struct options *options, int go, int users, int ram_socket)
 {
     uid_t uid;
     if (read(go, &uid, sizeof uid) != sizeof uid)
@@ -128,6 +153,8 @@ static _Noreturn void run(const struct options *options, int go, int ram_socket)
         if (sethostname("vmm", 3) < 0)
             fail("sethostname");
         view_enter(options, uid);
+        if (users >= 0)
+            part_users(users);
     }
     privileges_drop(options, uid);
     if (options->wait && prctl(PR_SET_PDEATHSIG, SIGKILL) < 0) /* changing the user takes it back */
@@ -140,14 +167,14 @@ static _Noreturn void run(const struct options *options, int go, int ram_socket)
     fail("%s", options->command[0]);
 }
 
-static pid_t start(const struct options *options, const int go[2], const int ram_sockets[2])
+static pid_t start(const struct options *options, const int go[2], const int users[2], const int ram_sockets[2])
 {
     unsigned long flags = SIGCHLD;
     if (!options->wait)
         flags |= CLONE_PARENT;
     if (options->isolate)
         flags |= CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWPID;
-    if (options->user_namespace)
+    if (options->user_namespace && !options->first_uid)
         flags |= CLONE_NEWUSER;
     pid_t pid = (pid_t)syscall(SYS_clone, flags, NULL, NULL, NULL, NULL);
     if (pid < 0)
@@ -156,7 +183,9 @@ static pid_t start(const struct options *options, const int go[2], const int ram
         close(go[1]);
         if (ram_sockets[0] >= 0)
             close(ram_sockets[0]);
-        run(options, go[0], ram_sockets[1]);
+        if (users[0] >= 0)
+            close(users[0]);
+        run(options, go[0], users[1], ram_sockets[1]);
     }
     return pid;
 }
@@ -192,12 +221,16 @@ int main(int count, char **arguments)
         if (ram < 0 || socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ram_sockets) < 0)
             fail("open %s", options.ram);
     }
+    int users[2] = {-1, -1};
+    bool parts_users = options.user_namespace && options.first_uid;
+    if (parts_users && socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, users) < 0)
+        fail("socketpair");
     if (pipe2(go, O_CLOEXEC) < 0)
         fail("pipe");
-    pid_t pid = start(&options, go, ram_sockets);
+    pid_t pid = start(&options, go, users, ram_sockets);
     close(go[0]);
-    if (options.user_namespace)
-        map_user(pid);
+    if (options.user_namespace && !parts_users)
+        map_user(pid, getuid(), getgid(), false);
     if (pid_file >= 0) {
         char text[PID_FILE_SIZE];
         int size = snprintf(text, sizeof text, "%d\n", pid);
@@ -208,6 +241,10 @@ int main(int count, char **arguments)
     uid_t uid = options.first_uid ? options.first_uid + (uid_t)pid % options.uid_count : getuid();
     if (write(go[1], &uid, sizeof uid) != sizeof uid)
         fail("start %s", options.command[0]);
+    if (parts_users) {
+        close(users[1]);
+        map_when_parted(users[0], pid, uid);
+    }
     if (options.ram) {
         close(ram_sockets[1]);
         ram_hand_over(ram_sockets[0], ram);

@@ -69,7 +69,8 @@ static void bind_read_only(const struct bind *bind, const char *source, bool is_
         fail("mount %s read-only", bind->target);
 }
 
-/* A node of its own, which the program owns: the host's keeps its owner, and no group is needed. */
+/* A node of its own, which the program owns: the host's keeps its owner, and no group is needed. Where the view is made
+ * in a user namespace, such a node could not be opened. */
 static bool make_device(const struct bind *bind, const struct stat *status, uid_t uid)
 {
     if (mknod(bind->target, S_IFCHR | 0600, status->st_rdev) < 0) {
@@ -82,7 +83,7 @@ static bool make_device(const struct bind *bind, const struct stat *status, uid_
     return true;
 }
 
-static void add(const struct bind *bind, uid_t uid, bool user_namespace)
+static void add(const struct bind *bind, uid_t uid, bool has_nodes)
 {
     char source[PATH_MAX + sizeof OLD];
     struct stat status;
@@ -91,7 +92,7 @@ static void add(const struct bind *bind, uid_t uid, bool user_namespace)
         fail("%s", bind->source);
     make_parents(bind->target);
     if (bind->kind == BIND_DEVICE) {
-        if (user_namespace || !make_device(bind, &status, uid)) /* such a node could not be opened there */
+        if (!has_nodes || !make_device(bind, &status, uid))
             bind_read_only(bind, source, false, MS_NOEXEC);
         return;
     }
@@ -122,7 +123,7 @@ void view_enter(const struct options *options, uid_t uid)
     mode_t private = umask(022); /* the program's user goes through folders that root makes */
     take_root();
     for (unsigned i = 0; i < options->bind_count; i++)
-        add(&options->binds[i], uid, options->user_namespace);
+        add(&options->binds[i], uid, options->first_uid != 0);
     if (umount2(OLD, MNT_DETACH) < 0 || rmdir(OLD) < 0)
         fail("leave the host's root");
     if (mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY | MS_NOSUID | MS_NOEXEC, NULL) < 0)

@@ -15,7 +15,7 @@ from services.vm_runner.settings import VmSettings
 from tests.support.lns_command import Lns
 
 MEMORY_MIB = 256
-NAMESPACES = ("ipc", "mnt", "net", "pid", "uts")
+NAMESPACES = ("ipc", "mnt", "net", "pid", "user", "uts")
 
 root_only = pytest.mark.skipif(os.geteuid() != 0, reason="the services of another user are no root")
 

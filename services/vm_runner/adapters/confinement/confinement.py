@@ -152,6 +152,8 @@ class Confinement:
             missing.append(f"namespaces and a mount view: {self._support.obstacle}")
         else:
             holds.insert(0, "namespaces and a mount view")
+            if footing.isolation is Isolation.NAMESPACES:
+                missing.append(f"a user namespace: {self._support.obstacle}")
         if footing.users is not None:
             holds.insert(0, "a user")
         if self._cgroups.place is None:

@@ -55,7 +55,7 @@ class HostSupport:
         self._footing: Footing | None = None
         self._lock = asyncio.Lock()
         self.obstacle = ""
-        """Why there are no namespaces, where there are none."""
+        """Why there are no namespaces, or none of users, where that is so."""
 
     async def find(self, program: Path, files: ProgramFiles | ValueError) -> Footing:
         """Returns what the host permits; looks once.
@@ -80,13 +80,11 @@ class HostSupport:
                 hint="make -C services/vm_runner/confine",
                 metadata={"launcher": str(self._launcher)},
             )
-        isolation = Isolation.NAMESPACES if self._users else Isolation.USER_NAMESPACE
-        isolated = Footing(isolation=isolation, users=self._users)
         if isinstance(files, ValueError):
             self.obstacle = str(files)
         else:
-            self.obstacle = self._try(program, isolated, files)
-            if not self.obstacle:
+            isolated = self._find_isolation(program, files)
+            if isolated is not None:
                 return isolated
         if self._mode is ConfinementMode.REQUIRED:
             raise HostUnready(
@@ -100,14 +98,28 @@ class HostSupport:
             raise HostUnready(f"{program} cannot be started confined: {problem}", hint=hint)
         return bare
 
+    def _find_isolation(self, program: Path, files: ProgramFiles) -> Footing | None:
+        """Returns the best footing with namespaces that works; says what stands in the way."""
+        found = None
+        # Root can have the other namespaces without one of users; others cannot.
+        kinds = (Isolation.USER_NAMESPACE, *((Isolation.NAMESPACES,) if self._users else ()))
+        for isolation in kinds:
+            footing = Footing(isolation=isolation, users=self._users)
+            obstacle = self._try(program, footing, files)
+            if not obstacle:
+                found = footing
+                break
+            self.obstacle = obstacle
+        return found
+
     def _try(self, program: Path, footing: Footing, files: ProgramFiles) -> str:
         """Starts the program on a footing; returns what went wrong, or nothing."""
         switches: list[Switch] = [Wait()]
         if footing.users is not None:
             switches.append(User(footing.users.first, footing.users.count))
         if footing.isolation is not Isolation.NONE:
-            by_user = footing.isolation is Isolation.USER_NAMESPACE
-            switches += [Isolate(by_user_namespace=by_user), *files.code, *files.data]
+            with_users = footing.isolation is Isolation.USER_NAMESPACE
+            switches += [Isolate(with_users=with_users), *files.code, *files.data]
             switches.append(Device(NULL_DEVICE))
         command = launch_line(self._launcher, switches, (str(program), "--version"))
         try:

@@ -43,7 +43,7 @@ DESCRIPTORS_OF_DISK = 4
 
 
 class Isolation(StrEnum):
-    """How a VMM gets namespaces and a mount view of its own, if at all."""
+    """Which namespaces a VMM has, with its mount view: none, all but one of users, or all."""
 
     NONE = "none"
     NAMESPACES = "namespaces"
@@ -138,8 +138,8 @@ def measures(footing: Footing, needs: VmmNeeds) -> tuple[Switch, ...]:
 def _identity(footing: Footing, needs: VmmNeeds) -> tuple[Switch, ...]:
     isolation: tuple[Switch, ...] = ()
     if footing.isolation is not Isolation.NONE:
-        by_user = footing.isolation is Isolation.USER_NAMESPACE
-        isolation = (Isolate(by_user_namespace=by_user),)
+        with_users = footing.isolation is Isolation.USER_NAMESPACE
+        isolation = (Isolate(with_users=with_users),)
     if footing.users is None:
         return isolation
     user = User(footing.users.first, footing.users.count)

@@ -22,13 +22,16 @@ class Switch(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Isolate:
-    """Namespaces of its own: mounts, network, processes, IPC, host name."""
+    """Namespaces of its own: mounts, network, processes, IPC, host name; and of users.
 
-    by_user_namespace: bool
+    Who is not root has the others by means of that one; root's VMM enters it when its view is made.
+    """
+
+    with_users: bool
 
     def arguments(self) -> tuple[str, ...]:
         """Returns the switches."""
-        return ("--isolate", *(("--user-namespace",) if self.by_user_namespace else ()))
+        return ("--isolate", *(("--user-namespace",) if self.with_users else ()))
 
 
 @dataclass(frozen=True, slots=True)

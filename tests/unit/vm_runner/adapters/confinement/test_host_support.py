@@ -52,16 +52,24 @@ def support(tmp_path: Path) -> Support:
     return make
 
 
-@pytest.mark.parametrize(
-    ("users", "isolation"), [(USERS, Isolation.NAMESPACES), (None, Isolation.USER_NAMESPACE)]
-)
-async def test_a_host_that_permits_it_gives_namespaces(
-    support: Support, users: UserRange | None, isolation: Isolation
+@pytest.mark.parametrize("users", [USERS, None])
+async def test_a_host_that_permits_it_gives_namespaces_of_users_too(
+    support: Support, users: UserRange | None
 ) -> None:
     found = support(users=users)
 
-    assert await found.find(PROGRAM, FILES) == Footing(isolation=isolation, users=users)
+    expected = Footing(isolation=Isolation.USER_NAMESPACE, users=users)
+    assert await found.find(PROGRAM, FILES) == expected
     assert found.obstacle == ""
+
+
+async def test_root_has_the_other_namespaces_where_there_are_none_of_users(
+    support: Support,
+) -> None:
+    found = support(refuses("--user-namespace", "user namespace: No space left on device"))
+
+    assert await found.find(PROGRAM, FILES) == Footing(isolation=Isolation.NAMESPACES, users=USERS)
+    assert found.obstacle == "user namespace: No space left on device"
 
 
 async def test_it_is_found_out_by_starting_the_program_and_once(
@@ -72,7 +80,7 @@ async def test_it_is_found_out_by_starting_the_program_and_once(
     await found.find(PROGRAM, FILES)
 
     (call,) = (tmp_path / "calls").read_text().splitlines()
-    assert call.startswith("--wait --user 1000 100 --isolate --code")
+    assert call.startswith("--wait --user 1000 100 --isolate --user-namespace --code")
     assert call.endswith(f"-- {PROGRAM} --version")
 
 

@@ -34,11 +34,12 @@ from services.vm_runner.adapters.confinement.switches import (
 from services.vm_runner.vmm_options import UserRange
 
 USERS = UserRange(first=1000, count=100)
-ROOT = Footing(isolation=Isolation.NAMESPACES, users=USERS)
+ROOT = Footing(isolation=Isolation.USER_NAMESPACE, users=USERS)
+ROOT_WITHOUT_USERS = Footing(isolation=Isolation.NAMESPACES, users=USERS)
 ROOT_IN_A_CONTAINER = Footing(isolation=Isolation.NONE, users=USERS)
 A_USER = Footing(isolation=Isolation.USER_NAMESPACE, users=None)
 A_USER_WITHOUT_NAMESPACES = Footing(isolation=Isolation.NONE, users=None)
-EVERY_FOOTING = (ROOT, ROOT_IN_A_CONTAINER, A_USER, A_USER_WITHOUT_NAMESPACES)
+EVERY_FOOTING = (ROOT, ROOT_WITHOUT_USERS, ROOT_IN_A_CONTAINER, A_USER, A_USER_WITHOUT_NAMESPACES)
 
 PROGRAM = Code(Path("/usr/bin/qemu"), Path("/usr/bin/qemu"))
 FIRMWARE = Data(Path("/usr/share/qemu"), Path("/usr/share/qemu"))
@@ -70,7 +71,9 @@ def limits(footing: Footing, needs: VmmNeeds = NEEDS) -> dict[str, int]:
 def test_a_vmm_of_root_has_namespaces_and_a_user_of_its_own_and_no_group() -> None:
     switches = measures(ROOT, KVM)
 
-    assert of_type(Isolate, switches) == [Isolate(by_user_namespace=False)]
+    assert of_type(Isolate, switches) == [Isolate(with_users=True)]
+    without = measures(ROOT_WITHOUT_USERS, KVM)
+    assert of_type(Isolate, without) == [Isolate(with_users=False)]
     assert of_type(User, switches) == [User(1000, 100)]
     assert of_type(Group, switches) == []
 
@@ -78,7 +81,7 @@ def test_a_vmm_of_root_has_namespaces_and_a_user_of_its_own_and_no_group() -> No
 def test_a_vmm_of_a_user_is_isolated_by_a_user_namespace_and_keeps_the_user() -> None:
     switches = measures(A_USER, KVM)
 
-    assert of_type(Isolate, switches) == [Isolate(by_user_namespace=True)]
+    assert of_type(Isolate, switches) == [Isolate(with_users=True)]
     assert of_type(User, switches) == []
     assert of_type(Group, switches) == []
 
@@ -159,8 +162,8 @@ def test_a_range_of_users_has_no_root_and_ends_within_32_bits(first: int, count:
 
 
 SWITCHES: list[tuple[Switch, str]] = [
-    (Isolate(by_user_namespace=False), "--isolate"),
-    (Isolate(by_user_namespace=True), "--isolate --user-namespace"),
+    (Isolate(with_users=False), "--isolate"),
+    (Isolate(with_users=True), "--isolate --user-namespace"),
     (User(7, 9), "--user 7 9"),
     (Group(5), "--group 5"),
     (OomScore(500), "--oom-score 500"),
