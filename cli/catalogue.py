@@ -48,6 +48,7 @@ SECTIONS = (
             _entry("create", "create", "Record a run that is started later"),
             _entry("resolve", "resolve", "Show the plan of a run with the origin of each value"),
             _entry("lock", "resolve", "Pin everything that a run uses in a lock file"),
+            _entry("render", "render", "Write a run as a manifest of another system"),
             _entry("ps", "ps", "List runs"),
             _entry("logs", "logs", "Show the output of a run"),
             _entry("attach", "attach", "Connect this terminal to a run"),

@@ -18,6 +18,27 @@ _AGES = (
 )
 
 
+def to_yaml_blocks(value: Any) -> str:
+    """Returns a value as YAML for files that people keep: texts of several lines as blocks.
+
+    What could steer a terminal makes a text a quoted one, with escapes.
+    """
+    import yaml  # noqa: PLC0415 - only for this form
+
+    class Blocks(yaml.SafeDumper):
+        def ignore_aliases(self, data: Any) -> bool:
+            return True
+
+    def text(dumper: yaml.SafeDumper, data: str) -> yaml.ScalarNode:
+        is_block = "\n" in data and printable(data, keep="\n") == data
+        style = "|" if is_block else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", data, style=style)
+
+    Blocks.add_representer(str, text)
+    written: str = yaml.dump(value, Dumper=Blocks, sort_keys=False, allow_unicode=False)
+    return written
+
+
 def to_yaml(value: Any) -> str:
     """Returns a value as YAML in which no character could steer a terminal."""
     import yaml  # noqa: PLC0415 - only for this form

@@ -15,8 +15,8 @@ COMPOSE: dict[str, Any] = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
 SERVICES = ("registry_gateway", "resolver", "materializer", "vm_runner")
 
 
-def effective_settings(service: str) -> dict[str, Any]:
-    """What a service makes of its example settings, in an environment that says nothing."""
+def effective_settings(service: str, file: Path | None = None) -> dict[str, Any]:
+    """What a service makes of settings, in an environment that says nothing."""
     result = subprocess.run(
         [
             sys.executable,
@@ -24,7 +24,7 @@ def effective_settings(service: str) -> dict[str, Any]:
             f"services.{service}",
             "--print-config",
             "--config",
-            DEPLOY / "config" / f"{service}.yaml",
+            file or DEPLOY / "config" / f"{service}.yaml",
         ],
         cwd=ROOT,
         env={"HOME": "/nonexistent", "PYTHONPATH": f"{ROOT}:{ROOT / 'protos' / 'gen'}"},
