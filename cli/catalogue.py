@@ -110,6 +110,7 @@ SECTIONS = (
             _entry("service", "service", "Manage the background processes with the services"),
             _entry("doctor", "doctor", "Check this machine and say how to fix what is missing"),
             _entry("config", "config", "Get and set defaults"),
+            _entry("context", "context", "Manage named places of the services", "context_group"),
             _entry("version", "version", "Print the version"),
             _entry("completion", "completion", "Print a shell's completion script"),
         ),
@@ -150,7 +151,12 @@ class LazyGroup(click.Group):
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.option("--debug", is_flag=True, help="Show everything known about an error.")
+@click.option(
+    "--context", "place", metavar="NAME", help="Use the services of a context (`lns context`)."
+)
 @pass_context
-def lns(context: Context, debug: bool) -> None:
+def lns(context: Context, debug: bool, place: str | None) -> None:
     """Run AI agents, and any container image, in microVMs straight from an OCI registry."""
     context.debug = context.debug or debug
+    if place is not None:
+        context.environment = {**context.environment, "LNS_CONTEXT": place}

@@ -71,12 +71,27 @@ async def push(
         source=_absolute_source(source), reference=reference, all_platforms=all_platforms
     )
     async with open_session(context, Peer.REGISTRY_GATEWAY) as session:
-        if not is_image:
+        if is_image:
+            _check_source(source, session.elsewhere(Peer.REGISTRY_GATEWAY))
+        else:
             image.source = await stored_name(session, image.source)
         try:
             await _push_image(context, session, image, quiet=quiet)
         except ImageUnknown as error:
             raise error if is_image else _neither(source, error) from error
+
+
+def _check_source(source: str, elsewhere: str) -> None:
+    """Refuses a source that the gateway would look for on its own machine.
+
+    Raises:
+        RequestInvalid: the gateway is on another machine.
+    """
+    if elsewhere:
+        raise RequestInvalid(
+            f"{source} is on this machine, and the gateway that opens it is at {elsewhere}",
+            hint="push it from here: `lns --context default push …`, if this machine has services",
+        )
 
 
 async def _push_artifact(

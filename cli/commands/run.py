@@ -174,6 +174,7 @@ def services_of(session: Session) -> Services:
         gateway=session.registry,
         materializer=session.materializer,
         runner=session.vm,
+        runner_elsewhere=session.elsewhere(Peer.VM_RUNNER),
     )
 
 

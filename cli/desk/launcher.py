@@ -56,7 +56,8 @@ def is_for_desk(arguments: Sequence[str], environment: Mapping[str, str]) -> boo
     talks to a terminal through its standard input: only a process of the terminal's own session is
     stopped when it reads in the background.
     """
-    if environment.get("LNS_DESK") == "off" or not arguments or arguments[0] in _OWN_PROCESS:
+    command = _command(arguments)
+    if environment.get("LNS_DESK") == "off" or not command or command in _OWN_PROCESS:
         return False
     if any("/dev/fd/" in one or "/proc/self/" in one or "/dev/std" in one for one in arguments):
         return False
@@ -66,6 +67,17 @@ def is_for_desk(arguments: Sequence[str], environment: Mapping[str, str]) -> boo
         for one in own
     )
     return not (wants_terminal and _is_terminal(0)) and not _is_in_background()
+
+
+def _command(arguments: Sequence[str]) -> str:
+    """Returns the command behind the options of `lns` itself; empty if it is missing."""
+    is_value = False
+    for one in arguments:
+        if is_value or one[:1] == "-":
+            is_value = one == "--context"
+            continue
+        return one
+    return ""
 
 
 def state_directory(environment: Mapping[str, str]) -> str:

@@ -141,6 +141,7 @@ class Client:
         order = await self._order(reference, command, options)
         session = self._session()
         services = Services(
+            runner_elsewhere=session.elsewhere(Peer.VM_RUNNER),
             resolver=session.resolver,
             gateway=session.registry,
             materializer=session.materializer,

@@ -47,7 +47,7 @@ def examine(target: str, tls: TlsSettings | None, *, service: str) -> Finding:
         service: the name that the service has for a person.
     """
     where = f"{service} at {target}"
-    own = next(_own_problems(tls), None) if tls is not None else None
+    own = next(own_problems(tls), None) if tls is not None else None
     if own is not None:
         return own
     try:
@@ -110,7 +110,7 @@ def _connect(target: str) -> socket.socket:
     return socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS)
 
 
-def _own_problems(tls: TlsSettings) -> Iterator[Finding]:
+def own_problems(tls: TlsSettings) -> Iterator[Finding]:
     """Yields what is wrong with the certificate of this side, without asking anybody."""
     from cryptography import x509  # noqa: PLC0415 - only where something is wrong
     from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - the same

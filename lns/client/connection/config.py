@@ -32,7 +32,13 @@ def load_config(context: Caller) -> Mapping[str, str]:
     Raises:
         SettingsInvalid: the file is not what `lns config` writes, or a value cannot be used.
     """
-    values = {**read_config(config_path(context)), **_from_environment(context)}
+    path = config_path(context)
+    file, environment = read_config(path), _from_environment(context)
+    values: Mapping[str, str] = {**file, **environment}
+    if "context" in values:
+        from lns.client.connection.contexts import in_effect  # noqa: PLC0415 - see above
+
+        values = in_effect(path, file, environment)
     if values:
         from lns.client.connection.config_keys import check_value  # noqa: PLC0415 - see above
 

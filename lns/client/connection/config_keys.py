@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from lns.client.connection.contexts import is_context_name
 from services.chassis.settings_values import parse_duration
 from services.core.errors import RequestInvalid, SettingsInvalid
 from services.core.quantity import parse_cpus, parse_mebibytes
@@ -73,6 +74,7 @@ KEYS: Mapping[str, Key] = {
         ),
         _key("tls-certificate", "PEM file with this client's certificate", "/…/me.pem", _absolute),
         _key("tls-key", "PEM file with its private key", "/…/me.key", _absolute),
+        _key("context", "where the services are (`lns context`)", "cluster", is_context_name),
         _key("reconnect-time", "wait for configured services that were lost", "2m", _duration),
     )
 }

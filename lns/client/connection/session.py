@@ -64,13 +64,22 @@ class Session:
     Args:
         channels: by the services that were asked for.
         revive: makes services that were lost answer again, as far as this client can.
+        targets: the addresses of those services.
     """
 
     def __init__(
-        self, channels: Mapping[Peer, grpc.aio.Channel], revive: Callable[[], Awaitable[None]]
+        self,
+        channels: Mapping[Peer, grpc.aio.Channel],
+        revive: Callable[[], Awaitable[None]],
+        targets: Mapping[Peer, str],
     ) -> None:
         self._channels = channels
+        self._targets = targets
         self.revive = revive
+
+    def elsewhere(self, peer: Peer) -> str:
+        """Returns the address of a service on another machine; empty for one of this machine."""
+        return self._targets[peer] if is_elsewhere(self._targets[peer]) else ""
 
     @property
     def registry(self) -> "RegistryServiceStub":
@@ -158,7 +167,8 @@ async def open_session(context: Caller, *peers: Peer) -> AsyncIterator[Session]:
             await revive_suite(context)
             await _connected(channels.values())
 
-        yield Session({peer: channels[target] for peer, target in targets.items()}, revive)
+        by_peer = {peer: channels[target] for peer, target in targets.items()}
+        yield Session(by_peer, revive, targets)
 
 
 def _check_suite_lives(context: Caller, without: Sequence[Peer]) -> None:
@@ -317,6 +327,14 @@ def tls_of(config: Mapping[str, str]) -> TlsSettings | None:
 
 def _is_local(target: str) -> bool:
     return target.startswith("unix:")
+
+
+def is_elsewhere(target: str) -> bool:
+    """Says whether an address is another machine's: neither a socket nor a loopback address."""
+    host = target.removeprefix("dns:///").rpartition(":")[0].strip("[]")
+    return not _is_local(target) and not (
+        host in ("localhost", "::1") or host.startswith("127.") or host.endswith(".localhost")
+    )
 
 
 async def look_at_endpoints(config: Mapping[str, str]) -> list["EndpointState"]:

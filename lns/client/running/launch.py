@@ -61,6 +61,8 @@ class Services:
     gateway: Gateway
     materializer: Materializer
     runner: Runner
+    runner_elsewhere: str = ""
+    """The address of the runner where that is another machine."""
 
 
 async def launch(
@@ -71,6 +73,7 @@ async def launch(
     Raises:
         LnsError: as the services gave it; nothing was created then, or nothing is left.
     """
+    _check_binds(order, services.runner_elsewhere)
     plans, images = await prepare(order, services, reporter=reporter, phases=phases)
     verb = "starting" if order.start else "recording"
     reporter.doing(f"{verb} {', '.join(plan.name for plan in plans)}")
@@ -80,6 +83,21 @@ async def launch(
     await _note_leftovers(order.options.name or plans[0].group, services.runner, reporter)
     runs = await _create_group(requests, services.runner)
     return await start_all(runs, services.runner) if order.start else runs
+
+
+def _check_binds(order: Order, elsewhere: str) -> None:
+    """Refuses what would mount files of another machine than the user means.
+
+    Raises:
+        RequestInvalid: a host path is to be mounted, and the runner is on another machine.
+    """
+    found = [one for one in order.resolve.overrides.volumes if one.startswith("/")]
+    if found and elsewhere:
+        raise RequestInvalid(
+            f"{found[0].partition(':')[0]} is on this machine, and the run will be at {elsewhere}",
+            hint="`lns cp` copies files into a run, a named volume (`-v NAME:/path`) keeps them"
+            " there, and `lns push --content` makes a file set of them",
+        )
 
 
 async def prepare(

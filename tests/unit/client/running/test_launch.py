@@ -51,6 +51,8 @@ class Setting:
         self.runner = FakeRunner()
         self.group: FakeGroup | None = None
         self.options = run_pb2.RunOptions(remove=True)
+        self.volumes: list[str] = []
+        self.elsewhere = ""
         self.reporter = NotingReporter()
         self.phases = Phases()
 
@@ -59,7 +61,10 @@ class Setting:
 
     async def launch_all(self) -> list[run_pb2.Run]:
         order = Order(
-            resolve=resolver_pb.ResolveRequest(reference="r.example/bundles/b:1"),
+            resolve=resolver_pb.ResolveRequest(
+                reference="r.example/bundles/b:1",
+                overrides=resolver_pb.Overrides(volumes=self.volumes),
+            ),
             options=self.options,
             pull=registry_pb.PULL_MODE_MISSING,
             request_id="abc",
@@ -70,6 +75,7 @@ class Setting:
             gateway=self.gateway,
             materializer=self.materializer,
             runner=self.group or self.runner,
+            runner_elsewhere=self.elsewhere,
         )
         return await launch(order, services, reporter=self.reporter, phases=self.phases)
 
@@ -95,6 +101,20 @@ async def test_a_reference_becomes_a_run_step_by_step() -> None:
         "pulled",
         "materialized",
     ]
+
+
+async def test_host_paths_are_refused_where_the_runner_is_another_machines() -> None:
+    setting = Setting(a_plan())
+    setting.volumes = ["data:/data", "/srv/notes:/notes:ro"]
+    setting.elsewhere = "node.example:7004"
+
+    with pytest.raises(RequestInvalid, match="/srv/notes is on this machine") as caught:
+        await setting.launch()
+    setting.volumes = ["data:/data"]
+    await setting.launch()
+
+    assert "lns cp" in caught.value.hint
+    assert len(setting.runner.created) == 1
 
 
 async def test_image_and_mounts_are_pulled_side_by_side() -> None:
