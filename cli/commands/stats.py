@@ -19,6 +19,7 @@ from lns.client.running.members import members_of
 _COLUMNS = columns(
     id="ID", name="NAME", cpu="CPU %", memory="MEMORY", disk="DISK", channel="IN / OUT", pids="PIDS"
 )
+_WITH_SERVICES = (*_COLUMNS, *columns(services="SERVICES"))
 _INTERVAL_SECONDS = 1.0
 
 
@@ -27,7 +28,11 @@ _INTERVAL_SECONDS = 1.0
 @click.option("--no-stream", is_flag=True, help="Print one sample and exit.")
 @format_option
 async def stats(context: Context, runs: tuple[str, ...], no_stream: bool, form: str | None) -> None:
-    """Show CPU, memory, disk and channel use of runs, of all that live by default."""
+    """Show CPU, memory, disk and channel use of runs, of all that live by default.
+
+    SERVICES is there where a run uses services whose use is counted: how its budgets stand, else
+    what it used.
+    """
     endless = not no_stream and form is None and sys.stdout.isatty()
     async with open_session(context, Peer.VM_RUNNER) as session:
         before = await _sample(session, runs)
@@ -37,7 +42,8 @@ async def stats(context: Context, runs: tuple[str, ...], no_stream: bool, form: 
             rows = [stats_row(one, before.get(one.run_id)) for one in now.values()]
             if endless:
                 clear_screen()
-            write_rows(rows, _COLUMNS, form=form, write=context.write)
+            shown = _WITH_SERVICES if any(row["services"] for row in rows) else _COLUMNS
+            write_rows(rows, shown, form=form, write=context.write)
             if not endless:
                 return
             before = now
@@ -61,7 +67,15 @@ def stats_row(now: run_pb2.RunStats, before: run_pb2.RunStats | None) -> dict[st
         "disk_bytes": now.disk_bytes,
         "channel": f"{format_size(now.channel_in_bytes)} / {format_size(now.channel_out_bytes)}",
         "pids": now.pids,
+        "services": "; ".join(map(_service_text, now.services)),
     }
+
+
+def _service_text(use: run_pb2.ServiceUse) -> str:
+    tokens = use.input_tokens + use.output_tokens
+    amounts = [f"{use.requests} requests", f"{tokens} tokens" if tokens else "", use.cost]
+    shown = [*use.limits] or [one for one in amounts if one]
+    return f"{use.integration} {', '.join(shown)}"
 
 
 async def _named(session: Session, names: tuple[str, ...]) -> list[str]:

@@ -35,11 +35,20 @@ def record_line(record: pb.EgressRecord) -> str:
         parts.append(
             f"{format_size(record.sent_bytes)} sent, {format_size(record.received_bytes)} received"
         )
+    if record.kind == "usage":
+        parts.append(_usage(record))
     if record.reason:
         parts.append(f"- {record.reason}")
     if record.how_to_allow:
         parts.append(f"[{record.how_to_allow}]")
     return printable("  ".join(part for part in parts if part))
+
+
+def _usage(record: pb.EgressRecord) -> str:
+    tokens = f"{record.input_tokens} tokens read, {record.output_tokens} written"
+    has_tokens = record.input_tokens or record.output_tokens
+    told = [record.integration, record.model, tokens if has_tokens else "", record.cost]
+    return ", ".join(one for one in told if one)
 
 
 def record_document(record: pb.EgressRecord) -> dict[str, object]:

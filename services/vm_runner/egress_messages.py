@@ -70,4 +70,9 @@ def format_record(record: EgressRecord) -> pb.EgressRecord:
         connection=record.connection,
         sent_bytes=record.sent_bytes,
         received_bytes=record.received_bytes,
+        integration=record.integration,
+        model=record.model,
+        input_tokens=record.input_tokens,
+        output_tokens=record.output_tokens,
+        cost=record.cost,
     )

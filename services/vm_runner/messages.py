@@ -26,7 +26,6 @@ from services.vm_runner.records.runs import (
     RunEvent,
     RunOptions,
     RunState,
-    RunUsage,
     TerminalSize,
     Volume,
 )
@@ -266,22 +265,6 @@ def format_event(event: RunEvent) -> pb.RunEvent:
     else:
         message.notice = event.notice
     return message
-
-
-def format_usage(usage: RunUsage) -> pb.RunStats:
-    """Returns the message of what a run uses."""
-    return pb.RunStats(
-        run_id=usage.run.run_id,
-        name=usage.run.name,
-        cpu_time=format_span(usage.cpu_time),
-        memory_bytes=usage.memory_bytes,
-        memory_limit_bytes=usage.run.plan.resources.memory_mib << 20,
-        disk_bytes=usage.disk_bytes,
-        channel_in_bytes=usage.channel_in_bytes,
-        channel_out_bytes=usage.channel_out_bytes,
-        pids=usage.pids,
-        sample_time=format_time(usage.sample_time),
-    )
 
 
 _VERDICTS: Mapping[Verdict, vm_service_pb2.HostCheck.Verdict.ValueType] = {

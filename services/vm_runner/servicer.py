@@ -13,7 +13,7 @@ from services.chassis.interceptors import is_taken_up_again
 from services.chassis.messages import format_port, invalid, parse_port
 from services.chassis.streams import check_chunk
 from services.core.errors import RequestInvalid
-from services.vm_runner import messages
+from services.vm_runner import messages, usage_messages
 from services.vm_runner.attachments import Attachment, attach_exec, attach_workload
 from services.vm_runner.conversation import converse, let_go
 from services.vm_runner.copying import copy_in, copy_out, stat_path
@@ -191,7 +191,7 @@ class VmServicer(rpc.VmServiceServicer):
     async def GetStats(self, request: pb.GetStatsRequest, context: Any) -> pb.GetStatsResponse:
         """Says what runs use now."""
         usages = await self._runner.usage(list(request.runs))
-        return pb.GetStatsResponse(stats=[messages.format_usage(usage) for usage in usages])
+        return pb.GetStatsResponse(stats=[usage_messages.format_usage(usage) for usage in usages])
 
     async def GetHost(self, request: pb.GetHostRequest, context: Any) -> pb.GetHostResponse:
         """Says what this node can run and what it lacks."""

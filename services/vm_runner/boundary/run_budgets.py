@@ -267,9 +267,11 @@ def spent(before: Spending, usage: Usage, metering: Metering | None) -> Spending
 
 
 def _is_at(definition: IntegrationDefinition, host: Host, port: int) -> bool:
-    """Says whether a host is one of an integration's."""
+    """Says whether a host is one of an integration's: of its routes, or where its secret goes."""
     if host.kind is not HostKind.NAME:
         return False
+    if any(is_below(str(host), domain) for domain in definition.domains):
+        return True
     for route in definition.routes:
         match = RouteMatch.parse(route.match)
         domain = f"*.{match.name}" if match.is_wildcard else match.name

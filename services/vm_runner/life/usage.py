@@ -33,4 +33,5 @@ async def usage_of(life: RunLife, store: RunStore) -> RunUsage:
         channel_out_bytes=session.channel.bytes_out if session else 0,
         pids=pids,
         sample_time=datetime.now(UTC),
+        services=await life.boundary.budgets.standing(),
     )

@@ -7,6 +7,7 @@ from enum import StrEnum
 from types import MappingProxyType
 
 from services.core.budgets.limits import BudgetLimit
+from services.core.budgets.spending import Spending
 from services.core.errors import LEAVES, Internal, LnsError
 from services.core.run_plan import PortMapping, RunPlan
 from services.vm_runner.records.groups import Group
@@ -236,6 +237,7 @@ class RunUsage:
         channel_in_bytes: from the guest.
         channel_out_bytes: to the guest.
         pids: processes of the workload.
+        services: what was used of services, and their limits, by the ids of integrations.
     """
 
     run: Run
@@ -246,6 +248,9 @@ class RunUsage:
     channel_out_bytes: int
     pids: int
     sample_time: datetime
+    services: Mapping[str, tuple[Spending, tuple[BudgetLimit, ...]]] = field(
+        default_factory=lambda: MappingProxyType({})
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -807,6 +807,19 @@ async def test_a_rotated_secret_holds_from_the_next_request_on(
     assert sent == [b"first-secret", b"second-secret"]
 
 
+async def test_a_rotated_or_removed_secret_stays_masked(world: EgressWorld, origin: Origin) -> None:
+    configure(world, "api.test")
+    world.runner.say(Secret(credential="github", value="first-secret"))
+    world.runner.say(Secret(credential="github", value="second-secret"))
+    world.runner.say(Secret(credential="github"))
+    origin.answer = lambda head, body: reply(b"", b"X-Echo: first-secret second-secret")
+    async with inspected(world, origin, injections=(injection(),)) as connect:
+        client = await connect()
+        await client.send(request())
+        _, head, _ = await client.response()
+    assert f"X-Echo: {PLACEHOLDER} {PLACEHOLDER}".encode() in head
+
+
 async def test_trace_reads_no_credential_back(world: EgressWorld, origin: Origin) -> None:  # [49]
     configure(world, "api.test")
     world.runner.say(Secret(credential="github", value=SECRET))

@@ -445,10 +445,17 @@ class EgressRecord(_message.Message):
     CONNECTION_FIELD_NUMBER: _builtins.int
     SENT_BYTES_FIELD_NUMBER: _builtins.int
     RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
+    INTEGRATION_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """Position in the run's audit log, from 1."""
     kind: _builtins.str
-    """What it is about: `connection`, `request`, `closed`, `approval`, `policy`, `worker`."""
+    """What it is about: `connection`, `request`, `closed`, `approval`, `policy`, `worker`,
+    `usage`.
+    """
     verdict: _builtins.str
     """What was decided: `allow`, `deny`, `ask`; empty where nothing was."""
     host: _builtins.str
@@ -475,6 +482,16 @@ class EgressRecord(_message.Message):
     """Bytes from the guest, of a connection that closed."""
     received_bytes: _builtins.int
     """Bytes to the guest, of a connection that closed."""
+    integration: _builtins.str
+    """Integration that a request counts for."""
+    model: _builtins.str
+    """Model that a reply names."""
+    input_tokens: _builtins.int
+    """Tokens that a reply reports as read, from caches too."""
+    output_tokens: _builtins.int
+    """Tokens that a reply reports as written."""
+    cost: _builtins.str
+    """What those cost by the table of prices, as `0.0125USD`; empty where no price is known."""
     @_builtins.property
     def event_time(self) -> _timestamp_pb2.Timestamp:
         """When."""
@@ -498,10 +515,15 @@ class EgressRecord(_message.Message):
         connection: _builtins.int = ...,
         sent_bytes: _builtins.int = ...,
         received_bytes: _builtins.int = ...,
+        integration: _builtins.str = ...,
+        model: _builtins.str = ...,
+        input_tokens: _builtins.int = ...,
+        output_tokens: _builtins.int = ...,
+        cost: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event_time", b"event_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "connection", b"connection", "event_time", b"event_time", "host", b"host", "how_to_allow", b"how_to_allow", "kind", b"kind", "method", b"method", "origin", b"origin", "path", b"path", "port", b"port", "reason", b"reason", "received_bytes", b"received_bytes", "rule", b"rule", "sent_bytes", b"sent_bytes", "sequence", b"sequence", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["address", b"address", "connection", b"connection", "cost", b"cost", "event_time", b"event_time", "host", b"host", "how_to_allow", b"how_to_allow", "input_tokens", b"input_tokens", "integration", b"integration", "kind", b"kind", "method", b"method", "model", b"model", "origin", b"origin", "output_tokens", b"output_tokens", "path", b"path", "port", b"port", "reason", b"reason", "received_bytes", b"received_bytes", "rule", b"rule", "sent_bytes", b"sent_bytes", "sequence", b"sequence", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -635,6 +635,7 @@ class RunStats(_message.Message):
     CHANNEL_OUT_BYTES_FIELD_NUMBER: _builtins.int
     PIDS_FIELD_NUMBER: _builtins.int
     SAMPLE_TIME_FIELD_NUMBER: _builtins.int
+    SERVICES_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """Id of the run."""
     name: _builtins.str
@@ -659,6 +660,10 @@ class RunStats(_message.Message):
     def sample_time(self) -> _timestamp_pb2.Timestamp:
         """When it was measured."""
 
+    @_builtins.property
+    def services(self) -> _containers.RepeatedCompositeFieldContainer[Global___ServiceUse]:
+        """What it used of services whose use is counted, since it was created."""
+
     def __init__(
         self,
         *,
@@ -672,14 +677,71 @@ class RunStats(_message.Message):
         channel_out_bytes: _builtins.int = ...,
         pids: _builtins.int = ...,
         sample_time: _timestamp_pb2.Timestamp | None = ...,
+        services: _abc.Iterable[Global___ServiceUse] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cpu_time", b"cpu_time", "sample_time", b"sample_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel_in_bytes", b"channel_in_bytes", "channel_out_bytes", b"channel_out_bytes", "cpu_time", b"cpu_time", "disk_bytes", b"disk_bytes", "memory_bytes", b"memory_bytes", "memory_limit_bytes", b"memory_limit_bytes", "name", b"name", "pids", b"pids", "run_id", b"run_id", "sample_time", b"sample_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["channel_in_bytes", b"channel_in_bytes", "channel_out_bytes", b"channel_out_bytes", "cpu_time", b"cpu_time", "disk_bytes", b"disk_bytes", "memory_bytes", b"memory_bytes", "memory_limit_bytes", b"memory_limit_bytes", "name", b"name", "pids", b"pids", "run_id", b"run_id", "sample_time", b"sample_time", "services", b"services"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RunStats: _TypeAlias = RunStats  # noqa: Y015
+
+@_typing.final
+class ServiceUse(_message.Message):
+    """What a run used of one service."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INTEGRATION_FIELD_NUMBER: _builtins.int
+    REQUESTS_FIELD_NUMBER: _builtins.int
+    SENT_BYTES_FIELD_NUMBER: _builtins.int
+    RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
+    INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
+    LIMITS_FIELD_NUMBER: _builtins.int
+    UNKNOWN_FIELD_NUMBER: _builtins.int
+    integration: _builtins.str
+    """Id of the integration."""
+    requests: _builtins.int
+    """Requests that were let through."""
+    sent_bytes: _builtins.int
+    """Bytes of the bodies of requests."""
+    received_bytes: _builtins.int
+    """Bytes of the bodies of replies."""
+    input_tokens: _builtins.int
+    """Tokens that replies report as read, from caches too."""
+    output_tokens: _builtins.int
+    """Tokens that replies report as written."""
+    cost: _builtins.str
+    """What those cost by the table of prices, as `1.25USD`; empty where no price is known."""
+    unknown: _builtins.str
+    """Why tokens or the cost are not known any more; empty while they are."""
+    @_builtins.property
+    def limits(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """How each limit of its budget stands, as `1.25USD of 5.00USD (25 %)`."""
+
+    def __init__(
+        self,
+        *,
+        integration: _builtins.str = ...,
+        requests: _builtins.int = ...,
+        sent_bytes: _builtins.int = ...,
+        received_bytes: _builtins.int = ...,
+        input_tokens: _builtins.int = ...,
+        output_tokens: _builtins.int = ...,
+        cost: _builtins.str = ...,
+        limits: _abc.Iterable[_builtins.str] | None = ...,
+        unknown: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cost", b"cost", "input_tokens", b"input_tokens", "integration", b"integration", "limits", b"limits", "output_tokens", b"output_tokens", "received_bytes", b"received_bytes", "requests", b"requests", "sent_bytes", b"sent_bytes", "unknown", b"unknown"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ServiceUse: _TypeAlias = ServiceUse  # noqa: Y015
 
 @_typing.final
 class Snapshot(_message.Message):
