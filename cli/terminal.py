@@ -20,6 +20,8 @@ from services.core.errors import SettingsInvalid
 DEFAULT_DETACH_KEYS: Final = "ctrl-p,ctrl-q"
 _READ_BYTES: Final = 64 * 1024
 _PENDING_READS: Final = 4
+_LOCAL_FLAGS: Final = 3
+"""Where the list of `tcgetattr` has the flag that shows what is typed."""
 _CONTROL_PUNCTUATION: Final = "@[\\]^_"
 
 FORWARDED_SIGNALS: Final[Mapping[signal.Signals, str]] = {
@@ -63,6 +65,19 @@ def raw_mode(descriptor: int) -> Iterator[None]:
     before = termios.tcgetattr(descriptor)
     try:
         tty.setraw(descriptor, termios.TCSADRAIN)
+        yield
+    finally:
+        termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+@contextlib.contextmanager
+def hidden(descriptor: int) -> Iterator[None]:
+    """Makes a terminal show nothing of what is typed, until the block ends."""
+    before = termios.tcgetattr(descriptor)
+    silent = [*before]
+    silent[_LOCAL_FLAGS] = before[_LOCAL_FLAGS] & ~termios.ECHO
+    try:
+        termios.tcsetattr(descriptor, termios.TCSAFLUSH, silent)
         yield
     finally:
         termios.tcsetattr(descriptor, termios.TCSADRAIN, before)

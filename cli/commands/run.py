@@ -296,7 +296,8 @@ async def _attached(
             terminal=options.terminal if options.HasField("terminal") else None,
         )
         attachment = Attachment(session.vm, start, console, revive=session.revive)
-        prompter = Prompter(session.egress, run_id, _asker(context, console, options), context.note)
+        asker = _asker(context, console, options)
+        prompter = Prompter(session.egress, session.credentials, run_id, asker, context.note)
         async with prompter.prompting():
             ending = await foreground.follow_run(
                 watch, attachment, session.vm, revive=session.revive

@@ -18,7 +18,8 @@ STDIN, STDOUT, STDERR = 0, 1, 2
 _PENDING_INPUTS = 4
 _HELD_MOST = 4 << 20
 _SETTLE_SECONDS = 0.7
-_LINE_MOST = 80
+_LINE_MOST = 64 * 1024
+"""Bytes of a line that is typed: a key may be long."""
 _FLUSH_SECONDS = 1.0
 
 
@@ -155,6 +156,10 @@ class TerminalAnswers:
         """Returns the next line that is typed."""
         return await self._lines.get()
 
+    async def secret(self) -> str:
+        """Returns the next line that is typed; a raw terminal shows no keys."""
+        return await self._lines.get()
+
     async def say(self, text: str) -> None:
         """Shows a line below the question."""
         await terminal.write_all(STDOUT, text.encode() + b"\r\n")
@@ -181,6 +186,11 @@ class LineAsker:
         if not data:
             await asyncio.Event().wait()  # the terminal was closed: no answer will come
         return data.decode(errors="replace")
+
+    async def secret(self) -> str:
+        """Returns the next line that is typed; it is not shown."""
+        with terminal.hidden(STDIN):
+            return await self.line()
 
     async def say(self, text: str) -> None:
         """Shows a line below the question."""

@@ -8,9 +8,10 @@ and is notified that the size changed. So nothing of the program's is garbled.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Protocol
 
+from lns.egress.v1 import credential_service_pb2 as credential_pb
 from lns.egress.v1 import egress_service_pb2 as pb
 
 from lns.client.running.approving import answer, subject_of
@@ -19,6 +20,7 @@ from services.core.run_plan import Verdict
 from services.core.text import printable
 
 if TYPE_CHECKING:
+    from lns.egress.v1.credential_service_pb2_grpc import CredentialServiceStub
     from lns.egress.v1.egress_service_pb2_grpc import EgressServiceStub
 
 _RETRY_SECONDS = 1.0
@@ -30,6 +32,11 @@ _ANSWERS = {
     "dd": (Verdict.DENY, True),
 }
 _KEYS = "a allow for this run, aa always, d deny for this run, dd always; then Enter"
+_STORE = "k"
+_CREDENTIAL_KEYS = (
+    "k type the key, which is stored and not shown; a allow the stored one for this run, "
+    "aa always, d deny for this run; then Enter"
+)
 
 
 class Asker(Protocol):
@@ -47,17 +54,36 @@ class Answers(Protocol):
         """Returns the next line that is typed."""
         ...
 
+    async def secret(self) -> str:
+        """Returns the next line that is typed; it is not shown."""
+        ...
+
     async def say(self, text: str) -> None:
         """Shows a line below the question."""
         ...
 
 
 class Prompter:
-    """Asks about every approval of a run, one after the other."""
+    """Asks about every approval of a run, one after the other.
 
-    def __init__(self, egress: "EgressServiceStub", run_id: str, asker: Asker | None,
-                 note: Callable[[str], None]) -> None:  # fmt: skip
+    Args:
+        egress: answers approvals.
+        credentials: stores keys that are typed.
+        run_id: of the run.
+        asker: at whose terminal it is asked; None where nobody can be asked.
+        note: shows a line.
+    """
+
+    def __init__(
+        self,
+        egress: "EgressServiceStub",
+        credentials: "CredentialServiceStub",
+        run_id: str,
+        asker: Asker | None,
+        note: Callable[[str], None],
+    ) -> None:
         self._egress = egress
+        self._credentials = credentials
         self._run_id = run_id
         self._asker = asker
         self._note = note
@@ -91,10 +117,10 @@ class Prompter:
             self._open[event.asked.approval_id] = event.asked
             if is_new and self._asker is None:
                 asked = event.asked
-                self._note(
-                    f"lns: {asked.run_name} asks for {subject_of(asked)}; "
-                    f"`lns approvals allow {asked.approval_id}` lets it"
-                )
+                way = f"`lns approvals allow {asked.approval_id}` lets it"
+                if asked.kind == pb.Approval.KIND_CREDENTIAL:
+                    way = f"`lns connect {asked.integration}` stores it; {way}"
+                self._note(f"lns: {asked.run_name} asks for {subject_of(asked)}; {way}")
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -118,7 +144,7 @@ class Prompter:
         lines = [
             f"lns: {name} asks for {subject_of(approval)} {origin}".rstrip(),
             *([note] if note else []),
-            _KEYS,
+            _keys(approval),
         ]
         async with asker.asking(lines) as answers:
             settled = asyncio.ensure_future(self._settled(approval.approval_id))
@@ -129,29 +155,51 @@ class Prompter:
                     if not typing.done():
                         typing.cancel()
                         return
-                    if await self._took(approval, typing.result(), answers.say):
+                    if await self._took(approval, typing.result(), answers):
                         return
             finally:
                 settled.cancel()
 
-    async def _took(
-        self, approval: pb.Approval, text: str, say: Callable[[str], Awaitable[None]]
-    ) -> bool:
+    async def _took(self, approval: pb.Approval, text: str, answers: Answers) -> bool:
         """Answers by what was typed; returns whether that was an answer."""
-        chosen = _ANSWERS.get(text.strip().lower())
+        word = text.strip().lower()
+        is_credential = approval.kind == pb.Approval.KIND_CREDENTIAL
+        if word != _STORE or not is_credential:
+            chosen = _ANSWERS.get(word)
+        else:
+            chosen = (Verdict.ALLOW, False)
         if chosen is None:
-            await say(_KEYS)
+            await answers.say(_keys(approval))
             return False
         verdict, always = chosen
         try:
+            if word == _STORE:
+                await self._store(approval, answers)
             await answer(self._egress, approval, verdict, always=always)
         except ApprovalUnknown:
-            return True
+            return True  # what was stored has answered it, or nobody waits any more
         except (LnsError, OSError) as error:
-            await say(f"lns: {error.message if isinstance(error, LnsError) else error}")
+            await answers.say(f"lns: {error.message if isinstance(error, LnsError) else error}")
             return False
         return True
+
+    async def _store(self, approval: pb.Approval, answers: Answers) -> None:
+        """Stores the key that is typed.
+
+        Raises:
+            LnsError: it is no key, or cannot be stored.
+        """
+        await answers.say(f"the key of {printable(approval.integration)}, then Enter:")
+        value = (await answers.secret()).strip("\r\n")
+        await self._credentials.PutCredential(
+            credential_pb.PutCredentialRequest(integration=approval.integration, value=value)
+        )
 
     async def _settled(self, approval_id: str) -> None:
         while approval_id in self._open:
             await self._changed.wait()
+
+
+def _keys(approval: pb.Approval) -> str:
+    is_credential = approval.kind == pb.Approval.KIND_CREDENTIAL
+    return _CREDENTIAL_KEYS if is_credential else _KEYS

@@ -18,6 +18,7 @@ from cli.terminal import (
     Size,
     cancelled_by_signals,
     forwarded_signals,
+    hidden,
     parse_detach_keys,
     raw_mode,
     resizes,
@@ -136,6 +137,19 @@ async def test_output_is_written_whole() -> None:
     assert received == data
     os.close(readable)
     os.close(writable)
+
+
+def test_a_hidden_terminal_shows_again_what_is_typed_also_after_a_failure() -> None:
+    controller, terminal = pty.openpty()
+    before = termios.tcgetattr(terminal)
+
+    with pytest.raises(RuntimeError), hidden(terminal):
+        assert not termios.tcgetattr(terminal)[3] & termios.ECHO
+        raise RuntimeError
+
+    assert termios.tcgetattr(terminal) == before
+    os.close(controller)
+    os.close(terminal)
 
 
 def test_raw_mode_is_taken_back_also_after_a_failure() -> None:
