@@ -200,6 +200,13 @@ class VmSettings:
     """Files with the only roots that count for a host whose TLS is looked into, as `HOST=FILE` or
     `*.HOST=FILE`: for services with a private authority. Others count the host's own roots."""
 
+    egress_identities: tuple[str, ...] = field(
+        default=(), metadata=setting(check=refused_by(host_authority))
+    )
+    """Files with a client certificate and its key, PEM, for a host whose TLS is looked into and
+    which asks for one, as `HOST=FILE` or `*.HOST=FILE`. No guest sees them; a run's worker gets one
+    with a connection to its host."""
+
     audit: ByteCount = field(default=64 << 20, metadata=setting(least=_LOG_LEAST))
     """Bytes of audit log that are kept of a run."""
 
@@ -228,7 +235,10 @@ class VmSettings:
     def boundary(self) -> BoundarySettings:
         """Returns what holds for what runs reach."""
         authorities = dict(map(host_authority, self.egress_authorities))
-        return BoundarySettings(names=name_network(self.egress_range), authorities=authorities)
+        identities = dict(map(host_authority, self.egress_identities))
+        return BoundarySettings(
+            names=name_network(self.egress_range), authorities=authorities, identities=identities
+        )
 
     def fixed_names(self) -> Mapping[str, Address]:
         """Returns the names that are not looked up."""

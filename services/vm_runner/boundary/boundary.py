@@ -27,12 +27,14 @@ class BoundarySettings:
         connections: open at once, of one run; further ones are refused.
         waiting: asked for and not answered, of one run; further ones are refused.
         authorities: files with the only roots that count for a host or `*.host`.
+        identities: files with the client certificate for a host or `*.host`, and its key.
     """
 
     names: IPv4Network
     connections: int = 1024
     waiting: int = 512
     authorities: Mapping[str, Path] = field(default_factory=dict)
+    identities: Mapping[str, Path] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

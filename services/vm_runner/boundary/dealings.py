@@ -12,8 +12,8 @@ from typing import Any
 import structlog
 
 from services.core.egress.addresses import address_of_bytes
-from services.core.egress.hosts import Host, HostKind, is_below, parse_host
-from services.core.errors import CapacityExhausted, LnsError, VmFailed
+from services.core.egress.hosts import Host, HostKind, parse_host
+from services.core.errors import CapacityExhausted, LnsError, SettingsInvalid, VmFailed
 from services.vm_runner.boundary.audit_log import AuditLog
 from services.vm_runner.boundary.boundary import BoundaryOutside, BoundedRun
 from services.vm_runner.boundary.decider import Decider, Ruling
@@ -31,6 +31,7 @@ from services.vm_runner.boundary.records import EgressRecord, RecordKind
 from services.vm_runner.boundary.run_budgets import RunBudgets
 from services.vm_runner.boundary.run_credentials import RunCredentials
 from services.vm_runner.boundary.run_policy import LoadedPolicy, RunPolicy
+from services.vm_runner.boundary.upstream_trust import upstream_trust
 from services.vm_runner.egress_worker.orders import (
     Configure,
     Grant,
@@ -213,6 +214,9 @@ class Dealings:
                 await self._refuse(ask, "denied")
                 return
             await self._grant(ask, host, ruling)
+        except SettingsInvalid as error:
+            await self._record_refusal(ask.name, ask.port, reason=error.message)
+            await self._refuse(ask, "settings")
         except CapacityExhausted as error:  # nothing is let through that cannot be recorded
             await self._refuse(ask, "unrecorded")
             await self._bounded.notice(f"nothing is let through: {error.message}")
@@ -248,8 +252,11 @@ class Dealings:
         inspection = await self._inspection(host, ask.port, ruling)
         await self._secrets.hold_for(host)
         name = "" if host.address is not None else str(host)
+        settings, files = self._outside.settings, self._outside.files
         try:
-            leaf = None
+            leaf, upstream = None, UpstreamTrust()
+            if _looks_into(inspection):
+                upstream = await upstream_trust(host, settings, files)
             if _looks_into(inspection) and (name or dialled.address) not in self._leaves:
                 authority = await self._outside.authorities.of(self._bounded.directory)
                 leaf = await authority.leaf(name or dialled.address)
@@ -269,7 +276,7 @@ class Dealings:
                     address=dialled.address,
                     inspection=inspection,
                     leaf=leaf,
-                    upstream=await self._upstream(host, inspection),
+                    upstream=upstream,
                 ),
                 dialled.connection,
             )
@@ -283,15 +290,6 @@ class Dealings:
             rules=ruling.decision.rules, injections=await self._credentials.injections(host)
         )
         return await self._budgets.inspection(host, port, plain)
-
-    async def _upstream(self, host: Host, inspection: Inspection) -> UpstreamTrust:
-        """Returns the roots that count for a host whose TLS is looked into."""
-        if not _looks_into(inspection):
-            return UpstreamTrust()
-        for pattern, path in self._outside.settings.authorities.items():
-            if is_below(str(host), pattern):
-                return UpstreamTrust(ca=(await self._outside.files.read(path)).decode("ascii"))
-        return UpstreamTrust()
 
     def _take_number(self) -> int:
         self._next += 1

@@ -8,6 +8,7 @@ from services.core.egress.hosts import parse_host
 from services.core.errors import RequestInvalid
 from services.vm_runner.egress_worker import beginnings
 from services.vm_runner.egress_worker.beginnings import Beginning
+from services.vm_runner.egress_worker.client_identity import IdentityEngine
 from services.vm_runner.egress_worker.endings import Ended
 from services.vm_runner.egress_worker.frames import is_greeting
 from services.vm_runner.egress_worker.http1 import Http1
@@ -164,7 +165,13 @@ class Connection:
         protocols = tuple(one for one in PROTOCOLS if one in offered)
         trust = self.grant.upstream
         try:
-            upstream = ClientEngine(self._upstream_contexts.get(trust.ca, protocols), name)
+            trusted = self._upstream_contexts.get(trust.ca, protocols)
+            upstream: ClientEngine | IdentityEngine
+            if trust.identity is None:
+                upstream = ClientEngine(trusted, name)
+            else:
+                roots = trusted.get_ca_certs(binary_form=True)
+                upstream = IdentityEngine(trust.identity, roots, name, protocols)
             host = TlsSide(far, upstream)
             await _handshake(host)
         except (SideLost, ssl.SSLError, ValueError) as error:

@@ -101,11 +101,11 @@ class UpstreamTrust(Part, frozen=True):
 
     Attributes:
         ca: PEM of the only roots that count, or empty for the host's own.
-        identity: name of a client certificate that the worker was started with, or empty.
+        identity: the certificate and key for an end that asks for one, or None.
     """
 
     ca: str = ""
-    identity: str = ""
+    identity: Leaf | None = None
 
 
 class Grant(Message, frozen=True, tag="grant"):

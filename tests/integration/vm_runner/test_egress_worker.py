@@ -17,6 +17,7 @@ from services.vm_runner.egress_worker.orders import Mode, Secret, Stop, Upstream
 from services.vm_runner.egress_worker.reports import Closed, Hello
 from tests.support.egress_process import NOBODY, Started, egress_process
 from tests.support.egress_tls import over_tls
+from tests.support.egress_world import leaf_of
 
 pytestmark = pytest.mark.integration
 
@@ -49,13 +50,19 @@ async def test_a_worker_carries_what_its_runner_grants_and_ends_with_its_run(
     assert await asyncio.to_thread(started.process.wait, 20) == 0
 
 
-@pytest.mark.parametrize("is_trusted", [True, False])
+@pytest.mark.parametrize(
+    ("is_trusted", "is_asked"), [(True, False), (False, False), (True, True), (False, True)]
+)
 async def test_a_confined_worker_has_loaded_all_that_it_needs(
-    started: Started, is_trusted: bool
+    started: Started, is_trusted: bool, is_asked: bool
 ) -> None:
     authority = trustme.CA()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     authority.issue_cert("xn--bcher-kva.test").configure_cert(context)
+    identity = leaf_of(authority.issue_cert("client.test")) if is_asked else None
+    if is_asked:
+        authority.configure_trust(context)
+        context.verify_mode = ssl.CERT_REQUIRED
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
@@ -70,7 +77,9 @@ async def test_a_confined_worker_has_loaded_all_that_it_needs(
             "xn--bcher-kva.test",
             target=server.sockets[0].getsockname(),
             mode=Mode.INSPECT,
-            upstream=UpstreamTrust(ca=authority.cert_pem.bytes().decode() if is_trusted else ""),
+            upstream=UpstreamTrust(
+                ca=authority.cert_pem.bytes().decode() if is_trusted else "", identity=identity
+            ),
         )
         connection = await started.agent.connect("198.18.0.1", 443)
         trust = ssl.create_default_context()
@@ -99,6 +108,13 @@ async def test_a_process_shows_no_secret_and_has_no_more_than_it_needs(started: 
     look_at(Path("/proc", str(started.process.pid)))
 
 
+def can_lock_memory() -> bool:
+    """Says whether this machine lets a process lock as much memory as it likes."""
+    tried = "import resource; resource.setrlimit(resource.RLIMIT_MEMLOCK, (-1, -1))"
+    done = subprocess.run([sys.executable, "-c", tried], check=False, stderr=subprocess.DEVNULL)
+    return not done.returncode
+
+
 def look_at(process: Path) -> None:
     assert b"hush" not in (process / "cmdline").read_bytes()
     if os.geteuid() == 0:
@@ -112,6 +128,9 @@ def look_at(process: Path) -> None:
         assert status["NoNewPrivs"] == "1"
         descriptors = list((process / "fd").iterdir())
         assert len(descriptors) < 16
+        # What it holds is not swapped, where this machine lets anybody lock that much.
+        assert (int(status["VmLck"].split()[0]) > 0) is can_lock_memory()
+        assert (process / "limits").read_text().split("Max core file size")[1].split()[0] == "0"
         assert (process / "mem").stat().st_uid == 0  # it is not dumpable
 
 

@@ -45,6 +45,7 @@ _inspections = st.builds(
     budgets=st.lists(_words, max_size=3).map(tuple),
     usage=_words,
 )
+_leaves = st.builds(orders.Leaf, chain=st.binary(), key=st.binary())
 _grants = st.builds(
     orders.Grant,
     ticket=_ids,
@@ -54,8 +55,8 @@ _grants = st.builds(
     name=_words,
     address=_words,
     inspection=_inspections,
-    leaf=st.none() | st.builds(orders.Leaf, chain=st.binary(), key=st.binary()),
-    upstream=st.builds(orders.UpstreamTrust, ca=_lines, identity=_words),
+    leaf=st.none() | _leaves,
+    upstream=st.builds(orders.UpstreamTrust, ca=_lines, identity=st.none() | _leaves),
 )
 _to_worker = st.one_of(
     _grants,
