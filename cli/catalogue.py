@@ -65,6 +65,7 @@ SECTIONS = (
             _entry("rm", "life", "Remove runs with what they wrote"),
             _entry("prune", "life", "Remove every run that does not run"),
             _entry("stats", "stats", "Show what runs use"),
+            _entry("top", "top", "Keep a screen of what runs do, and answer what they ask for"),
             _entry("port", "port", "List, publish and unpublish the ports of a run"),
         ),
     ),

@@ -4,6 +4,8 @@ Whatever stands in a line, it cannot steer the terminal: colours and cursor move
 and nowhere else. A test of the architecture forbids other ways.
 """
 
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import TextIO
 
 import click
@@ -13,6 +15,10 @@ from services.core.text import printable
 _KEPT = "\n\t"
 _CLEAR_SCREEN = "\x1b[2J\x1b[H"
 _CLEAR_LINE = "\r\x1b[2K"
+_ENTER_SCREEN = "\x1b[?1049h\x1b[?25l"
+_LEAVE_SCREEN = "\x1b[?25h\x1b[?1049l"
+_NEXT_LINE = "\x1b[K\r\n"
+_CLEAR_REST = "\x1b[K\x1b[J"
 
 
 def write_line(
@@ -33,6 +39,22 @@ def write_line(
 def clear_screen() -> None:
     """Empties the terminal of standard output."""
     click.echo(_CLEAR_SCREEN, nl=False)
+
+
+@contextlib.contextmanager
+def full_screen() -> Iterator[None]:
+    """Gives the block a screen of its own; afterwards the terminal shows what it did before."""
+    click.echo(_ENTER_SCREEN, nl=False)
+    try:
+        yield
+    finally:
+        click.echo(_LEAVE_SCREEN, nl=False)
+
+
+def show_screen(lines: Sequence[str]) -> None:
+    """Replaces what a full screen shows; lines are no longer than it is wide, and no more fit."""
+    text = _NEXT_LINE.join(printable(line) for line in lines)
+    click.echo(f"\x1b[H{text}{_CLEAR_REST}", nl=False)
 
 
 class StatusLine:
