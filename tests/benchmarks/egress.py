@@ -35,6 +35,8 @@ _MIB = 1 << 20
 _SIZE_MIB = 64
 _REQUESTS = 200
 _IDLE = 200
+_MOVED = 100_000
+"""Bytes that each idle connection has moved before: buffers keep the size that they once had."""
 _TICKS = os.sysconf("SC_CLK_TCK")
 _CA = trustme.CA()
 _NAME = "origin.test"
@@ -169,8 +171,10 @@ class _Bench:
         before = self._pss()
         programs = [await self._program("terminated") for _ in range(_IDLE)]
         for program in programs:
-            await program.send(_get("/2"))
-            await program.receive()
+            await program.send(_get(f"/{_MOVED}"))
+            left = _MOVED
+            while left > 0:
+                left -= len(await program.receive())
         sample = Sample(bytes=(self._pss() - before) // _IDLE)
         for program in (*programs, warm):
             program.close()

@@ -27,6 +27,9 @@ PROTOCOLS: Final = (H2, HTTP_1)
 
 _CONTEXTS_MOST: Final = 256
 _RECORD_BYTES: Final = 16 * 1024
+_SLICE_BYTES: Final = 8 * 1024
+"""What goes through OpenSSL's buffers at once. They keep the size that they once had, four of them
+for each connection, however long it is idle afterwards."""
 
 
 class TlsFailed(SideLost):
@@ -106,7 +109,7 @@ class ServerEngine:
     def read(self) -> bytes | None:
         """Returns plain bytes; empty at the end, None while more has to be fed."""
         try:
-            return self._connection.recv(CHUNK_BYTES)
+            return self._connection.recv(_RECORD_BYTES)
         except SSL.ZeroReturnError:
             return b""
         except SSL.WantReadError:
@@ -176,7 +179,7 @@ class ClientEngine:
     def read(self) -> bytes | None:
         """Returns plain bytes; empty at the end, None while more has to be fed."""
         try:
-            return self._tls.read(CHUNK_BYTES)
+            return self._tls.read(_RECORD_BYTES)
         except ssl.SSLWantReadError:
             return None
         except (ssl.SSLZeroReturnError, ssl.SSLEOFError):
@@ -207,6 +210,8 @@ class TlsSide:
         self._engine = engine
         self._sending = asyncio.Lock()
         self._outgoing = bytearray()
+        self._incoming = b""
+        self._fed = 0
         self._ended = False
         self._finished = False
 
@@ -219,9 +224,7 @@ class TlsSide:
         try:
             while not self._engine.handshake():
                 await self._flush()
-                data = await self._lower.read()
-                self._engine.feed(data)
-                if not data:
+                if not await self._feed():
                     raise TlsFailed("it ended in the handshake")
         finally:
             await self._flush()
@@ -232,7 +235,7 @@ class TlsSide:
             data = self._engine.read()
             await self._flush()
             if data is None:
-                self._engine.feed(await self._lower.read())
+                await self._feed()
                 continue
             self._ended = not data
             return data
@@ -240,8 +243,10 @@ class TlsSide:
 
     async def write(self, data: bytes) -> None:
         """Writes everything."""
-        for at in range(0, len(data), 4 * _RECORD_BYTES):
-            self._engine.write(data[at : at + 4 * _RECORD_BYTES])
+        for at in range(0, len(data), CHUNK_BYTES):
+            for begin in range(at, min(at + CHUNK_BYTES, len(data)), _SLICE_BYTES):
+                self._engine.write(data[begin : begin + _SLICE_BYTES])
+                self._outgoing += self._engine.take()
             await self._flush(wait=True)
 
     async def finish(self) -> None:
@@ -255,6 +260,17 @@ class TlsSide:
     def close(self) -> None:
         """Lets it go."""
         self._lower.close()
+
+    async def _feed(self) -> bool:
+        """Gives the engine some of what came, which is read first if need be; False at the end."""
+        if not self._incoming:
+            self._incoming, self._fed = await self._lower.read(), 0
+        given = self._incoming[self._fed : self._fed + _SLICE_BYTES]
+        self._fed += len(given)
+        if self._fed == len(self._incoming):
+            self._incoming = b""  # nothing is kept for as long as nothing comes
+        self._engine.feed(given)
+        return bool(given)
 
     async def _flush(self, *, wait: bool = False) -> None:
         """Sends what is encrypted, in its order, whoever made it.
