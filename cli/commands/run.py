@@ -209,7 +209,7 @@ async def _run(
     else:
         try:
             if group is not None:
-                code = await _followed(context, group, [run.plan.member for run in runs])
+                code = await _followed(context, session, group, runs)
             else:
                 code = await _attached(context, session, watches[0], order.options, keys)
         except BrokenPipeError:
@@ -244,10 +244,15 @@ def _group(context: Context, session: Session, watches: Sequence[Watch]) -> Grou
     return GroupRun(by_name, session.vm, revive=session.revive, note=context.note)
 
 
-async def _followed(context: Context, group: GroupRun, names: Sequence[str]) -> int:
+async def _followed(
+    context: Context, session: Session, group: GroupRun, runs: Sequence[run_pb2.Run]
+) -> int:
     """Shows what a group writes until all of it has ended; returns its exit code."""
     with terminal.forwarded_signals(group.signalled):
-        ends = await group.follow(open_lines(context, names))
+        asker = LineAsker(context.note) if terminal.terminal_size(STDIN) is not None else None
+        prompter = Prompter(session.egress, runs[0].group.id, asker, context.note)
+        async with prompter.prompting():
+            ends = await group.follow(open_lines(context, [run.plan.member for run in runs]))
     for end in ends:
         if end.error is not None:
             context.doing = f"run {end.name}"

@@ -11,7 +11,7 @@ from services.core.errors import LimitExceeded, RequestInvalid
 from services.core.run_plan import Verdict
 from services.vm_runner import egress_messages as messages
 from services.vm_runner.boundary.approvals import Approvals
-from services.vm_runner.records import lifecycle
+from services.vm_runner.records import lifecycle, naming
 from services.vm_runner.runner import Runner
 
 _POLICY_MOST = 1 << 20
@@ -24,14 +24,19 @@ class EgressServicer(rpc.EgressServiceServicer):
         self._runner = runner
         self._approvals = approvals
 
-    def _run_id(self, text: str) -> str:
-        return self._runner.register.find(text).run.run_id if text else ""
+    def _run_ids(self, text: str) -> tuple[str, ...]:
+        """Returns the run of that name or id, or those of a group; none where nothing is named."""
+        if not text:
+            return ()
+        register = self._runner.register
+        members = [run.run_id for run in register.runs() if naming.is_of_group(run, text)]
+        return tuple(members) or (register.find(text).run.run_id,)
 
     async def ListApprovals(
         self, request: pb.ListApprovalsRequest, context: Any
     ) -> pb.ListApprovalsResponse:
         """Lists the approvals that are waited for, oldest first."""
-        found = self._approvals.list(self._run_id(request.run))
+        found = self._approvals.list(*self._run_ids(request.run))
         return pb.ListApprovalsResponse(
             approvals=[messages.format_approval(one) for one in found[:4096]]
         )
@@ -40,7 +45,7 @@ class EgressServicer(rpc.EgressServiceServicer):
         self, request: pb.WatchApprovalsRequest, context: Any
     ) -> AsyncIterator[pb.WatchApprovalsResponse]:
         """Tells the approvals that are waited for, then what changes."""
-        events = self._approvals.watch(self._run_id(request.run))
+        events = self._approvals.watch(*self._run_ids(request.run))
         async with contextlib.aclosing(events):
             async for event in events:
                 yield messages.format_event(event)

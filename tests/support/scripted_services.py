@@ -19,6 +19,7 @@ import grpc
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
+from lns.egress.v1 import egress_service_pb2
 from lns.materializer.v1 import materializer_service_pb2
 from lns.registry.v1 import registry_service_pb2
 from lns.resolver.v1 import resolver_service_pb2
@@ -35,7 +36,10 @@ _ENDPOINTS = {
     "MaterializerService": "LNS_ENDPOINT_MATERIALIZER",
     "VmService": "LNS_ENDPOINT_VM_RUNNER",
 }
-_FILES = (registry_service_pb2, resolver_service_pb2, materializer_service_pb2, vm_service_pb2)
+_FILES = (
+    registry_service_pb2, resolver_service_pb2, materializer_service_pb2, vm_service_pb2,
+    egress_service_pb2,
+)  # fmt: skip
 _MAKERS: dict[tuple[bool, bool], Callable[..., Any]] = {
     (False, False): grpc.unary_unary_rpc_method_handler,
     (False, True): grpc.unary_stream_rpc_method_handler,

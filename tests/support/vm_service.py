@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lns.egress.v1 import egress_service_pb2_grpc
 from lns.types.v1 import run_plan_pb2
 from lns.vm.v1 import run_pb2, vm_service_pb2, vm_service_pb2_grpc
 
@@ -21,6 +22,8 @@ from services.vm_runner.adapters.log_files import LogFiles
 from services.vm_runner.adapters.run_files import RunFiles
 from services.vm_runner.adapters.tcp_listeners import TcpListeners
 from services.vm_runner.adapters.volume_files import VolumeFiles
+from services.vm_runner.boundary.approvals import Approvals
+from services.vm_runner.egress_servicer import EgressServicer
 from services.vm_runner.life.boot_queue import BootQueue
 from services.vm_runner.life.surroundings import RunnerLimits, Surroundings
 from services.vm_runner.records.answered import AnsweredRequests
@@ -47,6 +50,7 @@ class VmWorld:
     images: FakeImages = field(default_factory=FakeImages)
     disks: FakeDisks = field(default_factory=FakeDisks)
     bind_host: FakeBindHost = field(default_factory=FakeBindHost)
+    approvals: Approvals = field(default_factory=Approvals)
     limits: RunnerLimits = field(
         default_factory=lambda: RunnerLimits(boot_seconds=10, shutdown_seconds=5)
     )
@@ -104,7 +108,7 @@ async def vm_service(world: VmWorld) -> AsyncIterator["VmClient"]:
             limits=world.limits,
             boots=BootQueue(world.limits.boots_at_once),
             starts=Starts(hypervisor=world.hypervisor, disks=world.disks),
-            boundary=boundary_outside(blocking),
+            boundary=boundary_outside(blocking, approvals=world.approvals),
             answered=answered,
         )
         runner = world.runner = Runner(surroundings)
@@ -119,11 +123,16 @@ async def vm_service(world: VmWorld) -> AsyncIterator["VmClient"]:
             ),
             full_name="lns.vm.v1.VmService",
         )
+        egress = Service(
+            add_to_server=egress_service_pb2_grpc.add_EgressServiceServicer_to_server,
+            servicer=EgressServicer(runner, world.approvals),
+            full_name="lns.egress.v1.EgressService",
+        )
         address = f"unix:{world.home}/vm.sock"
         settings = ServerSettings(listen=(address,), grace=0.1)
         try:
             async with (
-                running_server(settings, [service]),
+                running_server(settings, [service, egress]),
                 open_channel(PeerSettings(target=address), pb.DESCRIPTOR) as channel,
             ):
                 yield VmClient(vm_service_pb2_grpc.VmServiceStub(channel))

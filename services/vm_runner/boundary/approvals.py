@@ -75,10 +75,10 @@ class Approvals:
         self._answers: dict[Question, asyncio.Future[Outcome]] = {}
         self._watchers: set[asyncio.Queue[Approval | Settled | None]] = set()
 
-    def list(self, run_id: str = "") -> list[Approval]:
+    def list(self, *run_ids: str) -> list[Approval]:
         """Returns what is waited for, oldest first; of all runs if none is named."""
         return [
-            one for one in self._pending.values() if not run_id or one.question.run_id == run_id
+            one for one in self._pending.values() if not run_ids or one.question.run_id in run_ids
         ]
 
     async def ask(
@@ -169,16 +169,16 @@ class Approvals:
             else:
                 watcher.put_nowait(event)
 
-    async def watch(self, run_id: str = "") -> AsyncGenerator[Approval | Settled, None]:
+    async def watch(self, *run_ids: str) -> AsyncGenerator[Approval | Settled, None]:
         """Yields what is waited for, then what changes; ends for a reader that falls far behind."""
         watcher: asyncio.Queue[Approval | Settled | None] = asyncio.Queue()
         self._watchers.add(watcher)
         try:
-            for approval in self.list(run_id):
+            for approval in self.list(*run_ids):
                 yield approval
             while (event := await watcher.get()) is not None:
                 of_run = event.run_id if isinstance(event, Settled) else event.question.run_id
-                if not run_id or of_run == run_id:
+                if not run_ids or of_run in run_ids:
                     yield event
         finally:
             self._watchers.discard(watcher)

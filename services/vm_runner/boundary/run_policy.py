@@ -132,7 +132,8 @@ class RunPolicy:
                 self.problem = ""
         except (LnsError, OSError) as error:
             message = error.message if isinstance(error, LnsError) else str(error)
-            self.problem = f"{message}: what the policy said last holds"
+            where = "" if str(self.path) in message else f"{self.path}: "
+            self.problem = f"{where}{message}: what the policy said last holds"
             self._stamp = await self._files.stamp(self.path)
         if self._loaded is None:  # nothing valid was ever there: the plan's policy, or ask
             text = policy_text(self._planned())

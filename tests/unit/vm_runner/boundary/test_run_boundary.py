@@ -343,6 +343,7 @@ async def test_a_bad_edit_keeps_the_old_policy_and_is_told(world: World) -> None
         assert isinstance(await answer(link), Grant)
     assert "verdict" in world.notices[0]
     assert "what the policy said last holds" in world.notices[0]
+    assert world.notices[0].count(str(world.file)) == 1
 
 
 async def test_a_policy_file_that_vanishes_changes_nothing(world: World) -> None:

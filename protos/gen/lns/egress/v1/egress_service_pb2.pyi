@@ -121,7 +121,7 @@ class ListApprovalsRequest(_message.Message):
 
     RUN_FIELD_NUMBER: _builtins.int
     run: _builtins.str
-    """Of which run; empty for all."""
+    """Of which run, or of which group's runs; empty for all."""
     def __init__(
         self,
         *,
@@ -167,7 +167,7 @@ class WatchApprovalsRequest(_message.Message):
 
     RUN_FIELD_NUMBER: _builtins.int
     run: _builtins.str
-    """Of which run; empty for all."""
+    """Of which run, or of which group's runs; empty for all."""
     def __init__(
         self,
         *,

@@ -92,7 +92,7 @@ class EgressServiceServicer:
     def WatchApprovals(self, request, context):
         """Tells the approvals that are waited for, then each new one and each that is settled.
 
-        Ends with the run where one is named.
+        Goes on when a run ends, which may be started again.
         Errors: RUN_UNKNOWN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

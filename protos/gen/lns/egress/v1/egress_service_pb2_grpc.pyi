@@ -27,7 +27,7 @@ class EgressServiceStub:
     WatchApprovals: _aio.UnaryStreamMultiCallable[_egress_service_pb2.WatchApprovalsRequest, _egress_service_pb2.WatchApprovalsResponse]
     """Tells the approvals that are waited for, then each new one and each that is settled.
 
-    Ends with the run where one is named.
+    Goes on when a run ends, which may be started again.
     Errors: RUN_UNKNOWN.
     """
     AnswerApproval: _aio.UnaryUnaryMultiCallable[_egress_service_pb2.AnswerApprovalRequest, _egress_service_pb2.AnswerApprovalResponse]
@@ -83,7 +83,7 @@ class EgressServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _abc.AsyncIterator[_egress_service_pb2.WatchApprovalsResponse]:
         """Tells the approvals that are waited for, then each new one and each that is settled.
 
-        Ends with the run where one is named.
+        Goes on when a run ends, which may be started again.
         Errors: RUN_UNKNOWN.
         """
 
