@@ -37,9 +37,9 @@ from services.vm_runner.egress_worker.tls import (
     GuestContexts,
     ServerEngine,
     TlsFailed,
-    TlsSide,
     UpstreamContexts,
 )
+from services.vm_runner.egress_worker.tls_side import TlsSide
 
 _HANDSHAKE_SECONDS: Final = 30.0
 

@@ -5,7 +5,8 @@ import trustme
 
 from services.vm_runner.egress_worker import tls
 from services.vm_runner.egress_worker.orders import Leaf
-from services.vm_runner.egress_worker.tls import GuestContexts, TlsSide
+from services.vm_runner.egress_worker.tls import GuestContexts
+from services.vm_runner.egress_worker.tls_side import TlsSide
 from tests.support.egress_world import leaf_of
 
 
