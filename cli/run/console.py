@@ -18,6 +18,7 @@ STDIN, STDOUT, STDERR = 0, 1, 2
 _PENDING_INPUTS = 4
 _HELD_MOST = 4 << 20
 _SETTLE_SECONDS = 0.7
+_REDRAW_SECONDS = 0.3
 _LINE_MOST = 64 * 1024
 """Bytes of a line that is typed: a key may be long."""
 _FLUSH_SECONDS = 1.0
@@ -85,13 +86,21 @@ class ProcessConsole:
                 self._draw_again()
 
     def _draw_again(self) -> None:
-        """Has a program that fills the screen draw it: the size changes, and changes back."""
+        """Has a program that fills the screen draw it: the size changes, and changes back.
+
+        A program that looked only after both would find its size unchanged, and draw nothing.
+        """
         size = process_terminal_size()
         if size is None:
             return
         smaller = run_pb2.TerminalSize(rows=max(1, size.rows - 1), columns=size.columns)
-        for one in (smaller, size):
-            self.did(pb.AttachRequest(resize=one))
+        self.did(pb.AttachRequest(resize=smaller))
+        asyncio.get_running_loop().call_later(_REDRAW_SECONDS, self._tell_size)
+
+    def _tell_size(self) -> None:
+        size = process_terminal_size()
+        if size is not None:
+            self.did(pb.AttachRequest(resize=size))
 
     async def typed(self, data: bytes) -> None:
         """Adds input, or its end; waits while the other side is slow.

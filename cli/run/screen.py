@@ -7,6 +7,8 @@ ENTER: Final = b"\x1b[?1049h"
 LEAVE: Final = b"\x1b[?1049l"
 _MODES = re.compile(rb"\x1b\[\?(?:[0-9;]*;)?(1049|1047|47)(?:;[0-9;]*)?([hl])")
 _CUT_MOST = 32
+_EMPTY = b"\x1b[0m\x1b[2J\x1b[H"
+"""In the terminal's own colours, whatever the program had chosen."""
 
 
 class Screen:
@@ -31,7 +33,7 @@ class Screen:
 
         A program that has the alternate screen loses what stands there: it has to draw again.
         """
-        return b"\x1b[2J\x1b[H" if self.is_alternate else ENTER + b"\x1b[2J\x1b[H"
+        return _EMPTY if self.is_alternate else ENTER + _EMPTY
 
     def close(self) -> bytes:
         """Returns what gives the screen back."""
