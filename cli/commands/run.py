@@ -250,7 +250,8 @@ async def _followed(
     """Shows what a group writes until all of it has ended; returns its exit code."""
     with terminal.forwarded_signals(group.signalled):
         asker = LineAsker(context.note) if terminal.terminal_size(STDIN) is not None else None
-        prompter = Prompter(session.egress, runs[0].group.id, asker, context.note)
+        group_id = runs[0].group.id
+        prompter = Prompter(session.egress, session.credentials, group_id, asker, context.note)
         async with prompter.prompting():
             ends = await group.follow(open_lines(context, [run.plan.member for run in runs]))
     for end in ends:
