@@ -86,9 +86,14 @@ def health(run: run_pb2.Run) -> str:
 
 def format_port(port: run_plan_pb2.PortMapping) -> str:
     """Returns `127.0.0.1:8080->80/tcp`."""
+    return f"{format_address(port)}->{port.container_port}/{port.protocol or 'tcp'}"
+
+
+def format_address(port: run_plan_pb2.PortMapping) -> str:
+    """Returns where a port is published, as `127.0.0.1:8080`."""
     host = port.host_ip or "127.0.0.1"
     host = f"[{host}]" if ":" in host else host
-    return f"{host}:{port.host_port}->{port.container_port}/{port.protocol or 'tcp'}"
+    return f"{host}:{port.host_port}"
 
 
 def newest_first(runs: Sequence[run_pb2.Run]) -> list[run_pb2.Run]:

@@ -57,7 +57,9 @@ def parse_filters(texts: Sequence[str]) -> Filters:
             raise RequestInvalid(f"{text!r} is not a filter", hint=f"write KEY=VALUE with {_KEYS}")
         known = _KNOWN.get(key)
         if known is not None and value not in known:
-            raise RequestInvalid(f"{key} is never {value!r}", hint=f"it is: {', '.join(known)}")
+            raise RequestInvalid(
+                f"{value!r} is not a value of {key}", hint=f"choose one of {', '.join(known)}"
+            )
         values.setdefault(key, []).append(value)
     groups = values.pop("group", [])
     if len(set(groups)) > 1:

@@ -19,7 +19,7 @@ def check(name: str, *, of: str = "run") -> None:
     if not _NAME.fullmatch(name):
         raise RequestInvalid(
             f"{name!r} cannot be the name of a {of}",
-            hint=f"letters, digits, `_`, `.` and `-`, at most {NAME_MAX}, the first no sign",
+            hint=f"begin with a letter or digit; use these, `_`, `.` and `-`, at most {NAME_MAX}",
         )
 
 

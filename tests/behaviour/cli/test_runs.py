@@ -285,6 +285,32 @@ def test_ports_are_published_and_listed(services: ScriptedServices, lns: Client)
 
 
 @pytest.mark.parametrize(
+    ("asked", "code", "out", "said"),
+    [
+        ("80", 0, "127.0.0.1:8080\n[::1]:8081\n", ""),
+        ("80/tcp", 0, "127.0.0.1:8080\n[::1]:8081\n", ""),
+        ("81", 1, "", "port 81 of web is not published"),
+        ("8080:80", 1, "", "is not a port of the run"),
+        ("http", 1, "", "is not a port"),
+    ],
+)
+def test_one_port_of_a_run_is_shown_by_its_addresses(
+    services: ScriptedServices, lns: Client, asked: str, code: int, out: str, said: str
+) -> None:
+    ports = [
+        run_plan_pb2.PortMapping(host_port=8080, container_port=80, protocol="tcp"),
+        run_plan_pb2.PortMapping(host_ip="::1", host_port=8081, container_port=80, protocol="tcp"),
+        run_plan_pb2.PortMapping(host_port=9, container_port=7, protocol="tcp"),
+    ]
+    services["GetRun"] = pb.GetRunResponse(run=a_run(ports=ports, name="web"))
+
+    result = lns("port", "web", asked)
+
+    assert (result.code, result.out) == (code, out)
+    assert said in result.err
+
+
+@pytest.mark.parametrize(
     ("target", "followed", "resolved", "directory", "name"),
     [
         ("web:/srv/renamed", pb.StatPathResponse.KIND_NONE, "/srv/renamed", "/srv", "renamed"),
