@@ -91,7 +91,7 @@ def test_an_unknown_reference(lns: Lns, registry: RunningRegistry) -> None:
     failed(result, "MANIFEST_UNKNOWN", reference)
 
 
-def test_a_reference_that_is_none(lns: Lns) -> None:
+def test_a_reference_that_is_invalid(lns: Lns) -> None:
     failed(lns.run("pull", "--debug", "localhost:5000/Upper"), "REFERENCE_INVALID", "Upper")
 
 

@@ -104,7 +104,7 @@ def test_upload_goes_on_after_a_cut_between_two_chunks(proxy: FaultProxy, upload
 
 
 @pytest.mark.parametrize("fault", [faults.CutUpload(after=100_000), faults.DropAnswer()])
-async def test_upload_session_is_lost_when_the_registry_has_more_than_the_client_was_told(
+async def test_upload_session_is_lost_when_the_registry_has_more_than_it_acknowledged(
     proxy: FaultProxy, uploads: str, fault: Fault
 ) -> None:
     location = start(uploads)

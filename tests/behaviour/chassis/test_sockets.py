@@ -96,7 +96,7 @@ async def test_a_directory_that_cannot_be_made_is_a_clear_error(short_directory:
             pass
 
 
-async def test_nobody_listening_is_said_with_the_address_and_a_way_out(
+async def test_nobody_listening_is_reported_with_the_address_and_a_way_out(
     short_directory: Path,
 ) -> None:
     target = f"unix:{short_directory}/nobody"

@@ -143,7 +143,9 @@ async def test_an_expired_certificate_of_either_side_is_named_with_its_dates(
     assert "renew the certificate of the service" in theirs.hint
 
 
-async def test_a_name_that_the_servers_certificate_has_not_is_said(authority: Authority) -> None:
+async def test_a_name_that_the_servers_certificate_has_not_is_reported(
+    authority: Authority,
+) -> None:
     settings = server_settings(authority.issue("server"))
 
     async with running_server(settings, [echo_service(Store=whoami)]) as (address,):
@@ -155,7 +157,7 @@ async def test_a_name_that_the_servers_certificate_has_not_is_said(authority: Au
     assert "by a name that its certificate has" in found.hint
 
 
-async def test_a_key_of_another_certificate_is_said(authority: Authority) -> None:
+async def test_a_key_of_another_certificate_is_reported(authority: Authority) -> None:
     settings = server_settings(authority.issue("server"))
     one, other = authority.issue("one"), authority.issue("other")
     mixed = dataclasses.replace(one, key=other.key)
@@ -166,7 +168,7 @@ async def test_a_key_of_another_certificate_is_said(authority: Authority) -> Non
     assert f"the key {other.key} does not belong to the certificate" in found.message
 
 
-async def test_nobody_listening_and_a_name_that_does_not_exist_are_said(
+async def test_nobody_listening_and_a_name_that_does_not_exist_are_reported(
     authority: Authority, short_directory: Path
 ) -> None:
     tls = authority.issue("client")
@@ -183,7 +185,7 @@ async def test_nobody_listening_and_a_name_that_does_not_exist_are_said(
     assert "cannot be resolved" in nowhere.message
 
 
-async def test_tls_towards_plain_text_is_said(authority: Authority) -> None:
+async def test_tls_towards_plain_text_is_reported(authority: Authority) -> None:
     settings = ServerSettings(listen=("localhost:0",), plaintext_tcp=True, grace=0.1)
 
     async with running_server(settings, [echo_service(Store=whoami)]) as (address,):

@@ -89,7 +89,7 @@ def test_one_run_that_fails_keeps_no_other_of_its_group_from_being_done(
     assert "cannot remove team-web" in result.err
 
 
-def test_what_is_neither_a_run_nor_a_group_is_said_once(
+def test_what_is_neither_a_run_nor_a_group_is_reported_once(
     services: ScriptedServices, lns: Client
 ) -> None:
     services["RemoveRun"] = RunUnknown("there is no run 'nothing'")

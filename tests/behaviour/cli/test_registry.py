@@ -126,7 +126,7 @@ NO_DOCUMENTS = [
 
 @pytest.mark.parametrize("command", ["push", "validate"])
 @pytest.mark.parametrize(("source", "why"), NO_DOCUMENTS)
-def test_what_is_no_file_of_an_artifact_is_told_as_what_it_is(
+def test_what_is_no_file_of_an_artifact_is_reported_as_what_it_is(
     lns: Client, tmp_path: Path, command: str, source: str, why: str
 ) -> None:
     (tmp_path / "folder").mkdir()
@@ -153,7 +153,7 @@ def test_what_only_an_artifact_has_makes_the_source_a_file(lns: Client, flag: st
     ("source", "said"),
     [("typo", "the file 'typo' does not exist"), ("folder", "folder is a directory here")],
 )
-def test_what_is_neither_a_file_nor_an_image_is_told_as_both(
+def test_what_is_neither_a_file_nor_an_image_is_reported_as_both(
     services: ScriptedServices, lns: Client, tmp_path: Path, source: str, said: str
 ) -> None:
     (tmp_path / "folder").mkdir()
@@ -176,7 +176,7 @@ def test_a_document_may_come_through_a_pipe(services: ScriptedServices, lns: Cli
     assert services.asked("ValidateArtifact")[0].document == b"kind: Model"
 
 
-def test_a_name_that_is_neither_a_run_nor_a_reference_is_told_as_both(
+def test_a_name_that_is_neither_a_run_nor_a_reference_is_reported_as_both(
     services: ScriptedServices, lns: Client
 ) -> None:
     services["GetRun"] = RunUnknown("there is no run")
@@ -282,7 +282,7 @@ def test_stored_credentials_are_listed(services: ScriptedServices, lns: Client) 
     assert "r.example" in lns("auth", "ls").out
 
 
-def test_a_copy_is_whole_with_what_refers_to_it_unless_told_otherwise(
+def test_a_copy_is_whole_with_what_refers_to_it_by_default(
     services: ScriptedServices, lns: Client
 ) -> None:
     result = pb.PushImageResult(reference="r/y:1", descriptor=MANIFEST, warnings=["not \x1b"])
@@ -701,7 +701,7 @@ def test_a_lock_goes_to_standard_output(
     assert lns("lock", "r/x:1", *output).out == "version: 1\n"
 
 
-def test_services_that_do_not_run_are_told_in_words(lns: Client, short_directory: Path) -> None:
+def test_services_that_do_not_run_are_reported_in_words(lns: Client, short_directory: Path) -> None:
     result = lns("service", "status", LNS_HOME=str(short_directory / "none"))
 
     lines = dict(line.split(":", 1) for line in result.out.splitlines())

@@ -200,7 +200,7 @@ def test_restart_starts_what_has_ended_and_stops_what_runs(
     assert len(services.asked("StartRun")) == 2
 
 
-def test_wait_prints_the_exit_code_or_why_there_is_none(
+def test_wait_prints_the_exit_code_or_why_it_is_unknown(
     services: ScriptedServices, lns: Client
 ) -> None:
     services["GetRun"] = pb.GetRunResponse(run=a_run())
@@ -467,7 +467,9 @@ def test_prune_says_what_went(services: ScriptedServices, lns: Client) -> None:
     assert services.asked("PruneRuns")[0].include_volumes
 
 
-def test_what_a_service_does_not_do_yet_is_said(services: ScriptedServices, lns: Client) -> None:
+def test_what_a_service_does_not_do_yet_is_reported(
+    services: ScriptedServices, lns: Client
+) -> None:
     services["PauseRun"] = Unimplemented("pausing is not implemented yet")
 
     result = lns("pause", "web")
@@ -598,7 +600,7 @@ def test_attaching_to_what_has_ended_says_so_and_ends_with_its_code(
     assert "web has ended; `lns logs web`" in result.err
 
 
-def test_ports_that_are_none_change_nothing(services: ScriptedServices, lns: Client) -> None:
+def test_ports_that_are_invalid_change_nothing(services: ScriptedServices, lns: Client) -> None:
     result = lns("port", "web", "-p", "8080:80", "-p", "garbage")
 
     assert "cannot change the ports of web" in result.err
@@ -606,7 +608,7 @@ def test_ports_that_are_none_change_nothing(services: ScriptedServices, lns: Cli
 
 
 @pytest.mark.parametrize("command", [["sh", "-c", "exit 3"], ["ls", "-l"], ["ls"]])
-def test_a_command_as_docker_takes_it_is_told_where_it_belongs(
+def test_a_command_as_docker_takes_it_gets_a_hint_where_it_belongs(
     lns: Client, command: list[str]
 ) -> None:
     result = lns("run", "-it", "r/images/web:1", *command)
@@ -641,7 +643,7 @@ def test_a_group_is_created_without_being_started(services: ScriptedServices, ln
     assert not services.asked("StartRun")
 
 
-def test_a_flag_that_there_is_not_is_no_command(lns: Client) -> None:
+def test_a_flag_that_does_not_exist_is_no_command(lns: Client) -> None:
     result = lns("run", "--bogus", "r/images/web:1")
 
     assert result.code == 125

@@ -126,7 +126,7 @@ async def test_without_referrers_only_the_source_is_copied(world: World, signed:
     assert signed.digest not in world.registry.repositories[TARGET].manifests
 
 
-async def test_what_refers_and_cannot_be_listed_is_said(world: World) -> None:
+async def test_what_refers_and_cannot_be_listed_is_reported(world: World) -> None:
     world.put(AMD, f"{SOURCE}:1")
     world.registry.fail("list_referrers", errors.RegistryDenied("no access"))
 

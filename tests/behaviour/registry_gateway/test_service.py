@@ -119,7 +119,7 @@ async def test_what_a_registry_fails_with_reaches_the_caller_as_it_is(
     assert world.store.blobs == {}
 
 
-async def test_a_full_disk_is_told_and_leaves_nothing(world: World) -> None:
+async def test_a_full_disk_is_a_failure_and_leaves_nothing(world: World) -> None:
     world.put(IMAGE)
     world.store.room = 1000
 
@@ -240,7 +240,7 @@ async def test_one_platform_and_all_are_not_asked_for_together(world: World) -> 
         await world.pull(platform=platform, all_platforms=True)
 
 
-async def test_what_was_pulled_by_its_tag_is_there_by_its_digest(world: World) -> None:
+async def test_what_was_pulled_by_its_tag_is_found_by_its_digest(world: World) -> None:
     """A run asks for the manifest that its plan pins, not for the tag."""
     index = build_index(("amd64", IMAGE))
     world.put(index)

@@ -178,7 +178,7 @@ def test_the_second_process_serves_no_suite_of_another_version(lns: Lns) -> None
     assert ended.returncode == OTHER_VERSION
 
 
-def test_why_the_second_process_does_not_serve_is_said_by_the_command(lns: Lns) -> None:
+def test_why_the_second_process_does_not_serve_is_reported_by_the_command(lns: Lns) -> None:
     (lns.home / "materializer").mkdir(parents=True, mode=0o700)
     lns.home.chmod(0o700)
     settings = lns.user / "services.yaml"
@@ -250,7 +250,7 @@ def test_the_services_are_stopped_restarted_and_looked_at(lns: Lns) -> None:
     assert '"serving"' in lns.ok("service", "logs")
 
 
-def test_a_suite_of_another_version_is_told_of(lns: Lns) -> None:
+def test_a_suite_of_another_version_is_reported(lns: Lns) -> None:
     lns.ok("service", "start")
     (lns.home / "run" / "suite.version").write_text(f"{pid_of(lns)} 0.0.1\n")
 
@@ -261,7 +261,7 @@ def test_a_suite_of_another_version_is_told_of(lns: Lns) -> None:
     assert "lns service restart" in result.stderr
 
 
-def test_settings_that_cannot_be_used_are_said_by_the_command(lns: Lns) -> None:
+def test_settings_that_cannot_be_used_are_reported_by_the_command(lns: Lns) -> None:
     settings = lns.user / "services.yaml"
     settings.write_text("server: {grace: soon}\nnonsense: 1\n")
 

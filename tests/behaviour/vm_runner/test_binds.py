@@ -52,7 +52,7 @@ async def test_binds_are_served_while_the_run_lives(vm: VmClient, world: VmWorld
     await eventually(lambda: not serving)
 
 
-async def test_what_cannot_be_bound_is_said_before_anything_starts(
+async def test_what_cannot_be_bound_is_reported_before_anything_starts(
     vm: VmClient, world: VmWorld
 ) -> None:
     with pytest.raises(RequestInvalid, match="/missing cannot be bound"):
@@ -65,7 +65,7 @@ async def test_what_cannot_be_bound_is_said_before_anything_starts(
     assert list(runs) == []
 
 
-async def test_a_link_and_hidden_secrets_are_told(vm: VmClient, world: VmWorld) -> None:
+async def test_a_link_and_hidden_secrets_are_reported(vm: VmClient, world: VmWorld) -> None:
     names = (".env", ".npmrc", "a.pem", "b.pem", "c.pem", "d.pem")
     world.bind_host.sources["/project"] = BindSource(path=PROJECT, is_file=False, secrets=names)
     run = await vm.create("true", volumes=[a_bind("/project")])
@@ -90,7 +90,7 @@ async def test_a_bind_that_cannot_be_served_fails_the_run_and_ends_its_machine(
     assert world.host.machines == {}
 
 
-async def test_a_machine_that_died_is_what_is_said_not_that_nobody_was_served(
+async def test_a_machine_that_died_is_reported_and_not_a_missing_client(
     vm: VmClient, world: VmWorld
 ) -> None:
     world.hypervisor.dying = 1
@@ -134,7 +134,7 @@ async def test_a_lost_run_whose_folder_is_gone_stays_lost(world: VmWorld) -> Non
         await vm.stub.StopRun(pb.StopRunRequest(run=run.run_id))
 
 
-async def test_a_bind_that_is_lost_is_told_and_recorded(world: VmWorld) -> None:
+async def test_a_bind_that_is_lost_is_reported_and_recorded(world: VmWorld) -> None:
     async with vm_service(world) as vm:
         run = await vm.create(*FOREVER, volumes=[a_bind(), a_bind(target="/data")])
         await vm.until(run.run_id, Run.STATE_RUNNING)

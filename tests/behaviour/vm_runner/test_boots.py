@@ -162,7 +162,7 @@ async def test_a_boot_that_fails_leaves_its_place(one_by_one: VmWorld) -> None:
 
 
 @pytest.mark.parametrize("how", ["stop", "remove"])
-async def test_a_run_that_waits_to_boot_ends_when_it_is_told_to(
+async def test_a_run_that_waits_to_boot_ends_when_it_is_stopped(
     one_by_one: VmWorld, how: str
 ) -> None:
     world = one_by_one

@@ -125,7 +125,7 @@ async def test_a_copy_lands_where_docker_lets_it_land(
 
 
 @pytest.mark.parametrize("direction", ["in", "out"])
-async def test_what_is_copied_merges_with_what_is_there_and_follows_no_link_below_it(
+async def test_what_is_copied_merges_with_what_exists_and_follows_no_link_below_it(
     copy: Callable[..., "asyncio.Future[int]"], tmp_path: Path, direction: str
 ) -> None:
     here, there = tmp_path / "source", tmp_path / "target"

@@ -56,7 +56,7 @@ async def test_metrics_count_starts_by_phase_and_ends_by_outcome(vm: VmClient) -
     assert value("lns_vm_runner_ended_runs_total", outcome="exited") == ended + 1
 
 
-async def test_the_states_of_a_run_are_told_in_order(vm: VmClient) -> None:
+async def test_the_states_of_a_run_are_reported_in_order(vm: VmClient) -> None:
     run = await vm.shell("true")
     events = await vm.events(run.run_id)
     states = [event.state_changed.state for event in events if event.HasField("state_changed")]
@@ -342,7 +342,7 @@ async def test_an_unknown_image_is_refused_before_anything_is_recorded(
     assert not list((world.home / "runs").iterdir())
 
 
-async def test_a_program_that_is_not_there_is_exit_code_127(vm: VmClient) -> None:
+async def test_a_program_that_does_not_exist_is_exit_code_127(vm: VmClient) -> None:
     run = await vm.create("no-such-program")
     _, err, status = await vm.output(run.run_id)
 
@@ -472,7 +472,7 @@ async def test_options_out_of_range_are_refused(vm: VmClient, options: Options) 
         await vm.create("true", options=options)
 
 
-async def test_a_disk_that_fills_while_a_run_is_recorded_is_said(
+async def test_a_disk_that_fills_while_a_run_is_recorded_is_reported(
     vm: VmClient, world: VmWorld, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def full(run: object) -> None:

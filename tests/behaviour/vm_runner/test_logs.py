@@ -20,7 +20,7 @@ async def run(vm: VmClient) -> str:
     return run.run_id
 
 
-async def test_both_streams_are_there_in_the_order_of_their_coming(vm: VmClient, run: str) -> None:
+async def test_both_streams_are_kept_in_the_order_of_their_coming(vm: VmClient, run: str) -> None:
     pieces = [piece async for piece in vm.stub.ReadLogs(pb.ReadLogsRequest(run=run))]
 
     assert b"".join(piece.data for piece in pieces) == b"one\ntwo\nthree\nfour"

@@ -242,7 +242,7 @@ async def test_the_snapshots_used_longest_ago_give_way_to_the_budget(node: Node)
         assert not first.saved.memory.exists()
 
 
-async def test_snapshots_are_there_for_the_next_service_and_what_a_crash_left_is_not(
+async def test_snapshots_are_found_by_the_next_service_and_what_a_crash_left_is_not(
     node: Node,
 ) -> None:
     async with node.service() as starts:

@@ -124,7 +124,7 @@ async def test_several_agents_are_a_plan_each_of_one_group(subject: Subject) -> 
     assert {plan.image.reference for plan in team} == {team[0].image.reference}
 
 
-async def test_a_workflow_is_told_of(subject: Subject) -> None:
+async def test_a_workflow_is_reported(subject: Subject) -> None:
     (plan,) = await plans(subject, subject.workflow, "workflow")
 
     assert plan.has_workflow

@@ -239,7 +239,7 @@ async def test_a_pull_is_progress_and_then_one_result(images: Images) -> None:
     assert all(answer.progress.digest for answer in answers[:-1])
 
 
-async def test_a_pull_of_what_is_not_there_fails_without_a_result(images: Images) -> None:
+async def test_a_pull_of_what_does_not_exist_fails_without_a_result(images: Images) -> None:
     request = registry_pb.PullRequest(reference=images.absent)
     answers = []
 

@@ -110,7 +110,7 @@ async def test_a_damaged_small_blob_is_not_given_out(subject: Subject) -> None:
         await subject.blobs.read(digest, limit=100)
 
 
-async def test_a_gateway_that_does_not_answer_is_said(short_directory: Path) -> None:
+async def test_a_gateway_that_does_not_answer_is_reported(short_directory: Path) -> None:
     peer = PeerSettings(target=f"unix:{short_directory}/nobody.sock", stream_timeout=5)
     async with open_channel(peer, registry_service_pb2.DESCRIPTOR) as channel:
         blobs = GatewayBlobs(channel, StoreFiles(short_directory))

@@ -49,7 +49,7 @@ async def test_an_empty_store_has_nothing(store: BlobStore) -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"x", DATA])
-async def test_what_is_written_is_there(store: BlobStore, data: bytes) -> None:
+async def test_what_is_written_is_found(store: BlobStore, data: bytes) -> None:
     for _ in range(2):  # writing again changes nothing
         assert await store.write(data) == Digest.of(data)
 

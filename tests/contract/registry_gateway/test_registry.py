@@ -83,7 +83,7 @@ async def test_a_blob_goes_there_and_back(registry: Registry, repository: Refere
         assert (meter.moved, meter.done) == (len(data), len(data))
 
 
-async def test_a_blob_that_is_there_or_near_is_not_moved(
+async def test_a_blob_that_exists_or_is_near_is_not_moved(
     registry: Registry, repository: Reference
 ) -> None:
     data = random_bytes(1000, time.time_ns())
@@ -100,7 +100,7 @@ async def test_a_blob_that_is_there_or_near_is_not_moved(
     assert (await fetch_blob(registry, near, data))[0] == data
 
 
-async def test_a_fetch_brings_only_what_is_not_there(
+async def test_a_fetch_brings_only_what_does_not_exist(
     registry: Registry, repository: Reference
 ) -> None:
     data = random_bytes(200_000, time.time_ns())
@@ -112,7 +112,7 @@ async def test_a_fetch_brings_only_what_is_not_there(
     assert (fetched, meter.moved, meter.done) == (data, 50_000, len(data))
 
 
-async def test_a_blob_that_is_not_there_is_unknown(
+async def test_a_blob_that_does_not_exist_is_unknown(
     registry: Registry, repository: Reference
 ) -> None:
     await push_blob(registry, repository, b"something")
@@ -144,7 +144,7 @@ async def test_a_manifest_goes_there_and_back_by_tag_and_digest(
         assert await registry.resolve(reference) == built.digest
 
 
-async def test_an_index_names_manifests_that_are_there(
+async def test_an_index_names_manifests_that_exist(
     registry: Registry, repository: Reference
 ) -> None:
     child = build_image(random_bytes(100, time.time_ns()))
@@ -158,9 +158,7 @@ async def test_an_index_names_manifests_that_are_there(
     assert (await registry.fetch_manifest(repository.tagged("v1"))).raw == index.raw
 
 
-async def test_a_manifest_names_blobs_that_are_there(
-    registry: Registry, repository: Reference
-) -> None:
+async def test_a_manifest_names_blobs_that_exist(registry: Registry, repository: Reference) -> None:
     built = build_image(random_bytes(100, time.time_ns()))
 
     with pytest.raises(BlobsMissing):

@@ -179,7 +179,7 @@ async def test_an_artifact_comes_with_its_document(subject: Subject) -> None:
 
 
 @pytest.mark.parametrize("selector", [":nope", f"@{ZERO}"])
-async def test_what_is_not_there_is_unknown(subject: Subject, selector: str) -> None:
+async def test_what_does_not_exist_is_unknown(subject: Subject, selector: str) -> None:
     subject.shelf.put_image(f"{subject.prefix}/images/x:1")
     await subject.publish()
 
@@ -187,7 +187,7 @@ async def test_what_is_not_there_is_unknown(subject: Subject, selector: str) -> 
         await subject.source.fetch(f"{subject.prefix}/images/x{selector}", platform=AMD64)
 
 
-async def test_what_was_fetched_once_is_there_offline_by_its_digest(subject: Subject) -> None:
+async def test_what_was_fetched_once_is_found_offline_by_its_digest(subject: Subject) -> None:
     reference = f"{subject.prefix}/images/multi:1"
     put = subject.shelf.put_image(reference, platforms=(AMD64, ARM64))
     await subject.publish()

@@ -140,7 +140,7 @@ def binds(short_directory: Path, folder: Path) -> tuple[ServedBind, ...]:
     )
 
 
-async def test_what_is_there_is_found_as_it_is(subject: Subject, folder: Path) -> None:
+async def test_what_exists_is_found_as_it_is(subject: Subject, folder: Path) -> None:
     expected = BindSource(path=folder, is_file=False, secrets=(".env",))
 
     assert await subject.host.look(str(folder)) == expected
@@ -148,7 +148,7 @@ async def test_what_is_there_is_found_as_it_is(subject: Subject, folder: Path) -
     assert await subject.host.look(str(folder / "a")) == BindSource(path=folder / "a", is_file=True)
 
 
-async def test_what_is_not_there_is_refused(subject: Subject, folder: Path) -> None:
+async def test_what_does_not_exist_is_refused(subject: Subject, folder: Path) -> None:
     with pytest.raises(RequestInvalid, match="missing cannot be bound: "):
         await subject.host.look(str(folder / "missing"))
 
@@ -168,7 +168,7 @@ async def test_binds_are_served_until_their_machine_ends(
     assert subject.served() == set()
 
 
-async def test_a_bind_that_is_lost_is_told_and_the_other_goes_on(
+async def test_a_bind_that_is_lost_is_reported_and_the_other_goes_on(
     subject: Subject, binds: tuple[ServedBind, ...]
 ) -> None:
     for bind in binds:
@@ -206,7 +206,7 @@ async def test_the_next_service_finds_what_is_served_and_serves_what_is_not(
     assert subject.served() == set()
 
 
-async def test_what_cannot_be_served_is_said(
+async def test_what_cannot_be_served_is_reported(
     subject: Subject, binds: tuple[ServedBind, ...]
 ) -> None:
     subject.end_machine()

@@ -28,7 +28,7 @@ async def test_a_disk_is_made_and_nothing_beside_it(disks: DiskMaker, tmp_path: 
     assert (tmp_path / "disk").stat().st_blocks * 512 < 64 * MIB, "it is sparse"
 
 
-async def test_a_disk_that_is_there_stays_as_it_is(disks: DiskMaker, tmp_path: Path) -> None:
+async def test_a_disk_that_exists_stays_as_it_is(disks: DiskMaker, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     await disks.ensure(disk, size_bytes=64 * MIB)
     before = (disk.read_bytes(), disk.stat().st_ino, disk.stat().st_mtime_ns)

@@ -97,7 +97,7 @@ async def test_an_unknown_image_is_refused_and_leaves_no_lease(subject: Subject)
     assert await subject.leases() == set()
 
 
-async def test_a_lease_that_is_not_there_may_be_released(subject: Subject) -> None:
+async def test_a_lease_that_does_not_exist_may_be_released(subject: Subject) -> None:
     with passes():
         await subject.images.release(RUN)
         await subject.images.release(RUN)

@@ -208,7 +208,7 @@ async def test_one_denial_is_one_failure_at_once_and_edits_take_effect(
         assert any("revoked" in record.reason for record in await world.records())
 
 
-async def test_somebody_allows_what_is_asked_for_while_it_waits(short_directory: Path) -> None:
+async def test_a_user_allows_what_is_asked_for_while_it_waits(short_directory: Path) -> None:
     require_microvms()
     async with a_world(short_directory, default="ask") as world:
         port = world.allowed.port

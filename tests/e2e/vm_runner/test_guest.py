@@ -110,7 +110,7 @@ async def test_users_and_groups_are_those_of_the_image(
 
 
 @pytest.mark.parametrize("user", ["nobody-knows", "joe:nobody-knows"])
-async def test_an_unknown_user_is_said(guest: Guest, user: str) -> None:
+async def test_an_unknown_user_is_reported(guest: Guest, user: str) -> None:
     with pytest.raises(VmFailed, match=r"user|group"):
         await guest.sh("true", user=user)
 
@@ -164,7 +164,7 @@ async def test_the_clock_is_the_host_s_after_a_boot_and_after_a_pause(guest: Gue
     await tell()
 
 
-async def test_there_is_no_network_card_and_a_connection_waits_for_a_person(guest: Guest) -> None:
+async def test_no_network_card_exists_and_a_connection_waits_for_a_user(guest: Guest) -> None:
     interfaces = await guest.sh("ls /sys/class/net")
     waiting = await guest.sh("nc -w 1 models.example.com 80 </dev/null")
     refused = await guest.sh("nc -w 1 192.0.2.1 80 </dev/null")
@@ -290,7 +290,7 @@ async def test_what_is_not_protected_is_the_workload_s(guest: Guest) -> None:
     assert await guest.sh("echo x > /etc/agent/beside; cat /etc/agent/beside") == "x"
 
 
-async def test_no_more_processes_are_there_than_may_be(guest: Guest) -> None:
+async def test_processes_are_limited_in_number(guest: Guest) -> None:
     # They end when their input does; two shells, since one that cannot fork ends.
     script = (
         "exec 3<&0; (n=0; while [ $n -lt 150 ]; do cat <&3 > /dev/null & n=$((n + 1)); done) 2>&1;"

@@ -80,7 +80,7 @@ def small_disk(short_directory: Path) -> Iterator[Path]:
     subprocess.run(["umount", short_directory], check=True)
 
 
-async def test_a_full_disk_is_said_and_leaves_nothing(small_disk: Path) -> None:
+async def test_a_full_disk_is_reported_and_leaves_nothing(small_disk: Path) -> None:
     zeros = archive(*(entry(b"%d" % i, b"%d" % i * 300_000) for i in range(200)))
     async with served(small_disk) as client:
         manifest = client.blobs.image(SMALL, zeros)

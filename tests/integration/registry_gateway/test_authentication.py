@@ -455,7 +455,7 @@ async def test_credentials_do_not_go_to_a_foreign_upload_location(
     assert all("authorization" not in one.headers for one in sent)
 
 
-async def test_a_denied_access_is_told_apart_from_a_missing_login(
+async def test_a_denied_access_is_distinguished_from_a_missing_login(
     gateway: RunningGateway, registry: RunningRegistry, proxy: FaultProxy
 ) -> None:
     proxy.script(Match(kind=Kind.MANIFEST), error_answer(403, "DENIED"))

@@ -142,7 +142,7 @@ async def test_a_registry_that_advertises_none_is_not_logged_in_to(
     ],
     ids=str,
 )
-async def test_an_issuer_that_points_elsewhere_is_none(
+async def test_an_issuer_that_points_elsewhere_is_not_used(
     gateway: RunningGateway, issuer: OidcIssuer, host: str, change: dict[str, str | None]
 ) -> None:
     issuer.metadata = change

@@ -233,7 +233,7 @@ MANIFESTS: list[tuple[str, Fault, type[errors.LnsError]]] = [
 @pytest.mark.parametrize(
     ("name", "fault", "expected"), MANIFESTS, ids=[row[0] for row in MANIFESTS]
 )
-async def test_a_manifest_that_is_none_is_the_right_error(
+async def test_a_manifest_that_is_invalid_is_the_right_error(
     gateway: RunningGateway,
     proxy: FaultProxy,
     thing: Thing,

@@ -334,7 +334,9 @@ async def test_a_blob_that_the_registry_lost_is_named(
 @pytest.mark.parametrize(
     "reference", ["", "UPPER/x", "localhost:1/x:", "a b", "127.0.0.1:1/x@sha256:zz"]
 )
-async def test_a_reference_that_is_none_is_refused(gateway: RunningGateway, reference: str) -> None:
+async def test_a_reference_that_is_invalid_is_refused(
+    gateway: RunningGateway, reference: str
+) -> None:
     for name in ("GetManifest", "InspectManifest"):
         with pytest.raises(errors.ReferenceInvalid):
             await gateway.call(name, reference=reference)
@@ -342,7 +344,7 @@ async def test_a_reference_that_is_none_is_refused(gateway: RunningGateway, refe
         await gateway.pull(reference)
 
 
-async def test_a_tag_or_repository_that_is_not_there_is_unknown(
+async def test_a_tag_or_repository_that_does_not_exist_is_unknown(
     gateway: RunningGateway, image: tuple[Built, str]
 ) -> None:
     for reference in (

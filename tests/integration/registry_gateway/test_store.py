@@ -170,7 +170,7 @@ async def test_a_part_of_a_blob_is_read(
     ],
     ids=str,
 )
-async def test_a_read_of_what_is_not_there_is_refused(
+async def test_a_read_of_what_does_not_exist_is_refused(
     gateway: RunningGateway, fields: dict[str, Any], expected: type[errors.LnsError]
 ) -> None:
     digest = await gateway.write(DATA)

@@ -87,7 +87,7 @@ async def test_a_packed_tree_reads_as_any_other_archive(tmp_path: Path) -> None:
     assert target_of(tmp_path / "copy" / "link") == Path("x" * 150)
 
 
-async def test_a_path_that_is_not_there_is_named(tmp_path: Path) -> None:
+async def test_a_path_that_does_not_exist_is_named(tmp_path: Path) -> None:
     code, packed, said = await run(Builtin.PACK, tmp_path / "absent")
 
     assert (code, packed) == (1, b"")

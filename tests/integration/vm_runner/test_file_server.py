@@ -341,7 +341,7 @@ async def test_a_guest_that_offends_loses_its_server_and_nothing_else(
     assert "ended: a request of" in (short_directory / "bind0.log").read_text()
 
 
-async def test_what_cannot_be_served_is_said_and_leaves_nothing(
+async def test_what_cannot_be_served_is_reported_and_leaves_nothing(
     short_directory: Path, folder: Path
 ) -> None:
     servers = a_host(short_directory)

@@ -35,7 +35,7 @@ def test_what_is_too_long_to_send_is_named() -> None:
 @pytest.mark.parametrize(
     "data", ["text", b"", b"{", b"[]", b"7", b"[" * 20_000, b"\xff", b" " * 40_000]
 )
-def test_what_is_no_environment_is_none(data: object) -> None:
+def test_what_is_no_environment_gives_none(data: object) -> None:
     assert decode(data) is None
 
 

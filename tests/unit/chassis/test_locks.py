@@ -19,7 +19,7 @@ with owner_lock(Path(sys.argv[1]), what="x"):
 """
 
 
-def test_a_second_owner_is_refused_and_told_who_the_first_is(tmp_path: Path) -> None:
+def test_a_second_owner_is_refused_with_the_name_of_the_first(tmp_path: Path) -> None:
     path = tmp_path / "lock"
 
     with (

@@ -61,7 +61,7 @@ def test_a_reserve_that_is_used_up_says_that_the_disk_is_full(tmp_path: Path) ->
     assert path.stat().st_size == 0
 
 
-def test_a_reserve_is_filled_again_when_there_is_room(tmp_path: Path) -> None:
+def test_a_reserve_is_filled_again_when_space_is_free(tmp_path: Path) -> None:
     path = tmp_path / "reserve"
     kept = reserve.Reserve(path, size_bytes=_MIB)
     kept.fill()

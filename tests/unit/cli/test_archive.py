@@ -236,7 +236,7 @@ def test_whatever_comes_touches_nothing_but_the_name(
     assert (place / ".bashrc").read_text() == "mine"
 
 
-def test_a_directory_merges_with_one_that_is_there(tmp_path: Path) -> None:
+def test_a_directory_merges_with_an_existing_one(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "mine").write_text("mine")
 
@@ -270,7 +270,7 @@ def test_special_files_of_this_machine_are_not_sent(tmp_path: Path) -> None:
         pack(tmp_path, "copy", io.BytesIO())
 
 
-def test_a_target_whose_directory_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_target_whose_directory_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as failure:
         unpack([], tmp_path / "none" / "x", name="x")
 

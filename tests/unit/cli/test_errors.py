@@ -88,7 +88,7 @@ def test_a_failure_of_the_machine_names_the_file() -> None:
     assert lines[1:] == ["  why: /x: Permission denied", "  try: check the permissions"]
 
 
-def test_a_defect_is_said_to_be_one() -> None:
+def test_a_defect_is_reported_as_one() -> None:
     assert "defect" in describe(KeyError("x"), context())[0]
 
 
@@ -125,7 +125,7 @@ MISUSE = [
 
 
 @pytest.mark.parametrize(("arguments", "why"), MISUSE, ids=[" ".join(a) for a, _ in MISUSE])
-def test_misuse_is_told_in_three_lines_too(
+def test_misuse_is_reported_in_three_lines_too(
     arguments: list[str], why: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     dispatch(arguments, {"HOME": "/nonexistent"})

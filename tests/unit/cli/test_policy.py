@@ -120,7 +120,7 @@ def test_a_preset_of_a_package_manager_names_the_hosts_that_it_uses(
         (["presets", "npm"], "does not say which hosts", "lns policy allow HOST"),
     ],
 )
-def test_what_cannot_be_done_is_said_with_the_way_out(
+def test_what_cannot_be_done_is_reported_with_the_way_out(
     policy_file: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,

@@ -91,7 +91,7 @@ def test_nothing_that_is_typed_gets_lost(pieces: list[bytes], keys: bytes) -> No
         assert len(held) < len(keys)
 
 
-async def test_input_is_read_from_pipes_and_its_end_is_told_once() -> None:
+async def test_input_is_read_from_pipes_and_its_end_is_reported_once() -> None:
     readable, writable = os.pipe()
     reader = InputReader(readable)
     os.write(writable, b"one")
@@ -243,7 +243,7 @@ async def test_a_cancellation_without_a_signal_stays_one() -> None:
 
 
 @pytest.mark.usefixtures("unignored")
-async def test_a_signal_that_is_ignored_stays_so_as_nohup_wants_it() -> None:
+async def test_a_signal_that_is_ignored_remains_ignored_as_nohup_wants_it() -> None:
     names: list[str] = []
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     with forwarded_signals(names.append):

@@ -169,7 +169,7 @@ def test_a_machine_has_what_its_guests_execute() -> None:
     assert of_cpu(platform("linux/arm64"), (), emulated=False) == platform("linux/arm64")
 
 
-def test_platforms_are_told_once_each() -> None:
+def test_platforms_are_reported_once_each() -> None:
     some = [platform("amd64"), platform("arm64"), platform("x86_64")]
 
     assert describe_platforms(some) == "linux/amd64, linux/arm64"

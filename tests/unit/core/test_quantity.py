@@ -33,7 +33,7 @@ def test_cpus_are_read_in_every_form(quantity: str | float, millis: int) -> None
     [0, "0", "0m", 0.0, -1, "-1", "", "two", "1.5.0", "1500M", "0.0001", "0.5m", 1025, "1e3",
      float("nan"), float("inf"), True, "٣", "1_000", "9" * 100],
 )  # fmt: skip
-def test_cpus_that_are_none_are_refused_with_the_way_out(quantity: str | float) -> None:
+def test_cpus_that_are_invalid_are_refused_with_the_way_out(quantity: str | float) -> None:
     with pytest.raises(RequestInvalid) as caught:
         parse_cpus(quantity)
 
@@ -69,7 +69,7 @@ def test_memory_is_read_in_every_form_and_rounded_up(quantity: str | float, mebi
     [0, "0", "0g", -5, "-5m", "", "g", "3 g", "3x", "3gi b", "1e3", "17t", 1e300, float("inf"),
      "0x10", True],
 )  # fmt: skip
-def test_memory_that_is_none_is_refused_with_the_way_out(quantity: str | float) -> None:
+def test_memory_that_is_invalid_is_refused_with_the_way_out(quantity: str | float) -> None:
     with pytest.raises(RequestInvalid) as caught:
         parse_mebibytes(quantity)
 

@@ -159,7 +159,7 @@ def test_a_reference_is_pinned_and_tagged_within_its_repository() -> None:
 
 
 @pytest.mark.parametrize("tag", ["", "a b", "../x", "x" * 129, "a/b", "x\n"])
-def test_a_tag_that_is_none_is_refused(tag: str) -> None:
+def test_a_tag_that_is_invalid_is_refused(tag: str) -> None:
     with pytest.raises(ReferenceInvalid):
         Reference.parse("a.b/c").tagged(tag)
 

@@ -46,7 +46,7 @@ def test_a_signal_is_known_by_name_and_number(text: str, number: int) -> None:
         "1 5",
     ],
 )
-def test_what_is_no_signal_is_none(text: str) -> None:
+def test_what_is_no_signal_gives_none(text: str) -> None:
     assert parse_signal(text) is None
 
 

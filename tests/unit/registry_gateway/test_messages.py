@@ -52,7 +52,7 @@ def test_every_stage_has_a_name_on_the_wire(stage: Stage) -> None:
     assert messages.format_progress(snapshot).stage != 0
 
 
-async def test_the_steps_of_a_write_are_told_apart() -> None:
+async def test_the_steps_of_a_write_are_distinguished() -> None:
     async def sent() -> AsyncIterator[pb.WriteBlobRequest]:
         header = pb.WriteBlobHeader(digest=Digest.of(b"x"), size_bytes=1)
         yield pb.WriteBlobRequest(header=header)

@@ -90,7 +90,7 @@ async def test_a_written_blob_is_kept_for_an_hour() -> None:
     assert await world.prune() == set()
 
 
-async def test_a_lease_on_what_is_not_there_is_refused_and_pins_nothing() -> None:
+async def test_a_lease_on_what_does_not_exist_is_refused_and_pins_nothing() -> None:
     world = World()
     with pytest.raises(BlobUnknown):
         await world.images.acquire("l", holder="", digests=[IMAGE.digest], life=None)
@@ -110,7 +110,7 @@ async def test_tags_that_a_lease_needs_stay_when_tags_go_too() -> None:
     assert [tag.reference for tag in await world.index.list_tags()] == ["h.example/index:v"]
 
 
-async def test_an_index_of_which_platforms_are_missing_keeps_those_that_are_there() -> None:
+async def test_an_index_of_which_platforms_are_missing_keeps_those_that_exist() -> None:
     world = World()
     world.put(IMAGE)
     world.store.blobs[INDEX.digest] = INDEX.raw
@@ -209,7 +209,7 @@ async def test_a_name_that_leads_to_an_image_by_its_index_stays() -> None:
     assert tag.root.digest == INDEX.digest
 
 
-async def test_what_the_store_lacks_gets_no_name_and_a_digest_is_none() -> None:
+async def test_what_the_store_lacks_gets_no_name_and_a_digest_is_not_one() -> None:
     world = World()
     await world.tag("r.example/i:1", IMAGE)
 

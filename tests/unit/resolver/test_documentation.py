@@ -63,7 +63,7 @@ def test_every_type_of_problem_is_explained() -> None:
     assert listed - {one.value for one in ProblemType} <= set(LEAVES)
 
 
-def test_the_built_in_size_is_the_one_that_is_told() -> None:
+def test_the_built_in_size_is_the_one_that_is_documented() -> None:
     sentence = f"A machine has {BUILT_IN_CPUS} CPU and {BUILT_IN_MEMORY} MiB"
 
     assert sentence in (DOCS / "run-plan.md").read_text()

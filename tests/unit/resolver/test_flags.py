@@ -41,7 +41,7 @@ def test_a_port_flag_is_read(text: str, host_ip: str, host: int, container: int)
      "1.2.3:8080:80", "999.1.1.1:8080:80", "::1:8080:80", "[x]:1:2", "1:2:3:4", "8000-8010:80",
      "-1:80", "\uff18:80"],
 )  # fmt: skip
-def test_a_port_flag_that_is_none_is_refused(text: str) -> None:
+def test_a_port_flag_that_is_invalid_is_refused(text: str) -> None:
     with pytest.raises(RequestInvalid) as caught:
         parse_port_flag(text)
 
@@ -81,7 +81,7 @@ def test_secrets_of_a_host_path_are_kept_on_purpose(modes: str) -> None:
      "../x:/d", "-x:/d", "data:/a/../b", "/a/../b:/d", "da ta:/d", "data:/d:ro:rw", "data:/a\0b",
      "data:/d:secrets", "/h:/d:ro,rw", "/h:/d:ro,", "/h:/d:ro,ro", "/h:/d:secret"],
 )  # fmt: skip
-def test_a_volume_flag_that_is_none_is_refused(text: str) -> None:
+def test_a_volume_flag_that_is_invalid_is_refused(text: str) -> None:
     with pytest.raises(RequestInvalid):
         parse_volume_flag(text)
 
@@ -101,7 +101,7 @@ def test_a_mount_flag_is_read(text: str, reference: str, path: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["", ":/a", "x:/", "x:/..", "x:/a/../b", "x:/a\0"])
-def test_a_mount_flag_that_is_none_is_refused(text: str) -> None:
+def test_a_mount_flag_that_is_invalid_is_refused(text: str) -> None:
     with pytest.raises(RequestInvalid):
         parse_mount_flag(text)
 

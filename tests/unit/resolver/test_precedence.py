@@ -139,7 +139,7 @@ async def test_environments_are_merged_by_name_and_sorted(shelf: Shelf) -> None:
     ]  # fmt: skip
 
 
-async def test_a_path_is_there_where_nothing_sets_one(shelf: Shelf) -> None:
+async def test_a_path_is_set_where_nothing_sets_one(shelf: Shelf) -> None:
     shelf.manifests.put_image(IMAGE, {"Cmd": ["x"]})
 
     plan = await shelf.plan(IMAGE)

@@ -28,7 +28,7 @@ def test_problems_stand_where_their_part_was_asked_for() -> None:
     assert [one.subject for one in caught.value.violations] == ["first", "second", "third"]
 
 
-def test_one_problem_of_two_parts_is_told_once() -> None:
+def test_one_problem_of_two_parts_is_reported_once() -> None:
     problems = Problems()
     for part in (problems.part(), problems.part()):
         part.add("same", "is wrong", "X")

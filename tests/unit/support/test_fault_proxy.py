@@ -116,7 +116,7 @@ def test_a_request_is_recorded_with_what_it_is_about(proxy: FaultProxy) -> None:
         ("/token?service=x", Kind.OTHER, "", ""),
     ],
 )
-def test_paths_of_the_distribution_api_are_told_apart(
+def test_paths_of_the_distribution_api_are_distinguished(
     proxy: FaultProxy, path: str, kind: Kind, repository: str, digest: str
 ) -> None:
     get(proxy, path)

@@ -110,7 +110,7 @@ def test_a_login_can_be_refused_or_expire(issuer: OidcIssuer, decide: object, er
     assert (answered.status, answered.json()) == (400, {"error": error})
 
 
-def test_a_client_is_told_to_slow_down_so_many_times(issuer: OidcIssuer) -> None:
+def test_a_client_is_asked_to_slow_down_so_many_times(issuer: OidcIssuer) -> None:
     started = start(issuer)
     issuer.slow_down(times=2)
 

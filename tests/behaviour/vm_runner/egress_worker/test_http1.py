@@ -426,7 +426,7 @@ async def test_what_two_servers_read_differently_gets_a_400_and_the_connection_e
         b"\r\n",
     ],
 )
-async def test_chunks_that_are_none_end_the_connection(
+async def test_chunks_that_are_invalid_end_the_connection(
     world: EgressWorld, origin: Origin, chunks: bytes
 ) -> None:
     async with inspected(world, origin, in_clear=True) as connect:
@@ -598,7 +598,7 @@ async def test_a_program_that_hangs_up_ends_its_request_at_the_host(
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n",
     ],
 )
-async def test_a_reply_that_is_none_is_not_passed_on(
+async def test_a_reply_that_is_invalid_is_not_passed_on(
     world: EgressWorld, origin: Origin, answer: bytes
 ) -> None:
     origin.answer = lambda head, body: answer

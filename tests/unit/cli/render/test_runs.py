@@ -38,7 +38,7 @@ def at(ago: float) -> Timestamp:
         (run_pb2.Run(state=State.STATE_LOST), "Lost"),
     ],
 )
-def test_a_state_is_said_in_dockers_words(run: run_pb2.Run, words: str) -> None:
+def test_a_state_is_reported_in_dockers_words(run: run_pb2.Run, words: str) -> None:
     assert status(run, now=NOW) == words
 
 

@@ -156,7 +156,7 @@ async def test_other_signals_reach_all() -> None:
     assert not setting["web"].stopping.is_set()
 
 
-async def test_in_the_background_a_group_is_there_when_all_have_started() -> None:
+async def test_in_the_background_a_group_is_ready_when_all_have_started() -> None:
     setting = Setting()
     started = Awaited()
     setting["web"].state(State.STATE_RUNNING)

@@ -87,7 +87,7 @@ def test_other_values_are_refused_with_an_example(key: str, value: str) -> None:
 @pytest.mark.parametrize(
     "text", ["- a list", "cpus: [1]", "nonsense: 1", "a: b: c", "cpus: many", "\x00"]
 )
-def test_a_file_that_is_none_is_named(environment: dict[str, str], text: str) -> None:
+def test_a_file_that_cannot_be_read_is_named(environment: dict[str, str], text: str) -> None:
     path = Path(environment["LNS_CONFIG"])
     path.parent.mkdir()
     path.write_text(text)

@@ -35,7 +35,7 @@ DEFECT = json.dumps(
         pytest.param([], "it said nothing of why", id="no log"),
     ],
 )
-def test_the_end_of_the_services_is_told_in_one_line_without_a_stack_trace(
+def test_the_end_of_the_services_is_reported_in_one_line_without_a_stack_trace(
     lines: list[str], said: str
 ) -> None:
     assert _last_words(lines) == said
@@ -54,7 +54,7 @@ def test_only_what_was_said_since_a_start_is_its_last_words(tmp_path: Path) -> N
     assert tail(tmp_path / "none", 3) == []
 
 
-def test_a_state_directory_that_is_none_is_named(tmp_path: Path) -> None:
+def test_a_state_directory_that_is_invalid_is_named(tmp_path: Path) -> None:
     home = tmp_path / "file"
     home.touch()
 

@@ -168,7 +168,7 @@ async def test_typed_input_is_neither_lost_nor_doubled_by_a_lost_connection(
     assert b"".join(request.stdin for request in runner.received[1]) == again + b"three"
 
 
-async def test_an_exec_whose_reader_is_gone_is_told_so_and_ends() -> None:
+async def test_an_exec_whose_reader_is_gone_learns_it_and_ends() -> None:
     runner, console = FakeRunner(), FakeConsole()
     console.is_broken = True
     runner.connections = [[STARTED, stdout(b"x"), asyncio.Event()]]
@@ -217,7 +217,7 @@ async def test_without_replay_a_lost_connection_goes_on_and_says_what_was_missed
     assert notes == [f"lns: attached again; `lns logs {RUN_ID}` has what was missed"]
 
 
-async def test_the_end_of_input_is_told_again_after_a_lost_connection() -> None:
+async def test_the_end_of_input_is_reported_again_after_a_lost_connection() -> None:
     runner, console = FakeRunner(), FakeConsole()
     console.types.put_nowait(b"")
     broken, enough = asyncio.Event(), asyncio.Event()

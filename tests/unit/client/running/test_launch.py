@@ -187,7 +187,9 @@ async def test_a_resolver_without_a_plan_is_a_service_that_does_not_work() -> No
     [(a_plan(has_workflow=True),), (a_plan(), a_plan(has_workflow=True))],
     ids=["a workflow", "a workflow of several agents"],
 )
-async def test_what_this_version_does_not_run_is_said(plans: tuple[plan_pb.RunPlan, ...]) -> None:
+async def test_what_this_version_does_not_run_is_reported(
+    plans: tuple[plan_pb.RunPlan, ...],
+) -> None:
     setting = Setting(*plans)
 
     with pytest.raises(Unimplemented) as refusal:
@@ -301,7 +303,7 @@ async def test_a_client_that_is_interrupted_between_the_runs_of_a_group_takes_al
     assert setting.group.removed == ["writer", "critic"]
 
 
-async def test_a_group_that_a_killed_client_left_unstarted_is_told_of() -> None:
+async def test_a_group_that_a_killed_client_left_unstarted_is_reported() -> None:
     setting = a_team()
     assert setting.group is not None
     for member in setting.group.members.values():

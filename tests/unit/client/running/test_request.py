@@ -219,7 +219,7 @@ def test_removing_and_restarting_contradict_each_other() -> None:
 
 
 @pytest.mark.parametrize("reference", ["agent.yaml", "agents/hello.yml", "bundle.JSON"])
-def test_a_file_where_a_reference_belongs_is_told_how_to_run(reference: str) -> None:
+def test_a_file_where_a_reference_belongs_gets_a_hint_how_to_run_it(reference: str) -> None:
     with pytest.raises(RequestInvalid, match="is a file") as caught:
         refuse_file(reference)
 

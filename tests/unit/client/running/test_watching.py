@@ -198,7 +198,7 @@ async def test_a_run_that_boots_again_is_waited_for_though_it_ended_before(
     assert "of the first life" not in capsys.readouterr().out
 
 
-async def test_a_boot_that_fails_is_told_from_a_life_before() -> None:
+async def test_a_boot_that_fails_is_not_taken_for_a_life_before() -> None:
     runner = FakeRunner()
     watch = started_again(runner, found=run_pb2.Run(state=State.STATE_STARTING))
     boots = Awaited()

@@ -122,7 +122,7 @@ def test_a_policy_has_budgets_and_of_two_policies_the_smaller_holds() -> None:
         (b"budgets: [anthropic]", "$.budgets"),
     ],
 )
-def test_a_policy_with_a_budget_that_is_none_is_refused_at_its_place(
+def test_a_policy_with_a_budget_that_is_invalid_is_refused_at_its_place(
     text: bytes, place: str
 ) -> None:
     with pytest.raises(Exception, match="is not a valid policy") as caught:

@@ -54,7 +54,7 @@ def test_an_address_is_known_in_every_spelling(text: str, address: str) -> None:
     ["256.1.1.1", "1.2.3.4.5", "4294967296", "08.1", "1.2.3.0x", "0x100.1", "1..2", ".1", "1e3",
      "fe80::1%eth0", "[1.2.3.4]", "[::1", "١٢٧.1", "", "a.1", "1.2.3.4 ", "-1", "0xg"],
 )  # fmt: skip
-def test_what_is_no_address_is_none(text: str) -> None:
+def test_what_is_no_address_gives_none(text: str) -> None:
     assert parse_address(text) is None or text == "1.2.3.0x"
 
 

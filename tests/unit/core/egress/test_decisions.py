@@ -210,7 +210,7 @@ def test_a_port_of_the_machine_is_reached_only_where_a_rule_names_exactly_it(
         ("other.lns.internal", 80, DENY),
     ],
 )
-def test_the_pages_of_a_run_are_there_whatever_the_policy_says(
+def test_the_pages_of_a_run_are_served_whatever_the_policy_says(
     host: str, port: int, expected: Verdict
 ) -> None:
     assert verdict([source(default=DENY)], host, port) is expected
@@ -279,7 +279,7 @@ def test_one_policy_keeps_shut_what_another_opens() -> None:
 
 
 @given(st.ip_addresses(), st.integers(1, 65535))
-def test_what_is_said_to_allow_an_address_allows_it(
+def test_the_hint_to_allow_an_address_allows_it(
     address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int
 ) -> None:
     host = parse_host(str(address))

@@ -66,7 +66,7 @@ def whole(blob: bytes, **limits: int) -> bytes:
 
 
 @pytest.mark.parametrize("form", COMPRESSED)
-def test_every_form_is_told_by_its_bytes(form: str) -> None:
+def test_every_form_is_known_by_its_bytes(form: str) -> None:
     blob = COMPRESSED[form](DATA)
 
     chunks = list(decompressed(io.BytesIO(blob), LayerLimits()))

@@ -120,7 +120,7 @@ def test_a_malformed_list_is_refused_whatever_its_digest_says(what: str) -> None
         list(parse_entries(sealed(body, count)))
 
 
-def test_a_list_of_the_first_version_is_none_of_ours() -> None:
+def test_a_list_of_the_first_version_is_not_taken() -> None:
     data = b"lns-entries 1\nhide /a\nend 1 0 0 - "
     data += b"sha256:" + hashlib.sha256(data).hexdigest().encode() + b"\n"
 

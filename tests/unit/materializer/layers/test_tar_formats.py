@@ -247,7 +247,7 @@ def test_dots_and_slashes_mean_nothing(tmp_path: Path) -> None:
     assert names(ingest(data, tmp_path).entries) == ["", "/a/b", "/a/b/c"]
 
 
-def test_a_directory_may_be_told_twice(tmp_path: Path) -> None:
+def test_a_directory_may_be_listed_twice(tmp_path: Path) -> None:
     data = archive(entry(b"d", kind=b"5", mode=0o700), entry(b"d/", kind=b"5", mode=0o755))
 
     modes = [one.inode.mode for one in ingest(data, tmp_path).entries if isinstance(one, Put)]

@@ -334,7 +334,7 @@ async def test_an_edit_takes_effect_on_what_is_open_and_on_what_waits(world: Wor
         assert any(isinstance(one, Grant) and one.ticket == 8 for one in orders)
 
 
-async def test_a_bad_edit_keeps_the_old_policy_and_is_told(world: World) -> None:
+async def test_a_bad_edit_keeps_the_old_policy_and_is_reported(world: World) -> None:
     world.policy("allow api.example.com")
     async with world.serving() as link:
         assert isinstance(await answer(link), Grant)

@@ -89,7 +89,7 @@ def test_a_secret_in_a_target_is_escaped() -> None:
     assert result.target == b"/bots3cr%2Fet%26value/send?t=s3cr%2Fet%26value"
 
 
-def test_a_secret_that_is_not_there_leaves_the_placeholder() -> None:
+def test_a_secret_that_does_not_exist_leaves_the_placeholder() -> None:
     one = injection(InjectionKind.BEARER)
     header = (b"Authorization", b"Bearer " + TEXT.encode())
 

@@ -46,7 +46,7 @@ def records(message: bytes, size: int) -> bytes:
     return b"".join(b"\x16\x03\x01" + len(one).to_bytes(2, "big") + one for one in pieces)
 
 
-def test_a_client_hello_says_whom_and_how() -> None:
+def test_a_client_hello_names_the_server_and_the_protocols() -> None:
     assert read_client_hello(HELLO) == ClientHello("api.example.com", (b"h2", b"http/1.1"))
     assert read_client_hello(hello()) == ClientHello()
 

@@ -10,7 +10,7 @@ from services.vm_runner.egress_worker.tls_side import TlsSide
 from tests.support.egress_world import leaf_of
 
 
-def test_a_certificate_is_there_however_many_came_behind_it(
+def test_a_certificate_is_kept_however_many_came_behind_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(tls, "_CONTEXTS_MOST", 2)

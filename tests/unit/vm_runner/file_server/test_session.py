@@ -65,7 +65,7 @@ def test_files_are_found_and_read(guest: FuseClient) -> None:
     fails(errno.ENOENT, lambda: guest.lookup(b"missing"))
 
 
-def test_an_entry_that_is_not_there_may_be_remembered_so_for_a_second(guest: FuseClient) -> None:
+def test_an_entry_that_does_not_exist_may_be_remembered_so_for_a_second(guest: FuseClient) -> None:
     answer = guest.ask(Opcode.LOOKUP, ROOT, b"missing\0")
     node, _, valid = struct.unpack_from("<QQQ", answer)
     assert (node, valid) == (0, 1)
@@ -99,7 +99,7 @@ def test_a_reader_of_a_directory_goes_back(guest: FuseClient) -> None:
     assert first(0) == whole
 
 
-def test_a_link_is_told_and_never_followed(guest: FuseClient) -> None:
+def test_a_link_is_reported_and_never_followed(guest: FuseClient) -> None:
     link = guest.walk("link")
     assert stat.S_ISLNK(link.attr.mode)
     assert guest.ask(Opcode.READLINK, link.node) == b"/etc/shadow"
@@ -353,7 +353,7 @@ def test_nothing_changes_in_a_read_only_bind(folder: Path) -> None:
 # ---- secrets ----
 
 
-def test_secrets_at_the_top_are_not_there(folder: Path, guest: FuseClient) -> None:
+def test_secrets_at_the_top_are_hidden(folder: Path, guest: FuseClient) -> None:
     (folder / "sub" / ".env").write_text("deeper: the project's own affair\n")
     for plus in (False, True):
         assert b".env" not in guest.names(plus=plus)

@@ -51,7 +51,7 @@ def test_an_unknown_user_is_a_failure_of_the_run_with_a_way_out() -> None:
 
 
 @pytest.mark.parametrize("state", [exited(exit_code=1), failed("exec", errno.ENOENT)])
-def test_a_program_that_ended_or_was_not_there_is_no_failure_of_the_run(
+def test_a_program_that_ended_or_did_not_exist_is_no_failure_of_the_run(
     state: ProcessState,
 ) -> None:
     assert start_failure(state, program="agent") is None

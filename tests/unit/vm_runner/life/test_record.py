@@ -67,7 +67,7 @@ async def test_a_wish_that_cannot_be_recorded_has_not_happened() -> None:
     assert sequences(record) == [1]
 
 
-async def test_a_fact_holds_and_is_recorded_when_there_is_room() -> None:
+async def test_a_fact_holds_and_is_recorded_when_space_is_free() -> None:
     store = Store()
     record = a_record(store)
     store.full = True
@@ -96,7 +96,7 @@ async def test_a_record_that_could_not_be_read_is_never_written() -> None:
     assert store.saved == []
 
 
-async def test_a_removed_run_changes_no_more_and_whoever_waits_is_told() -> None:
+async def test_a_removed_run_changes_no_more_and_ends_every_wait() -> None:
     record = a_record(Store())
     waiting = asyncio.create_task(record.wait_until(lambda run: run.state is RunState.EXITED))
     await asyncio.sleep(0)
@@ -110,7 +110,7 @@ async def test_a_removed_run_changes_no_more_and_whoever_waits_is_told() -> None
         await record.transition(lifecycle.starting)
 
 
-async def test_a_run_that_could_not_be_removed_is_still_there() -> None:
+async def test_a_run_that_could_not_be_removed_still_exists() -> None:
     record = a_record(Store())
 
     async def fails() -> None:

@@ -194,7 +194,7 @@ async def test_a_program_that_gave_up_leaves_nothing_at_its_peer() -> None:
         await eventually(lambda: 2 in session.admitted)
 
 
-async def test_there_is_a_most_of_open_connections_and_room_again_after_it() -> None:
+async def test_open_connections_are_limited_and_have_room_again_afterwards() -> None:
     peer = Peer()
     async with served(peer) as session:
         for ticket in range(1, CONNECTIONS_MAX + 2):

@@ -86,7 +86,7 @@ def test_what_lies_below_another_mount_is_mounted_after_it() -> None:
     assert targets == ["/work", "/work/node_modules", "/work/node_modules/x"]
 
 
-def test_the_agent_is_told_what_to_mount() -> None:
+def test_the_agent_is_sent_what_to_mount() -> None:
     volume = GuestVolume(disk="vol0", target="/d", read_only=True)
     bind = GuestBind(port="lns.bind0", target="/ä", read_only=False, is_file=True, user="joe:wheel")
 

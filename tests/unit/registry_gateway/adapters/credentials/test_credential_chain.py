@@ -28,7 +28,7 @@ def test_sources_are_asked_in_order() -> None:
     assert [secret(chain, host) for host in "abcd"] == ["1", "3", "4", None]
 
 
-def test_an_answer_is_kept_for_a_moment_also_if_it_is_none() -> None:
+def test_an_answer_is_kept_for_a_moment_also_if_it_is_empty() -> None:
     now = 0.0
     source = Source(a="1")
     chain = CredentialChain([source], clock=lambda: now)

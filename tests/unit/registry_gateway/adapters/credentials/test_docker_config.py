@@ -248,7 +248,9 @@ def test_an_empty_helper_name_says_that_the_host_has_none(path: Path, helpers: P
         ([], "not a JSON object"),
     ],
 )
-def test_what_kept_a_login_from_being_found_is_said(path: Path, document: Any, reason: str) -> None:
+def test_what_kept_a_login_from_being_found_is_reported(
+    path: Path, document: Any, reason: str
+) -> None:
     logins = config(path, document)
 
     assert logins.find(HOST) is None
@@ -257,7 +259,7 @@ def test_what_kept_a_login_from_being_found_is_said(path: Path, document: Any, r
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff", b"[" * 100_000])
-def test_a_broken_file_is_said_to_be_one(path: Path, content: bytes) -> None:
+def test_a_broken_file_is_reported_as_one(path: Path, content: bytes) -> None:
     path.write_bytes(content)
 
     assert DockerConfig(path, name="docker").problems(HOST) == [f"{path} is not JSON"]
@@ -270,7 +272,7 @@ def test_what_is_merely_absent_is_no_problem(path: Path, helpers: Path) -> None:
     assert DockerConfig(path.with_name("none"), name="docker").problems(HOST) == []
 
 
-def test_a_file_that_is_not_there_has_no_logins(path: Path) -> None:
+def test_a_file_that_does_not_exist_has_no_logins(path: Path) -> None:
     assert DockerConfig(path, name="docker").find(HOST) is None
 
 

@@ -88,7 +88,7 @@ def nested(built: Built, depth: int) -> Built:
     ],
     ids=["no index", "empty index", "no images", "other tag", "deep", "other bytes"],
 )
-def test_a_layout_that_is_none_is_refused(
+def test_a_layout_that_is_invalid_is_refused(
     tmp_path: Path, make: Any, tag: str, error: type[LnsError]
 ) -> None:
     write_layout(tmp_path, build_image(b"layer"), "v1")

@@ -11,7 +11,7 @@ from services.core.errors import CapacityExhausted
 from services.registry_gateway.adapters.sources.spool import Spool
 
 
-def test_what_was_written_is_there_until_the_folder_is_left(tmp_path: Path) -> None:
+def test_what_was_written_remains_until_the_folder_is_left(tmp_path: Path) -> None:
     spool = Spool(tmp_path)
 
     with spool.folder() as folder:
@@ -42,7 +42,7 @@ def test_the_room_that_the_disk_keeps_is_not_taken(tmp_path: Path) -> None:
         spool.write(folder / "file", [b"one"])
 
 
-def test_a_full_disk_is_told_as_one(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_as_one(tmp_path: Path) -> None:
     # The kernel's own device for a disk that is full.
     with pytest.raises(CapacityExhausted, match="no room"):
         Spool(tmp_path).write(Path("/dev/full"), [b"x" * (1 << 20)])

@@ -46,7 +46,7 @@ def test_a_flush_leaves_nothing_unwritten(empty: int) -> None:
 
 
 @pytest.mark.parametrize("call", ["flush", "write_last", "write"])
-def test_a_full_disk_is_told_by_a_later_call(full: int, call: str) -> None:
+def test_a_full_disk_is_reported_by_a_later_call(full: int, call: str) -> None:
     writer = WriteBehind(full)
     writer.write(b"no room")
     later = {

@@ -228,7 +228,7 @@ def test_a_server_of_this_machine_may_send_us_to_another_of_it(client: HttpClien
             assert reply.read(2) == b"ok"
 
 
-def test_a_name_without_an_address_is_told_apart(client: HttpClient) -> None:
+def test_a_name_without_an_address_is_distinguished(client: HttpClient) -> None:
     with pytest.raises(HostUnknown, match=r"registry\.invalid.*has no address") as caught:
         client.send("GET", "http://registry.invalid/v2/", headers={})
 

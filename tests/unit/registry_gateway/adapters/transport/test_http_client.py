@@ -105,7 +105,7 @@ def test_a_body_above_the_limit_is_refused(client: HttpClient, host: str) -> Non
         reply.read(1 << 20)
 
 
-def test_a_body_that_ends_too_early_is_told_apart(client: HttpClient, host: str) -> None:
+def test_a_body_that_ends_too_early_is_distinguished(client: HttpClient, host: str) -> None:
     with get(client, f"http://{host}/short") as reply, pytest.raises(Truncated):
         list(reply.chunks(100))
 
@@ -145,7 +145,9 @@ def test_a_request_that_waits_is_cut_from_another_thread(client: HttpClient, hos
         get(client, f"http://{host}/x", stop=stop)
 
 
-def test_nobody_there_is_unavailable_without_the_query_in_the_message(client: HttpClient) -> None:
+def test_an_unreachable_server_is_unavailable_without_the_query_in_the_message(
+    client: HttpClient,
+) -> None:
     with pytest.raises(errors.RegistryUnavailable) as caught:
         get(client, "http://127.0.0.1:1/v2/?token=canary")
 
@@ -184,7 +186,7 @@ def test_certificates_are_checked(tmp_path: Path, name: str, *, trusted: bool, w
 
 
 @pytest.mark.parametrize("content", [None, "not a certificate"])
-def test_an_authority_file_that_is_none_is_a_wrong_setting(
+def test_an_authority_file_that_is_invalid_is_a_wrong_setting(
     tmp_path: Path, content: str | None
 ) -> None:
     path = tmp_path / "ca.pem"

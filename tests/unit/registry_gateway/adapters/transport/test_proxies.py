@@ -174,7 +174,7 @@ def test_a_registry_without_tls_is_asked_by_its_whole_url(proxy: Server) -> None
     assert proxy.heads[0].startswith("GET http://registry.example/v2/ HTTP/1.1")
 
 
-def test_the_proxy_is_shown_its_login_and_one_without_is_told(proxy: Server) -> None:
+def test_the_proxy_is_shown_its_login_and_a_missing_one_is_reported(proxy: Server) -> None:
     proxy.login = "me:secret"
 
     assert ask(Proxies(http=f"http://me:secret@{proxy.host}"), "http://registry.example/") == b"ok"
@@ -206,7 +206,7 @@ def test_a_registry_with_tls_is_reached_through_a_tunnel(
     assert "proxy-authorization" not in request.lower()
 
 
-def test_a_proxy_that_is_not_there_is_named_and_not_the_registry() -> None:
+def test_a_proxy_that_does_not_exist_is_named_and_not_the_registry() -> None:
     with pytest.raises(
         errors.RegistryUnavailable, match=r"the proxy http://127\.0\.0\.1:1 "
     ) as caught:

@@ -61,7 +61,7 @@ def test_a_kernel_that_is_not_compressed_stays_as_it_is() -> None:
     ],
     ids=["empty", "script", "old", "unknown", "no elf", "cut gzip", "bad zstd", "cut xz"],
 )
-def test_what_cannot_be_booted_is_said_with_the_reason_and_the_way_out(
+def test_what_cannot_be_booted_is_reported_with_the_reason_and_the_way_out(
     image: bytes, reason: str
 ) -> None:
     with pytest.raises(HostUnready, match=reason) as caught:

@@ -184,7 +184,7 @@ def test_in_a_container_a_group_s_path_counts_from_what_is_mounted(kernel: Kerne
     assert place == CgroupPlace(version=1, folders={"memory": top / "x"})
 
 
-def test_where_nothing_can_be_made_there_is_no_place(kernel: Kernel) -> None:
+def test_where_nothing_can_be_made_no_group_exists(kernel: Kernel) -> None:
     kernel.version_1("freezer", "/")
 
     assert kernel.place() is None

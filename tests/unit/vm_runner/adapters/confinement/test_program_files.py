@@ -72,7 +72,7 @@ async def test_a_program_has_its_libraries_under_the_names_it_asks_for(host: Hos
     assert Path(LOADER) in [file.target for file in code]
 
 
-async def test_of_the_modules_only_those_are_there_that_execute_guests(host: Host) -> None:
+async def test_only_modules_that_execute_guests_are_kept(host: Host) -> None:
     targets = [file.target for file in (await ProgramFinder().find(host.program)).code]
 
     assert host.module in targets
@@ -86,7 +86,7 @@ async def test_firmware_is_where_the_program_says(host: Host) -> None:
     assert Path("/no/such/folder") not in [folder.target for folder in data]
 
 
-async def test_firmware_that_is_a_link_to_elsewhere_is_there_too(host: Host) -> None:
+async def test_firmware_that_is_a_link_to_elsewhere_exists_too(host: Host) -> None:
     (host.firmware / "bios.bin").symlink_to("../seabios/bios.bin")
     (host.firmware / "within.bin").symlink_to("linuxboot.bin")
     (host.firmware / "dangling.bin").symlink_to("../nothing")
@@ -148,7 +148,7 @@ def test_what_is_not_a_dynamic_program_has_no_loader(
         interpreter(program)
 
 
-def test_the_loader_of_a_real_program_is_there() -> None:
+def test_the_loader_of_a_real_program_exists() -> None:
     shell = Path(os.path.realpath("/bin/sh"))
 
     assert Path(interpreter(shell)).exists()

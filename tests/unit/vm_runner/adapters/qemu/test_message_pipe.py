@@ -42,7 +42,7 @@ def test_a_later_service_reads_what_the_earlier_one_did_not(tmp_path: Path) -> N
         later.close()
 
 
-def test_the_end_leaves_a_file_for_people_and_no_pipe(tmp_path: Path) -> None:
+def test_the_end_leaves_a_file_for_readers_and_no_pipe(tmp_path: Path) -> None:
     pipe = MessagePipe(tmp_path)
     with pipe.create() as writer:
         os.write(writer, b"qemu: failed\n")
