@@ -24,8 +24,8 @@ from services.chassis.reserve import full_disk_is_typed, require
 from services.core.errors import LimitExceeded, RequestInvalid
 
 _MODE_BITS = 0o777
-_TYPES = frozenset((b"0", b"2", b"5", b"x"))
-"""What the agent writes: files, symbolic links, directories, and POSIX's extended headers."""
+_TYPES = frozenset((b"0", b"1", b"2", b"5", b"x"))
+"""What the agent writes: files, links of both kinds, directories, POSIX's extended headers."""
 _HEADER_BYTES = 16 << 10
 """Two paths of 4 KiB and three numbers are the most that the agent has to say of an entry."""
 EMPTY_ARCHIVE_BYTES = 10_240
@@ -194,6 +194,10 @@ class _Copy:
             path.chmod(mode | 0o700)
         elif member.kind is Kind.SYMLINK:
             path.symlink_to(os.fsdecode(_link_target(member)))
+        elif member.kind is Kind.HARD_LINK:
+            if self._kinds.get(member.link_name) is not Kind.FILE:
+                raise unsafe(member.name, "it is a link to something that is no earlier file")
+            path.hardlink_to(self._fresh / os.fsdecode(member.link_name))
         else:
             with path.open("xb") as file:  # exclusively: it follows no link
                 for piece in reader.content():

@@ -6,7 +6,8 @@
 enum builtin { BUILTIN_NONE = 0, BUILTIN_PACK = 1, BUILTIN_UNPACK = 2, BUILTIN_NOTHING = 3, BUILTIN_STAT = 4 };
 
 /* Writes the file or tree at `path` to standard output, in the pax format of POSIX, under the path's last name. Links
-   are kept as links; devices, FIFOs and sockets are left out. Returns the exit code; standard error says what failed. */
+   are kept as links, symbolic and hard; devices, FIFOs and sockets are left out. Returns the exit code; standard error
+   says what failed. */
 int archive_pack(const char *path);
 
 /* Unpacks an archive from standard input below the directory at `path`, through nothing but what is below it, and prints

@@ -6,13 +6,23 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "tar.h"
 
-enum { DEPTH_MAX = 256 };
+enum { DEPTH_MAX = 256, SHARED_MAX = 4096 };
+
+/* Files with several names that were packed, by their first name; what does not fit is packed once for each name. */
+static struct shared {
+    dev_t device;
+    ino_t inode;
+    char *path;
+} shared[SHARED_MAX];
+static unsigned shared_count;
+
 
 static unsigned char buffer[COPY_BYTES];
 
@@ -106,6 +116,20 @@ static bool put_content(int fd, uint64_t size)
     return put_padding(size);
 }
 
+/* Returns the name by which a file was packed already, or NULL and remembers this one. */
+static const char *earlier_name(const struct stat *status, const char *path)
+{
+    if (status->st_nlink < 2)
+        return NULL;
+    for (unsigned i = 0; i < shared_count; i++)
+        if (shared[i].device == status->st_dev && shared[i].inode == status->st_ino)
+            return shared[i].path;
+    char *copy = shared_count < SHARED_MAX ? strdup(path) : NULL;
+    if (copy)
+        shared[shared_count++] = (struct shared){status->st_dev, status->st_ino, copy};
+    return NULL;
+}
+
 static int pack_entry(int directory, const char *name, const char *path, unsigned depth);
 
 static int pack_directory(int fd, const char *path, unsigned depth)
@@ -150,8 +174,10 @@ static int pack_entry(int directory, const char *name, const char *path, unsigne
             return failure(path, "the reader is gone");
         return pack_directory(fd, path, depth);
     }
-    bool done = put_entry(path, "", '0', &status, (uint64_t)status.st_size) &&
-                put_content(fd, (uint64_t)status.st_size);
+    const char *first = earlier_name(&status, path);
+    bool done = first ? put_entry(path, first, '1', &status, 0)
+                      : put_entry(path, "", '0', &status, (uint64_t)status.st_size) &&
+                            put_content(fd, (uint64_t)status.st_size);
     close(fd);
     return done ? 0 : failure(path, "the reader is gone");
 }

@@ -276,6 +276,13 @@ static bool set_up_trust(const struct container *container)
     return true;
 }
 
+/* Programs that list mounts look there; Docker makes it, too. An image without /etc, or with a file there, is left alone. */
+static bool link_mounts(void)
+{
+    (void)!symlink("/proc/mounts", "/etc/mtab");
+    return true;
+}
+
 static bool set_up(const struct container *container, struct failure *failure)
 {
     umask(022);
@@ -285,7 +292,7 @@ static bool set_up(const struct container *container, struct failure *failure)
         return failed_at(failure, "host name");
     return enter_root(failure) && mount_systems(container, failure) && set_up_trust(container) &&
            mount_volumes(container, failure) && make_directories(container, failure) &&
-           mount_files(container, failure) && protect(container, failure) && leave_machine_root(failure);
+           mount_files(container, failure) && link_mounts() && protect(container, failure) && leave_machine_root(failure);
 }
 
 static _Noreturn void be_init(const struct container *container, int report)

@@ -146,6 +146,28 @@ async def test_what_is_copied_merges_with_what_exists_and_follows_no_link_below_
 
 
 @pytest.mark.parametrize("direction", ["in", "out"])
+async def test_names_of_one_file_are_names_of_one_file_afterwards(
+    copy: Callable[..., "asyncio.Future[int]"], tmp_path: Path, direction: str
+) -> None:
+    here, there = tmp_path / "source", tmp_path / "target"
+    (here / "src" / "sub").mkdir(parents=True)
+    (here / "src" / "a").write_text("shared")
+    (here / "src" / "sub" / "b").hardlink_to(here / "src" / "a")
+    (here / "elsewhere").hardlink_to(here / "src" / "a")
+    there.mkdir()
+
+    code = await copy(
+        f"r:{here}/src" if direction == "out" else f"{here}/src",
+        f"r:{there}" if direction == "in" else str(there),
+    )
+
+    assert code == 0
+    assert tree(there / "src") == {"a": "shared", "sub/": "", "sub/b": "shared"}
+    assert (there / "src" / "a").samefile(there / "src" / "sub" / "b")
+    assert (there / "src" / "a").stat().st_nlink == 2
+
+
+@pytest.mark.parametrize("direction", ["in", "out"])
 async def test_a_file_and_a_directory_do_not_replace_each_other(
     copy: Callable[..., "asyncio.Future[int]"], tmp_path: Path, direction: str
 ) -> None:

@@ -184,6 +184,10 @@ async def test_a_terminal_is_one(guest: Guest) -> None:
     assert (await guest.sh("tty; stty size", tty=True)).splitlines() == ["/dev/pts/0", "24 80"]
 
 
+async def test_the_mounts_are_listed_where_old_programs_look(guest: Guest) -> None:
+    assert await guest.sh("readlink /etc/mtab; grep -c ' / ' /etc/mtab") == "/proc/mounts\n1"
+
+
 async def test_devices_are_the_few_that_a_program_expects(guest: Guest) -> None:
     devices = (await guest.sh("ls /dev")).split()
 

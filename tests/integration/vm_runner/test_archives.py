@@ -67,6 +67,7 @@ async def test_a_packed_tree_reads_as_any_other_archive(tmp_path: Path) -> None:
     (tree / "big").write_bytes(os.urandom(300_000))
     (tree / "empty").touch(mode=0o600)
     (tree / "link").symlink_to("x" * 150)
+    (tree / LONG / "zz").hardlink_to(tree / LONG / LONG)
     (tree / "grüße").write_text("hello")
     os.mkfifo(tree / "fifo")
 
@@ -78,10 +79,12 @@ async def test_a_packed_tree_reads_as_any_other_archive(tmp_path: Path) -> None:
         big = tar.extractfile("tree/big")
         assert big is not None
         assert big.read() == (tree / "big").read_bytes()
-    names = ["", f"/{LONG}", f"/{LONG}/{LONG}", "/big", "/empty", "/grüße", "/link"]
+    names = ["", f"/{LONG}", f"/{LONG}/{LONG}", f"/{LONG}/zz", "/big", "/empty", "/grüße", "/link"]
     assert sorted(members) == sorted(f"tree{name}" for name in names)
     assert members["tree/link"].linkname == "x" * 150
     assert members["tree/empty"].mode == 0o600
+    shared = members[f"tree/{LONG}/{LONG}"], members[f"tree/{LONG}/zz"]
+    assert sorted(member.type for member in shared) == [tarfile.REGTYPE, tarfile.LNKTYPE]
     assert unpack([packed], tmp_path / "copy", name="tree") == len(members)
     assert (tmp_path / "copy" / LONG / LONG).read_bytes() == b"deep"
     assert target_of(tmp_path / "copy" / "link") == Path("x" * 150)

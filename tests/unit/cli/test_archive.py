@@ -107,6 +107,12 @@ HOSTILE = {
     ),
     "a directory that is never made": archive(directory(), entry(f"{NAME}/d/f", data=b"x")),
     "a file before its directory": archive(entry(f"{NAME}/f", data=b"x"), directory()),
+    "a hard link to a later file": archive(
+        directory(),
+        entry(f"{NAME}/h", tarfile.LNKTYPE, f"{NAME}/f"),
+        entry(f"{NAME}/f", data=b"x"),
+    ),
+    "a hard link to a directory": archive(directory(), entry(f"{NAME}/h", tarfile.LNKTYPE, NAME)),
     "a hard link out": archive(entry(NAME, tarfile.LNKTYPE, "/etc/passwd")),
     "a hard link upwards": archive(entry(NAME, tarfile.LNKTYPE, "../outside")),
     "a hard link to a link": archive(
