@@ -22,6 +22,12 @@ class Result:
 Client = Callable[..., Result]
 
 
+@pytest.fixture(autouse=True)
+def own_directory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Has commands begin in an empty directory: `lns run` makes its policy file where it begins."""
+    monkeypatch.chdir(tmp_path)
+
+
 @pytest.fixture
 def services(short_directory: Path) -> Iterator[ScriptedServices]:
     with scripted_services(short_directory) as scripted:
