@@ -1,5 +1,6 @@
 """`lns doctor`: what this machine can do, and how to fix what it cannot."""
 
+import asyncio
 import os
 import stat
 from pathlib import Path
@@ -21,6 +22,8 @@ from services.core.errors import LnsError
 from services.core.version import VERSION
 
 _PROBE_SECONDS = 120.0
+_REGISTRY_SECONDS = 3.0
+_TRIED_MOST = 16
 
 _VERDICTS = {
     vm_pb.HostCheck.VERDICT_OK: "ok",
@@ -120,15 +123,50 @@ async def _services(context: Context, *, probe: bool) -> list[Check]:
             logins = await session.registry.ListLogins(registry_pb.ListLoginsRequest())
     except LnsError as error:
         return [_check("services", "failed", error.message, way_out(error))]
-    names = ", ".join(login.registry for login in logins.logins) or "none"
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return [
+            _check(
+                "services",
+                "failed",
+                f"{where}{error.strerror or error}",
+                "set LNS_HOME to a folder that you can write to",
+            )
+        ]
+    names = [login.registry for login in logins.logins]
     return [
         _check("services", "ok", "answer"),
         *(
             _check(one.name, _VERDICTS.get(one.verdict, "failed"), one.detail, one.remedy)
             for one in host.checks
         ),
-        _check("registry logins", "ok", names),
+        _check("registry logins", "ok", ", ".join(names) or "none"),
+        *await asyncio.gather(*(registry_check(context, name) for name in names[:_TRIED_MOST])),
     ]
+
+
+async def registry_check(context: Context, host: str) -> Check:
+    """Says whether a registry that there is a login for can be connected to from here."""
+    name, _, port = host.partition(":")
+    if _uses_proxy(context):
+        return _check("registry", "ok", f"{host}: reached through a proxy, not tried")
+    address = (name, int(port) if port.isdigit() else 443)
+    try:
+        async with asyncio.timeout(_REGISTRY_SECONDS):
+            _, writer = await asyncio.open_connection(*address)
+    except TimeoutError:
+        why = f"does not answer within {_REGISTRY_SECONDS:g} s"
+    except OSError as error:
+        why = f"cannot be connected to: {error.strerror or error}"
+    else:
+        writer.close()
+        return _check("registry", "ok", f"{host}: accepts connections")
+    return _check("registry", "warning", f"{host}: {why}", "check its name and the network")
+
+
+def _uses_proxy(context: Context) -> bool:
+    names = ("http_proxy", "https_proxy", "all_proxy")
+    return any(context.is_set(name) or context.is_set(name.upper()) for name in names)
 
 
 def _check(name: str, verdict: str, detail: str, remedy: str = "") -> Check:

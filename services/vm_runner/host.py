@@ -1,7 +1,8 @@
 """What this machine can run and what it lacks: the facts of `lns doctor`."""
 
+import os
 import shutil
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -69,6 +70,7 @@ class Host:
         confinement: finds out how VMMs are confined.
         snapshots: says how snapshots stand.
         home: the state directory, whose disk must have room.
+        devices: the folder of the host's devices.
     """
 
     def __init__(
@@ -79,12 +81,14 @@ class Host:
         confinement: Callable[[], Awaitable[ConfinementReport]],
         snapshots: Callable[[], Awaitable[str]],
         home: Path,
+        devices: Path = Path("/dev"),
     ) -> None:
         self._needs = needs
         self._accelerator = accelerator
         self._confinement = confinement
         self._snapshots = snapshots
         self._home = home
+        self._devices = devices
 
     async def require(self) -> None:
         """Checks that a run is possible.
@@ -98,11 +102,13 @@ class Host:
     async def examine(self, *, again: bool) -> HostReport:
         """Looks at everything; never raises."""
         checks = [await self._check(name, need) for name, need in self._needs.items()]
-        accelerator = ""
-        if all(check.verdict is Verdict.OK for check in checks):
+        missing = [check.name for check in checks if check.verdict is not Verdict.OK]
+        check, accelerator = self._untried_accelerator(missing), ""
+        if not missing:
             check, accelerator = await self._check_accelerator(again=again)
-            checks.insert(0, check)
-            checks.append(await self._check_confinement())
+        checks.insert(0, check)
+        checks.append(await self._check_confinement())
+        if not missing:
             checks.append(await self._check("snapshots", self._snapshots))
         checks.append(self._check_disk())
         return HostReport(checks=tuple(checks), accelerator=accelerator)
@@ -115,6 +121,21 @@ class Host:
             return HostCheck(
                 name=name, verdict=Verdict.FAILED, detail=error.message, remedy=error.hint
             )
+
+    def _untried_accelerator(self, missing: Sequence[str]) -> HostCheck:
+        """Says what can be seen of hardware virtualization where no guest can be booted."""
+        device = self._devices / "kvm"
+        if not device.exists():
+            seen = f"{device} does not exist"
+        elif os.access(device, os.R_OK | os.W_OK):
+            seen = f"{device} can be opened"
+        else:
+            seen = f"{device} exists, and this user may not open it"
+        return HostCheck(
+            name="kvm",
+            verdict=Verdict.WARNING,
+            detail=f"{seen}; no guest was tried with it, for want of {' and '.join(missing)}",
+        )
 
     async def _check_accelerator(self, *, again: bool) -> tuple[HostCheck, str]:
         try:

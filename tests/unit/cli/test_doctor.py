@@ -1,10 +1,13 @@
 """Where others can write, they can exchange what runs: doctor names it."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
-from cli.commands.doctor import state_check
+from cli.app import dispatch
+from cli.commands.doctor import registry_check, state_check
+from cli.context import Context
 
 
 @pytest.mark.parametrize(
@@ -36,3 +39,38 @@ def test_a_directory_above_it_counts_as_it_does(tmp_path: Path) -> None:
     assert f"{above} can be written by others" in check["detail"]
     above.chmod(0o1777)  # as /tmp is: others cannot exchange what is ours there
     assert state_check(above / "state")["verdict"] == "ok"
+
+
+def test_a_home_that_cannot_be_written_does_not_silence_the_rest(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()  # as root, a directory without permission would do
+    environment = {"HOME": str(tmp_path), "LNS_HOME": str(tmp_path / "file" / "home")}
+
+    code = dispatch(["doctor"], environment)
+
+    shown = capsys.readouterr().out
+    assert code == 1
+    assert "configuration" in shown
+    assert "services" in shown
+    assert "Not a directory" in shown
+    assert "set LNS_HOME to a folder that you can write to" in shown
+
+
+async def test_a_registry_is_said_to_answer_or_not() -> None:
+    async def close(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    server = await asyncio.start_server(close, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    context = Context(environment={})
+
+    there = await registry_check(context, f"127.0.0.1:{port}")
+    server.close()
+    await server.wait_closed()
+    gone = await registry_check(context, f"127.0.0.1:{port}")
+    proxied = await registry_check(Context(environment={"HTTPS_PROXY": "x"}), "registry.example")
+
+    assert (there["verdict"], gone["verdict"], proxied["verdict"]) == ("ok", "warning", "ok")
+    assert "accepts connections" in there["detail"]
+    assert "cannot be connected to" in gone["detail"]

@@ -25,12 +25,13 @@ from services.vm_runner.adapters.boot_files.kernel import (
     extract_vmlinux,
     order_modules,
 )
+from services.vm_runner.adapters.provisions import kernel_remedy, program_remedy
 from services.vm_runner.machines import BootFiles
 
 _FORMAT = "1"
 _MODULES = ("virtio_blk", "erofs", "overlay")
 _KERNEL_MAX = 256 << 20
-_WAY_OUT = "run scripts/setup/kernel, or name a kernel with vm_runner.kernel"
+_OTHER_KERNEL = "name another kernel with vm_runner.kernel"
 
 
 class GuestFileCache:
@@ -109,7 +110,7 @@ class GuestFileCache:
             where = self._kernel or self._kernels
             raise HostUnready(
                 f"no guest kernel was found in {where}",
-                hint=_WAY_OUT,
+                hint=kernel_remedy(self._kernels),
                 metadata={"kernel": str(where)},
             )
         newest = max(images, key=lambda path: _version(path.name))
@@ -121,7 +122,7 @@ class GuestFileCache:
         except FileNotFoundError:
             raise HostUnready(
                 f"the guest agent {self._agent} does not exist",
-                hint="make -C services/vm_runner/guest",
+                hint=program_remedy("guest"),
                 metadata={"agent": str(self._agent)},
             ) from None
 
@@ -129,7 +130,7 @@ class GuestFileCache:
 def _read(path: Path) -> bytes:
     with path.open("rb") as file:
         if os.fstat(file.fileno()).st_size > _KERNEL_MAX:
-            raise HostUnready(f"{path} is too large for a kernel", hint=_WAY_OUT)
+            raise HostUnready(f"{path} is too large for a kernel", hint=_OTHER_KERNEL)
         return file.read()
 
 
@@ -143,7 +144,7 @@ def _module_folder(image: Path, release: str) -> Path:
     for candidate in (root / "usr/lib/modules" / release, root / "lib/modules" / release):
         if candidate.is_dir():
             return candidate
-    raise HostUnready(f"no modules exist for the kernel {image}", hint=_WAY_OUT)
+    raise HostUnready(f"no modules exist for the kernel {image}", hint=_OTHER_KERNEL)
 
 
 class _ModuleFolder:

@@ -89,7 +89,7 @@ _DECOMPRESSORS: Mapping[bytes, Callable[[bytes], bytes]] = {
 def _no_kernel(name: str, reason: str) -> HostUnready:
     return HostUnready(
         f"{name} cannot be booted: {reason}",
-        hint="name another kernel with vm.kernel, or fetch Debian's with scripts/setup/kernel",
+        hint="name another kernel with vm_runner.kernel",
         metadata={"kernel": name},
     )
 

@@ -22,6 +22,7 @@ from services.vm_runner.adapters.confinement.switches import (
     Wait,
     launch_line,
 )
+from services.vm_runner.adapters.provisions import program_remedy
 from services.vm_runner.vmm_options import ConfinementMode, UserRange
 
 log = structlog.get_logger()
@@ -77,7 +78,7 @@ class HostSupport:
         if not self._launcher.exists():
             raise HostUnready(
                 f"the launcher of VMMs {self._launcher} does not exist",
-                hint="make -C services/vm_runner/confine",
+                hint=program_remedy("confine"),
                 metadata={"launcher": str(self._launcher)},
             )
         if isinstance(files, ValueError):

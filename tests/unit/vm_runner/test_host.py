@@ -1,0 +1,77 @@
+from pathlib import Path
+
+import pytest
+
+from services.core.errors import HostUnready
+from services.vm_runner.adapters.provisions import kernel_remedy, program_remedy
+from services.vm_runner.host import AcceleratorReport, ConfinementReport, Host, Verdict
+
+
+async def there() -> str:
+    return "there"
+
+
+async def missing() -> str:
+    raise HostUnready("no guest kernel was found", hint="get one")
+
+
+async def accelerator(_: bool) -> AcceleratorReport:
+    return AcceleratorReport(accelerator="kvm", is_hardware=True, detail="works")
+
+
+async def confinement() -> ConfinementReport:
+    return ConfinementReport(detail="all", missing=())
+
+
+def host(tmp_path: Path, **needs: object) -> Host:
+    return Host(
+        needs={"qemu": there, **needs},  # type: ignore[dict-item]  # functions of this module
+        accelerator=accelerator,
+        confinement=confinement,
+        snapshots=there,
+        home=tmp_path,
+        devices=tmp_path,
+    )
+
+
+async def test_kvm_and_confinement_are_looked_at_although_the_kernel_is_missing(
+    tmp_path: Path,
+) -> None:
+    report = await host(tmp_path, kernel=missing).examine(again=False)
+
+    found = {check.name: check for check in report.checks}
+    assert list(found) == ["kvm", "qemu", "kernel", "confinement", "disk"]
+    assert found["kvm"].verdict is Verdict.WARNING
+    assert "does not exist; no guest was tried with it, for want of kernel" in found["kvm"].detail
+    assert found["confinement"].verdict is Verdict.OK
+    assert report.accelerator == ""
+
+
+@pytest.mark.parametrize(("mode", "said"), [(0o600, "can be opened")])
+async def test_a_device_that_exists_is_said(tmp_path: Path, mode: int, said: str) -> None:
+    (tmp_path / "kvm").touch(mode)
+
+    report = await host(tmp_path, kernel=missing).examine(again=False)
+
+    assert said in report.checks[0].detail
+
+
+async def test_with_all_that_is_needed_everything_is_tried(tmp_path: Path) -> None:
+    report = await host(tmp_path).examine(again=False)
+
+    names = [check.name for check in report.checks]
+    assert names == ["kvm", "qemu", "confinement", "snapshots", "disk"]
+    assert report.accelerator == "kvm"
+
+
+def test_a_package_advises_no_script_that_it_does_not_have(tmp_path: Path) -> None:
+    kernels = tmp_path / "kernels"
+
+    installed = kernel_remedy(kernels, root=tmp_path), program_remedy("guest", root=tmp_path)
+    here = kernel_remedy(kernels), program_remedy("guest")
+
+    assert "scripts/" not in installed[0]
+    assert f"dpkg-deb -x PACKAGE.deb {kernels}/debian" in installed[0]
+    assert "make" not in installed[1]
+    assert "scripts/setup/kernel" in here[0]
+    assert here[1] == "make -C services/vm_runner/guest"
