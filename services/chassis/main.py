@@ -19,6 +19,7 @@ from typing import TypeVar
 import structlog
 
 from services.chassis import logs, metrics
+from services.chassis.reserve import full_disk_is_typed
 from services.chassis.server import Service, serve
 from services.chassis.settings import SECTIONS, ProcessSettings
 from services.chassis.settings_tree import load, render
@@ -72,7 +73,8 @@ def run(
         return 0
     logs.configure(settings.log)
     try:
-        asyncio.run(_serve(settings, open_services, ready))
+        with full_disk_is_typed(settings.home, what="what the service keeps"):
+            asyncio.run(_serve(settings, open_services, ready))
     except LnsError as error:
         log.error(  # noqa: TRY400  # what it says is all that a person needs
             "not_served",

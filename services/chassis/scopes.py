@@ -14,6 +14,7 @@ import structlog
 from services.chassis import caller_environment, context, metrics
 from services.chassis.calls import REQUEST_ID_KEY
 from services.chassis.interceptors import Scope, ServedCall
+from services.chassis.reserve import is_full
 from services.chassis.rpc_methods import EVERYONE
 from services.chassis.status import from_rpc_error, to_grpc
 from services.core import errors
@@ -116,12 +117,23 @@ async def answer(call: ServedCall) -> AsyncIterator[None]:
         )
     except grpc.aio.AioRpcError as error:
         failure = from_rpc_error(error)
+    except OSError as error:
+        failure = _full_disk() if is_full(error) else _defect()
     except Exception:  # noqa: BLE001  # the last line: no exception's text may reach a caller
         failure = _defect()
     if failure is None:
         return
     call.reason = failure.reason
     await call.context.abort_with_status(to_grpc(failure))
+
+
+def _full_disk() -> errors.CapacityExhausted:
+    """Logs where a disk was full, and returns what the caller may know of it."""
+    log.warning("disk_full", exc_info=True)
+    return errors.CapacityExhausted(
+        "a disk of the service's machine is full",
+        hint="free some space there, or `lns prune`; `lns doctor` shows how much is free",
+    )
 
 
 def _defect() -> errors.Internal:

@@ -1,18 +1,17 @@
 """The records of images and leases: SQLite, one connection, used by one thread at a time."""
 
 import json
-import sqlite3
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from services.chassis.databases import Database, open_database
 from services.core.digest import Digest
-from services.core.errors import ImageUnknown, Internal
+from services.core.errors import ImageUnknown
 from services.materializer.images import Image, ImageLayer, Lease, Mount
 
-_SCHEMA_VERSION = 1
-_SCHEMA = """
+_FIRST = """
 CREATE TABLE images (
     digest TEXT PRIMARY KEY,
     create_time TEXT NOT NULL,
@@ -30,6 +29,9 @@ CREATE TABLE leases (
     expire_time TEXT
 ) STRICT;
 """
+LAYOUTS = (_FIRST,)
+"""What was added with each version; one that was released is never changed."""
+
 _IMAGES_OF_PREFIX = "SELECT record FROM images WHERE digest >= ? AND digest < ? LIMIT 2"
 
 
@@ -37,21 +39,9 @@ class Catalogue:
     """Opens, or makes, the database at `path`; `close` when done."""
 
     def __init__(self, path: Path) -> None:
-        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = NORMAL")
+        """Opens or makes the file; see `open_database` for what it raises."""
+        self._db = open_database(path, what="the catalogue of images", layouts=LAYOUTS)
         self._db.execute("PRAGMA foreign_keys = ON")
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            self._db.executescript(
-                f"BEGIN; {_SCHEMA} PRAGMA user_version = {_SCHEMA_VERSION}; COMMIT;"
-            )
-        elif version != _SCHEMA_VERSION:
-            self._db.close()
-            raise Internal(
-                f"the image catalogue has version {version}, this lns knows {_SCHEMA_VERSION}",
-                hint="use the lns that wrote it, or another state directory (`LNS_HOME`)",
-            )
 
     def close(self) -> None:
         """Closes the database."""
@@ -84,16 +74,18 @@ class Catalogue:
 
     def put(self, image: Image, key: str) -> None:
         """Records an image, in place of what was recorded of it, and the request that made it."""
-        with self._db:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.execute(
+
+        def work(database: Database) -> None:
+            database.execute(
                 "INSERT INTO images VALUES (?, ?, ?)"
                 " ON CONFLICT (digest) DO UPDATE SET record = excluded.record",
                 (image.image_digest, image.create_time.isoformat(), _format(image)),
             )
-            self._db.execute(
+            database.execute(
                 "INSERT OR REPLACE INTO requests VALUES (?, ?)", (key, image.image_digest)
             )
+
+        self._db.transaction(work)
 
     def list(self, before: tuple[datetime, str] | None, limit: int) -> Sequence[Image]:
         """Returns images, newest first."""
@@ -107,9 +99,10 @@ class Catalogue:
 
     def remove(self, digests: Iterable[Digest]) -> None:
         """Forgets images with their leases."""
-        with self._db:
-            self._db.execute("BEGIN IMMEDIATE")
-            self._db.executemany("DELETE FROM images WHERE digest = ?", [(d,) for d in digests])
+        rows = [(digest,) for digest in digests]
+        self._db.transaction(
+            lambda database: database.executemany("DELETE FROM images WHERE digest = ?", rows)
+        )
 
     def acquire(self, lease: Lease) -> Image:
         """Records a lease; raises ImageUnknown."""

@@ -1,5 +1,6 @@
 """What a caller learns of a failure, over a real connection."""
 
+import errno
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -234,3 +235,15 @@ async def test_an_early_answer_to_an_upload_is_what_the_caller_gets(echo: Servin
         for _ in range(50):
             answer = await stub.Sum(text("x" * 100_000) for _ in range(64))
             assert answer.value == "I have it already"
+
+
+async def test_a_full_disk_is_no_internal_error(echo: Serving) -> None:
+    async def fail(_: Any, __: Any) -> Any:
+        raise OSError(errno.ENOSPC, "No space left on device", "/secret/place")
+
+    async with echo(Store=fail) as stub:
+        with pytest.raises(errors.CapacityExhausted, match="is full") as caught:
+            await stub.Store(text(""))
+
+    assert "secret" not in caught.value.message
+    assert "lns prune" in caught.value.hint

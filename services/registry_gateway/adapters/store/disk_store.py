@@ -209,8 +209,9 @@ class DiskStore:
         if descriptor.size > free:
             raise CapacityExhausted(
                 f"blob {descriptor.digest.short} has {descriptor.size} bytes and the disk of the"
-                f" store has room for {max(free, 0)}",
-                hint="free space with `lns image prune`",
+                f" store has room for {max(free, 0)} beside the {self._reserve >> 20} MiB that stay"
+                " free (`registry_gateway.reserve`)",
+                hint="free space with `lns image prune`, or set a smaller reserve",
                 metadata={"digest": descriptor.digest},
             )
 

@@ -5,24 +5,22 @@ from losing more than the last transaction and from ever showing half of one.
 """
 
 import json
-import sqlite3
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from services.chassis.blocking import Blocking
+from services.chassis.databases import Database, open_database
 from services.core.descriptor import Descriptor
 from services.core.digest import Digest
-from services.core.errors import SettingsInvalid
 from services.core.reference import Reference
 from services.registry_gateway.ports import StoredLease, StoredTag
 
 T = TypeVar("T")
 
-SCHEMA_VERSION: Final = 1
 _ORIGINS_KEPT: Final = 8
-_SCHEMA: Final = """
+_FIRST: Final = """
 CREATE TABLE tags (
     reference TEXT PRIMARY KEY,
     root TEXT NOT NULL,           -- descriptor as JSON
@@ -46,6 +44,9 @@ CREATE TABLE origins (
 ) STRICT, WITHOUT ROWID;
 """
 
+LAYOUTS: Final = (_FIRST,)
+"""What was added with each version; one that was released is never changed."""
+
 
 class SqliteIndex:
     """The store's index in one file; implements `StoreIndex`. A context manager."""
@@ -54,15 +55,13 @@ class SqliteIndex:
         """Opens or makes the file.
 
         Raises:
-            SettingsInvalid: it was written by a newer lns.
+            SettingsInvalid: it was written by a newer lns, or cannot be opened.
+            CapacityExhausted: the disk is full.
+            ContentCorrupt: it is damaged.
         """
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._path = path
+        self._db = open_database(path, what="the index of the store", layouts=LAYOUTS)
         self._blocking = Blocking(1, name="gateway-index")
-        self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = NORMAL")
-        self._migrate()
 
     def close(self) -> None:
         """Closes the file; nothing may be asked afterwards."""
@@ -113,7 +112,7 @@ class SqliteIndex:
         """See `StoreIndex`."""
         moment = _moment(now)
 
-        def look(db: sqlite3.Connection) -> list[Any]:
+        def look(db: Database) -> list[Any]:
             db.execute("DELETE FROM leases WHERE expires <= ?", (moment,))
             return db.execute("SELECT * FROM leases ORDER BY lease_id").fetchall()
 
@@ -132,7 +131,7 @@ class SqliteIndex:
         now = _moment(datetime.now(UTC))
         rows = [(str(digest), repository.host, repository.path, now) for digest in digests]
 
-        def add(db: sqlite3.Connection) -> None:
+        def add(db: Database) -> None:
             db.executemany("INSERT OR REPLACE INTO origins VALUES (?, ?, ?, ?)", rows)
             db.executemany(
                 "DELETE FROM origins WHERE digest = ? AND host = ? AND path NOT IN (SELECT path"
@@ -154,32 +153,8 @@ class SqliteIndex:
     async def _rows(self, query: str, *arguments: str) -> list[Any]:
         return await self._run(lambda db: db.execute(query, arguments).fetchall())
 
-    async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        def transaction() -> T:
-            self._db.execute("BEGIN IMMEDIATE")
-            try:
-                result = work(self._db)
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
-            return result
-
-        return await self._blocking.run(transaction)
-
-    def _migrate(self) -> None:
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version > SCHEMA_VERSION:
-            self._db.close()
-            raise SettingsInvalid(
-                f"{self._path} was written by a newer lns (version {version};"
-                f" this one knows {SCHEMA_VERSION})",
-                hint="use that lns, or another state directory (`LNS_HOME`)",
-            )
-        if version == 0:
-            self._db.executescript(
-                f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
-            )
+    async def _run(self, work: Callable[[Database], T]) -> T:
+        return await self._blocking.run(lambda: self._db.transaction(work))
 
 
 def _moment(time: datetime) -> str:
