@@ -15,6 +15,7 @@ from services.chassis import caller_environment, context, metrics
 from services.chassis.calls import REQUEST_ID_KEY
 from services.chassis.interceptors import Scope, ServedCall
 from services.chassis.reserve import is_full
+from services.chassis.revocation import RevocationList
 from services.chassis.rpc_methods import EVERYONE
 from services.chassis.status import from_rpc_error, to_grpc
 from services.core import errors
@@ -28,10 +29,13 @@ _DEFECTS = {grpc.StatusCode.INTERNAL, grpc.StatusCode.DATA_LOSS, grpc.StatusCode
 
 
 def standard_scopes(
-    *, allow: Mapping[str, tuple[str, ...]] | None, unary_limit: float
+    *,
+    allow: Mapping[str, tuple[str, ...]] | None,
+    unary_limit: float,
+    revoked: RevocationList | None = None,
 ) -> list[Scope]:
     """Returns the scopes of every lns server, outermost first."""
-    return [identify, observe, answer, authorize(allow), limit(unary_limit)]
+    return [identify, observe, answer, authorize(allow, revoked), limit(unary_limit)]
 
 
 @contextlib.asynccontextmanager
@@ -146,7 +150,9 @@ def _defect() -> errors.Internal:
     )
 
 
-def authorize(allow: Mapping[str, tuple[str, ...]] | None) -> Scope:
+def authorize(
+    allow: Mapping[str, tuple[str, ...]] | None, revoked: RevocationList | None = None
+) -> Scope:
     """Returns a scope that holds the caller's certificate against `allow`, by method.
 
     A method without a rule is nobody's. A unix socket's permission is its own authorization, and
@@ -160,6 +166,9 @@ def authorize(allow: Mapping[str, tuple[str, ...]] | None) -> Scope:
         local = call.context.peer().startswith("unix:")
         if names and not local:
             metrics.saw_peer(call.context.peer())
+        if names and revoked is not None:
+            for certificate in call.context.auth_context().get("x509_pem_cert", ()):
+                revoked.check(bytes(certificate))
         if allow is not None and not local and not call.method.startswith(_OPEN_PREFIXES):
             call.principal = _permitted(names, call.method, allow)
         yield

@@ -30,6 +30,7 @@ from services.chassis.interceptors import Wrapper
 from services.chassis.keepalive import KEEPALIVE, Keepalive
 from services.chassis.locks import owner_lock
 from services.chassis.probes import HEALTH_SERVICE_NAME, Probes
+from services.chassis.revocation import RevocationList
 from services.chassis.scopes import standard_scopes
 from services.chassis.settings import ServerSettings, check_unix_address, split_tcp_address
 from services.chassis.tls import server_credentials
@@ -107,7 +108,8 @@ async def running_server(
         InUse: another process serves at an address.
     """
     allow = None if settings.tls is None else settings.allow
-    scopes = standard_scopes(allow=allow, unary_limit=settings.unary_limit)
+    revoked = None if settings.revoked is None else RevocationList(settings.revoked)
+    scopes = standard_scopes(allow=allow, unary_limit=settings.unary_limit, revoked=revoked)
     wrapper = Wrapper(scopes)
     server = grpc.aio.server(
         interceptors=[wrapper],

@@ -151,6 +151,10 @@ class ServerSettings:
     tls: TlsSettings | None = None
     """Mutual TLS for the TCP addresses."""
 
+    revoked: Path | None = None
+    """The authority's list of revoked certificates (CRL, PEM), read again when it changes. None:
+    no certificate is held against one."""
+
     plaintext_tcp: bool = False
     """Permits TCP addresses without TLS: whoever reaches the port may do everything."""
 

@@ -12,6 +12,9 @@ from typing import Any
 import prometheus_client
 import pytest
 import trustme
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 
 from services.chassis.channel import open_channel
 from services.chassis.server import running_server
@@ -210,6 +213,44 @@ async def test_renewed_certificates_are_used_without_a_restart(authority: Author
         assert "new" in await ask(address, new_client)
         with pytest.raises(errors.ServiceUnavailable):
             await ask(address, old_client)
+
+
+async def test_a_revoked_certificate_is_refused_as_soon_as_the_list_has_it(
+    authority: Authority, tmp_path: Path
+) -> None:
+    path = tmp_path / "revoked.pem"
+    path.write_bytes(revocation_list())
+    settings = dataclasses.replace(server_settings(authority.issue("server")), revoked=path)
+    client, other = authority.issue("client"), authority.issue("other")
+    certificate = x509.load_pem_x509_certificates(client.certificate.read_bytes())[0]
+
+    async with running_server(settings, [echo_service(Store=whoami)]) as (address,):
+        assert "client" in await ask(address, client)
+        path.with_suffix(".new").write_bytes(revocation_list(certificate.serial_number))
+        path.with_suffix(".new").replace(path)
+        with pytest.raises(errors.CallerDenied, match="was revoked on 2026-01-02") as caught:
+            await ask(address, client)
+        assert "other" in await ask(address, other)
+        path.write_bytes(b"half a li")
+        with pytest.raises(errors.CallerDenied):
+            await ask(address, client)
+
+    assert f"{certificate.serial_number:x}" in caught.value.message
+    with pytest.raises(SettingsInvalid, match="is no revocation list"):
+        async with running_server(settings, []):
+            pass
+
+
+def revocation_list(*serials: int) -> bytes:
+    moment = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "authority")])
+    builder = x509.CertificateRevocationListBuilder().issuer_name(name)
+    builder = builder.last_update(moment).next_update(moment + dt.timedelta(days=9))
+    for serial in serials:
+        entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(moment)
+        builder = builder.add_revoked_certificate(entry.build())
+    made = builder.sign(ec.generate_private_key(ec.SECP256R1()), hashes.SHA256())
+    return made.public_bytes(serialization.Encoding.PEM)
 
 
 async def test_metrics_tell_of_handshakes_and_of_the_certificates_end(
