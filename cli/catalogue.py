@@ -66,6 +66,7 @@ SECTIONS = (
             _entry("prune", "life", "Remove every run that does not run"),
             _entry("stats", "stats", "Show what runs use"),
             _entry("top", "top", "Keep a screen of what runs do, and answer what they ask for"),
+            _entry("events", "events", "Show what happens to runs, as it happens"),
             _entry("port", "port", "List, publish and unpublish the ports of a run"),
         ),
     ),

@@ -4,9 +4,12 @@ from collections.abc import Mapping
 
 from google.protobuf.timestamp_pb2 import Timestamp
 from lns.egress.v1 import egress_service_pb2 as pb
+from lns.vm.v1 import vm_service_pb2 as vm_pb
 
+from services.vm_runner import messages
 from services.vm_runner.boundary.approvals import Approval, ApprovalKind, Outcome, Settled
 from services.vm_runner.boundary.records import EgressRecord
+from services.vm_runner.node_events import NodeEvent
 
 _KINDS: Mapping[ApprovalKind, pb.Approval.Kind.ValueType] = {
     ApprovalKind.CONNECTION: pb.Approval.KIND_CONNECTION,
@@ -76,3 +79,13 @@ def format_record(record: EgressRecord) -> pb.EgressRecord:
         output_tokens=record.output_tokens,
         cost=record.cost,
     )
+
+
+def format_node_event(event: NodeEvent) -> vm_pb.WatchEventsResponse:
+    """Returns the message of something that happened to a run, or to what it reaches."""
+    message = vm_pb.WatchEventsResponse(run_id=event.run.run_id, run_name=event.run.name)
+    if event.happened is not None:
+        message.run.CopyFrom(messages.format_event(event.happened))
+    if event.decided is not None:
+        message.egress.CopyFrom(format_record(event.decided))
+    return message

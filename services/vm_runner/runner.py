@@ -49,6 +49,7 @@ class Runner:
 
     def __init__(self, surroundings: Surroundings) -> None:
         self._around = surroundings
+        self.events = surroundings.events
         self.register: Register[RunLife] = Register()
         self._coming: dict[str, Run] = {}
         self._claimed: set[str] = set()

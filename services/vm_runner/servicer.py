@@ -13,7 +13,7 @@ from services.chassis.interceptors import is_taken_up_again
 from services.chassis.messages import format_port, invalid, parse_port
 from services.chassis.streams import check_chunk
 from services.core.errors import RequestInvalid
-from services.vm_runner import messages, usage_messages
+from services.vm_runner import egress_messages, messages, usage_messages
 from services.vm_runner.attachments import Attachment, attach_exec, attach_workload
 from services.vm_runner.conversation import converse, let_go
 from services.vm_runner.copying import copy_in, copy_out, stat_path
@@ -129,6 +129,16 @@ class VmServicer(rpc.VmServiceServicer):
             is_last = event.sequence == life.run.sequence
             if request.until_ended and is_last and lifecycle.is_over(life.run):
                 return
+
+    async def WatchEvents(
+        self, request: pb.WatchEventsRequest, context: Any
+    ) -> AsyncIterator[pb.WatchEventsResponse]:
+        """Tells what happens to every run, and what is decided about what they reach."""
+        is_taken_up_again()
+        with self._runner.events.watching() as events:
+            yield pb.WatchEventsResponse()
+            async for event in events:
+                yield egress_messages.format_node_event(event)
 
     async def Attach(
         self, request_iterator: AsyncIterator[pb.AttachRequest], context: Any

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -22,8 +22,11 @@ _KEPT = 2000
 class AuditLog:
     """One run's log. `open` comes first."""
 
-    def __init__(self, storage: AuditStorage) -> None:
+    def __init__(
+        self, storage: AuditStorage, *, publish: Callable[[EgressRecord], None] = lambda _: None
+    ) -> None:
         self._storage = storage
+        self._publish = publish
         self._hash = audit.FIRST
         self._sequence = 0
         self._opened = False
@@ -64,6 +67,7 @@ class AuditLog:
         self._hash = sealed.hash
         self._pending.append(sealed.data)
         self.recent.append(record)
+        self._publish(record)
         self._changed.set()
         self._changed = asyncio.Event()
         # Whoever is cancelled leaves its line to be written, once.

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from services.vm_runner.boundary.approvals import Approvals
 from services.vm_runner.boundary.ports import Authorities, BoundaryFiles, EgressWorkers, Network
+from services.vm_runner.boundary.records import EgressRecord
 from services.vm_runner.boundary.run_credentials import CredentialSource
 from services.vm_runner.machines import HostPort
 from services.vm_runner.records.runs import Run
@@ -58,11 +59,13 @@ class BoundedRun:
         run: the run as it is recorded now.
         directory: of the run.
         notice: tells people something.
+        decided: takes what was decided about something that the run reaches.
     """
 
     run: Callable[[], Run]
     directory: Path
     notice: Callable[[str], Awaitable[None]]
+    decided: Callable[[EgressRecord], None] = lambda _: None
 
 
 def resolver_address(settings: BoundarySettings) -> str:

@@ -41,7 +41,7 @@ class RunBoundary:
     def __init__(self, bounded: BoundedRun, outside: BoundaryOutside) -> None:
         self._bounded = bounded
         self._outside = outside
-        self.audit = AuditLog(outside.files.audit(bounded.directory))
+        self.audit = AuditLog(outside.files.audit(bounded.directory), publish=bounded.decided)
         self.policy = RunPolicy(
             outside.files,
             bounded.directory,

@@ -33,6 +33,7 @@ class RunRecord:
         run: as it is recorded already.
         store: where it is recorded.
         is_readable: whether what is stored was understood; else it is never written over.
+        publish: takes what has happened, with the run as it is then.
         retry_seconds: before a record that could not be written is tried again; it doubles.
     """
 
@@ -42,12 +43,14 @@ class RunRecord:
         store: RunStore,
         *,
         is_readable: bool = True,
+        publish: Callable[[Run, RunEvent], None] = lambda _run, _event: None,
         retry_seconds: float = RETRY_SECONDS,
     ) -> None:
         self.history = History()
         self._run = run
         self._store = store
         self._is_readable = is_readable
+        self._publish = publish
         self._retry_seconds = retry_seconds
         self._oom_kills = 0
         self._one_at_a_time = asyncio.Lock()
@@ -110,6 +113,7 @@ class RunRecord:
             self._run = after
             for event in events:
                 self.history.add(event)
+                self._publish(after, event)
             self.wake()
             return after
 
@@ -171,6 +175,7 @@ class RunRecord:
             self._is_removed = True
             event = RunEvent(sequence=self._run.sequence + 1, event_time=_now(), removed=True)
             self.history.add(event)
+            self._publish(self._run, event)
             self.wake()
 
     @property

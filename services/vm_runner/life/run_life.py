@@ -18,7 +18,6 @@ import structlog
 from services.chassis import context
 from services.core.errors import GuestUnreachable, LnsError, RunStateConflict, RunUnknown
 from services.core.run_plan import PortMapping
-from services.vm_runner.boundary.boundary import BoundedRun
 from services.vm_runner.boundary.run_boundary import RunBoundary
 from services.vm_runner.channel.handles import GuestProcess
 from services.vm_runner.channel.session import GuestSession
@@ -63,14 +62,14 @@ class RunLife:
         image: Image | None = None,
     ) -> None:
         is_readable = not lifecycle.is_unread(run)
-        self.record = RunRecord(run, surroundings.store, is_readable=is_readable)
+        publish = surroundings.happened
+        self.record = RunRecord(run, surroundings.store, is_readable=is_readable, publish=publish)
         self.log = surroundings.logs.open(run)
         ports = PublishedPorts(self, surroundings.listeners)
         self.outgoing = Outgoing(
             lambda: self.run, peers, boot_seconds=surroundings.limits.boot_seconds
         )
-        directory = surroundings.store.directory(run.run_id)
-        bounded = BoundedRun(run=lambda: self.run, directory=directory, notice=self.notice)
+        bounded = surroundings.bounded(lambda: self.run, notice=self.notice)
         self.boundary = RunBoundary(bounded, surroundings.boundary)
         self.holdings = Holdings(ports, surroundings.volumes, surroundings.binds, self.boundary)
         self._around = surroundings

@@ -1,12 +1,16 @@
 """What every run of a node is given: the outside, and limits."""
 
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 
-from services.vm_runner.boundary.boundary import BoundaryOutside
+from services.chassis.broadcast import Broadcast
+from services.vm_runner.boundary.boundary import BoundaryOutside, BoundedRun
 from services.vm_runner.life.boot_queue import BootQueue
 from services.vm_runner.machines import Hypervisor
+from services.vm_runner.node_events import NodeEvent
 from services.vm_runner.ports import DiskMaker, ImageSource, LogStorage, PortListeners, RunStore
 from services.vm_runner.records.answered import AnsweredRequests
+from services.vm_runner.records.runs import Run, RunEvent
 from services.vm_runner.snapshots.starts import Starts
 from services.vm_runner.storage.binds import Binds
 from services.vm_runner.storage.volumes import Volumes
@@ -48,3 +52,19 @@ class Surroundings:
     starts: Starts
     boundary: BoundaryOutside
     answered: AnsweredRequests
+    events: Broadcast[NodeEvent] = field(default_factory=Broadcast)
+
+    def happened(self, run: Run, event: RunEvent) -> None:
+        """Tells those who watch the node what happened to a run."""
+        self.events.publish(NodeEvent(run=run, happened=event))
+
+    def bounded(
+        self, run: Callable[[], Run], *, notice: Callable[[str], Awaitable[None]]
+    ) -> BoundedRun:
+        """Returns what the boundary of a run is given of it."""
+        return BoundedRun(
+            run=run,
+            directory=self.store.directory(run().run_id),
+            notice=notice,
+            decided=lambda record: self.events.publish(NodeEvent(run=run(), decided=record)),
+        )

@@ -41,6 +41,24 @@ async def test_a_run_s_output_and_exit_code_come_back(vm: VmClient) -> None:
     assert ended.boot_times.boot.ToTimedelta().total_seconds() > 0
 
 
+async def test_whoever_watches_the_node_learns_of_every_run(vm: VmClient) -> None:
+    stream = vm.stub.WatchEvents(pb.WatchEventsRequest())
+    first = await stream.read()
+    run = await vm.shell("exit 3")
+    await vm.ended(run.run_id)
+    await vm.stub.RemoveRun(pb.RemoveRunRequest(run=run.run_id))
+    seen = []
+    async for told in stream:
+        seen.append(told)
+        if told.run.HasField("removed"):
+            break
+
+    states = [told.run.state_changed.state for told in seen if told.run.HasField("state_changed")]
+    assert not first.run_id
+    assert {(told.run_id, told.run_name) for told in seen} == {(run.run_id, run.name)}
+    assert list(dict.fromkeys(states))[-2:] == [Run.STATE_RUNNING, Run.STATE_EXITED]
+
+
 async def test_metrics_count_starts_by_phase_and_ends_by_outcome(vm: VmClient) -> None:
     def value(name: str, **labels: str) -> float:
         return prometheus_client.REGISTRY.get_sample_value(name, labels) or 0.0

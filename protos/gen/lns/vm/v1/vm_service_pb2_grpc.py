@@ -98,6 +98,11 @@ class VmServiceStub:
                 request_serializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.WatchRunRequest.SerializeToString,
                 response_deserializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.WatchRunResponse.FromString,
                 _registered_method=True)
+        self.WatchEvents = channel.unary_stream(
+                '/lns.vm.v1.VmService/WatchEvents',
+                request_serializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.WatchEventsRequest.SerializeToString,
+                response_deserializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.WatchEventsResponse.FromString,
+                _registered_method=True)
         self.Attach = channel.stream_stream(
                 '/lns.vm.v1.VmService/Attach',
                 request_serializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.AttachRequest.SerializeToString,
@@ -300,6 +305,16 @@ class VmServiceServicer:
 
         A broken watch is taken up with the last sequence.
         Errors: RUN_UNKNOWN.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchEvents(self, request, context):
+        """Tells what happens to every run of the node, and what is decided about what they reach, from now on.
+
+        Nothing is replayed: WatchRun and ReadEgress have the past of each run.
+        Errors: ATTACH_LAGGING (the reader is too far behind).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -525,6 +540,11 @@ def add_VmServiceServicer_to_server(servicer, server):
                     servicer.WatchRun,
                     request_deserializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.WatchRunRequest.FromString,
                     response_serializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.WatchRunResponse.SerializeToString,
+            ),
+            'WatchEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchEvents,
+                    request_deserializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.WatchEventsRequest.FromString,
+                    response_serializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.WatchEventsResponse.SerializeToString,
             ),
             'Attach': grpc.stream_stream_rpc_method_handler(
                     servicer.Attach,
@@ -940,6 +960,33 @@ class VmService:
             '/lns.vm.v1.VmService/WatchRun',
             lns_dot_vm_dot_v1_dot_vm__service__pb2.WatchRunRequest.SerializeToString,
             lns_dot_vm_dot_v1_dot_vm__service__pb2.WatchRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/lns.vm.v1.VmService/WatchEvents',
+            lns_dot_vm_dot_v1_dot_vm__service__pb2.WatchEventsRequest.SerializeToString,
+            lns_dot_vm_dot_v1_dot_vm__service__pb2.WatchEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

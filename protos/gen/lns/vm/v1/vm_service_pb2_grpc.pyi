@@ -85,6 +85,12 @@ class VmServiceStub:
     A broken watch is taken up with the last sequence.
     Errors: RUN_UNKNOWN.
     """
+    WatchEvents: _aio.UnaryStreamMultiCallable[_vm_service_pb2.WatchEventsRequest, _vm_service_pb2.WatchEventsResponse]
+    """Tells what happens to every run of the node, and what is decided about what they reach, from now on.
+
+    Nothing is replayed: WatchRun and ReadEgress have the past of each run.
+    Errors: ATTACH_LAGGING (the reader is too far behind).
+    """
     Attach: _aio.StreamStreamMultiCallable[_vm_service_pb2.AttachRequest, _vm_service_pb2.AttachResponse]
     """Connects a terminal or pipes to a run's workload, or to a process that it starts in the run.
 
@@ -318,6 +324,18 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
 
         A broken watch is taken up with the last sequence.
         Errors: RUN_UNKNOWN.
+        """
+
+    @_abc_1.abstractmethod
+    def WatchEvents(
+        self,
+        request: _vm_service_pb2.WatchEventsRequest,
+        context: _aio.ServicerContext[_vm_service_pb2.WatchEventsRequest, _abc.AsyncIterator[_vm_service_pb2.WatchEventsResponse]],
+    ) -> _abc.AsyncIterator[_vm_service_pb2.WatchEventsResponse]:
+        """Tells what happens to every run of the node, and what is decided about what they reach, from now on.
+
+        Nothing is replayed: WatchRun and ReadEgress have the past of each run.
+        Errors: ATTACH_LAGGING (the reader is too far behind).
         """
 
     @_abc_1.abstractmethod
