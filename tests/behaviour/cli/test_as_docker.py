@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -38,6 +38,19 @@ def a_run(**fields: object) -> run_pb2.Run:
 
 def event(run: run_pb2.Run) -> pb.WatchRunResponse:
     return pb.WatchRunResponse(event=run_pb2.RunEvent(sequence=1, state_changed=run))
+
+
+def watched_until(
+    over: threading.Event, run: run_pb2.Run
+) -> Callable[[pb.WatchRunRequest], Iterator[pb.WatchRunResponse]]:
+    """Answers with one event, and keeps the stream of a live run until `over`."""
+
+    def watched(_: pb.WatchRunRequest) -> Iterator[pb.WatchRunResponse]:
+        yield event(run)
+        if run.state == State.STATE_RUNNING:
+            over.wait(30)
+
+    return watched
 
 
 def broken_pipe(services: ScriptedServices, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -74,16 +87,11 @@ def test_a_foreground_run_without_a_reader_is_stopped_or_said_to_continue(
     created = a_run(state=State.STATE_STARTING)
     created.options.remove = "--rm" in flags
 
-    def watched(_: object) -> Iterator[pb.WatchRunResponse]:
-        now = run_pb2.Run.FromString(created.SerializeToString())
-        now.state = state
-        yield event(now)
-        if state == State.STATE_RUNNING:
-            over.wait(30)
-
+    now = run_pb2.Run.FromString(created.SerializeToString())
+    now.state = state
     services["Resolve"] = resolver_pb.ResolveResponse(plans=[run_plan_pb2.RunPlan(name="web")])
     services["CreateRun"] = pb.CreateRunResponse(run=created)
-    services["WatchRun"] = watched
+    services["WatchRun"] = watched_until(over, now)
     services["StopRun"] = pb.StopRunResponse()
     services["Attach"] = [
         pb.AttachResponse(started=pb.Attached(run_id=ID)),
@@ -127,13 +135,15 @@ def test_exec_in_the_background_has_no_standard_input(
 
 def test_who_leaves_a_run_reads_how_to_return(services: ScriptedServices, lns: Client) -> None:
     services["GetRun"] = pb.GetRunResponse(run=a_run())
-    services["WatchRun"] = [event(a_run())]
+    over = threading.Event()
+    services["WatchRun"] = watched_until(over, a_run())
     services["Attach"] = [
         pb.AttachResponse(started=pb.Attached(run_id=ID)),
         pb.AttachResponse(detached=pb.Detach()),
     ]
 
     result = lns("attach", "web")
+    over.set()
 
     assert result.code == 0
     assert result.err == "lns: detached from web; `lns attach web` goes on\n"
