@@ -19,7 +19,7 @@ _AGES = (
 
 
 def to_yaml_blocks(value: Any) -> str:
-    """Returns a value as YAML for files that people keep: texts of several lines as blocks.
+    """Returns a value as YAML for files that users keep: texts of several lines as blocks.
 
     What could steer a terminal makes a text a quoted one, with escapes.
     """

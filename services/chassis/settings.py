@@ -44,7 +44,7 @@ def state_directory(environment: Mapping[str, str]) -> Path:
 
 
 def check_address(address: str) -> None:
-    """Makes sure that a process can be told to listen at `address`.
+    """Makes sure that a process can listen at `address`.
 
     Raises:
         SettingsInvalid: it is neither `unix:/path` nor `host:port`.
@@ -59,14 +59,14 @@ def check_target(target: str) -> None:
     """Makes sure that a service can be called at `target`; empty stands for the suite's socket.
 
     Raises:
-        SettingsInvalid: it is none of `unix:/path`, `host:port` and `dns:///name:port`.
+        SettingsInvalid: it is neither `unix:/path` nor `host:port` nor `dns:///name:port`.
     """
     if target:
         check_address(target.removeprefix("dns:///"))
 
 
 def metrics_address_problems(listen: str) -> Iterable[str]:
-    """Returns what is wrong with the address of metrics; empty is none."""
+    """Returns what is wrong with the address of metrics; an empty one is right."""
     return refused_by(split_tcp_address)(listen) if listen else ()
 
 

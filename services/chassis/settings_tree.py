@@ -212,7 +212,7 @@ class _Loader:
         return None if len(self.problems) > before else self.make(tree, arguments, path)
 
     def check(self, field: dataclasses.Field[Any], hint: Any, value: Any, subject: str) -> None:
-        """Notes what is wrong with a value that has the right type; None is none."""
+        """Notes what is wrong with a value that has the right type; nothing of None."""
         if value is not None:
             for text in settings_checks.problems(field, hint, value):
                 self.problem(subject, text)

@@ -134,7 +134,7 @@ def _env(config: Mapping[str, object]) -> dict[str, str]:
 
 
 def _labels(config: Mapping[str, object]) -> tuple[dict[str, str], tuple[str, ...]]:
-    """Returns the labels that there is room for, and a sentence if some are left out."""
+    """Returns as many labels as the limits allow, and a sentence if some are left out."""
     labels: dict[str, str] = {}
     room = MAX_LABELS_TEXT
     written = _object(config, "Labels")

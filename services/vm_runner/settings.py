@@ -56,7 +56,7 @@ def name_network(text: str) -> ipaddress.IPv4Network:
     """Returns the network whose addresses stand for names.
 
     Raises:
-        ValueError: it is none, or too small.
+        ValueError: it is not a network of IPv4, or too small.
     """
     names = ipaddress.IPv4Network(text)
     if names.prefixlen > _NAMES_BITS:

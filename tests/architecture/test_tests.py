@@ -123,7 +123,7 @@ def test_no_test_measures_its_own_table() -> None:
 
 
 def vars_of(tree: ast.Module) -> set[str]:
-    """Returns the tables that a module writes down itself; what it finds elsewhere is none."""
+    """Returns the tables that a module writes down itself, not those of other modules."""
     return {
         ast.unparse(target)
         for node in tree.body

@@ -1,4 +1,4 @@
-"""An event of which a test sees that somebody waits for it."""
+"""An event of which a test sees that a task waits for it."""
 
 import asyncio
 from typing import Literal
@@ -8,7 +8,7 @@ class Awaited(asyncio.Event):
     """An event.
 
     Attributes:
-        reached: set as soon as somebody waits for it.
+        reached: set as soon as a task waits for it.
     """
 
     def __init__(self) -> None:

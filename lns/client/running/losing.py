@@ -1,4 +1,4 @@
-"""What is said where the services stay out of reach: the run does not end with its client."""
+"""The message where the services stay out of reach: the run does not end with its client."""
 
 import contextlib
 from collections.abc import Iterator

@@ -56,7 +56,7 @@ static uint32_t hash(const char *text)
     return value;
 }
 
-/* Returns the address of a name, which gets one now if it has none; 0 if there is none left. */
+/* Returns the address of a name, which gets one now if it has none; 0 if all are used. */
 static uint32_t address_of(const char *name)
 {
     uint32_t slot = hash(name) % SLOTS;
@@ -76,7 +76,7 @@ static uint32_t address_of(const char *name)
     return first_address + name_count - 1;
 }
 
-/* Reads the name of a question, in small letters. Returns the bytes it takes, 0 if these bytes are none; `sound` says
+/* Reads the name of a question, in small letters. Returns the bytes it takes, 0 if these bytes are no name; `sound` says
  * whether it can be a host's name. */
 static size_t read_name(const uint8_t *data, size_t size, char name[NAME_MAX_BYTES + 1], bool *sound)
 {

@@ -15,7 +15,7 @@
 
 enum { BUNDLE_MAX = 8 << 20 };
 
-/* Where systems keep the bundle that OpenSSL, GnuTLS and their users read; the first is made where there is none. */
+/* Where systems keep the bundle that OpenSSL, GnuTLS and their users read; the first is made where all are missing. */
 static const char *const BUNDLES[] = {
     "/etc/ssl/certs/ca-certificates.crt",                /* Debian, Alpine, Arch */
     "/etc/pki/ca-trust/extracted/pem/tls-ca-bundle.pem", /* Fedora and its like */
@@ -107,7 +107,7 @@ static void strip(struct text *text)
     text->size -= (size_t)(end - begin);
 }
 
-/* Puts the authority behind what is there. */
+/* Puts the authority behind what the file has. */
 static bool merge(struct text *text, const char *authority, size_t size)
 {
     strip(text);

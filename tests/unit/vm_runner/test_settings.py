@@ -1,4 +1,4 @@
-"""What cannot be set of the VM runner, and that it is said in words."""
+"""Settings of the VM runner that cannot be used, and the words that say why."""
 
 from pathlib import Path
 
