@@ -1,20 +1,24 @@
 """`lns integration`, `connect` and `credentials`: services that agents use by their keys."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 from lns.egress.v1 import credential_service_pb2 as pb
+from lns.registry.v1 import registry_service_pb2 as registry_pb
 
 from cli.context import Context, command, subcommand
 from cli.options import Decorator, combined, format_option
 from cli.render.messages import iso_time, to_document
 from cli.render.output import columns, write_document, write_rows
+from cli.render.progress import open_reporter
 from cli.render.text import printable
 from cli.secret_input import read_secret
 from lns.client.connection.session import Peer, Session, open_session
 from lns.client.content.document_file import is_path, read_document
+from lns.client.running.launch import last_result
 from services.core.errors import RequestInvalid
 
 _COLUMNS = columns(
@@ -96,16 +100,19 @@ async def integration_show(context: Context, identifier: str, form: str | None) 
 
 
 @subcommand(integration, "add", doing="add the integration {source}")
-@click.argument("source", metavar="FILE|TEMPLATE")
+@click.argument("source", metavar="FILE|REF|TEMPLATE")
 @click.option("--host", metavar="HOST", default="", help="The host that a template is for.")
 async def integration_add(context: Context, source: str, host: str) -> None:
-    """Add an integration of your own, from an artifact's file or from a template that ships.
+    """Add an integration of your own: an artifact's file, a pushed artifact, or a template.
 
-    `lns init integration` writes a file to start from; `lns pull REF -o FILE` gets one that was
-    pushed. The id is the artifact's name; ids of integrations that ship cannot be taken.
+    `lns init integration` writes a file to start from, `lns push` pushes it. What REF names is
+    copied: a tag that moves changes nothing here. The id is the artifact's name; ids of
+    integrations that ship cannot be taken.
     """
     if is_path(source):
         request = pb.AddIntegrationRequest(document=read_document(source).decode(errors="replace"))
+    elif "/" in source:
+        request = pb.AddIntegrationRequest(document=await _pulled(context, source))
     else:
         request = pb.AddIntegrationRequest(template=source, host=host)
     async with open_session(context, Peer.VM_RUNNER) as session:
@@ -115,6 +122,25 @@ async def integration_add(context: Context, source: str, host: str) -> None:
         f"its secret will be sent to {printable(', '.join(added.domains))};"
         f" store it with `lns connect {added.id}`"
     )
+
+
+async def _pulled(context: Context, reference: str) -> str:
+    """Returns the document of a pushed integration.
+
+    Raises:
+        RequestInvalid: the reference names something else.
+    """
+    request = registry_pb.PullRequest(reference=reference, mode=registry_pb.PULL_MODE_ALWAYS)
+    async with open_session(context, Peer.REGISTRY_GATEWAY) as session:
+        with open_reporter(context, sys.stderr, quiet=True) as reporter:
+            result = await last_result(session.registry.Pull(request), reporter, "the gateway")
+    if result.family != "integration":
+        raise RequestInvalid(
+            f"{reference} is {result.family or 'an image'}, not an integration",
+            hint="name an artifact of the kind Integration",
+        )
+    document: bytes = result.document
+    return document.decode(errors="replace")
 
 
 @subcommand(integration, "remove", doing="remove the integration {identifiers}")

@@ -19,7 +19,7 @@ import grpc
 from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
-from lns.egress.v1 import egress_service_pb2
+from lns.egress.v1 import credential_service_pb2, egress_service_pb2
 from lns.materializer.v1 import materializer_service_pb2
 from lns.registry.v1 import registry_service_pb2
 from lns.resolver.v1 import resolver_service_pb2
@@ -38,7 +38,7 @@ _ENDPOINTS = {
 }
 _FILES = (
     registry_service_pb2, resolver_service_pb2, materializer_service_pb2, vm_service_pb2,
-    egress_service_pb2,
+    egress_service_pb2, credential_service_pb2,
 )  # fmt: skip
 _MAKERS: dict[tuple[bool, bool], Callable[..., Any]] = {
     (False, False): grpc.unary_unary_rpc_method_handler,
