@@ -36,6 +36,8 @@ from services.vm_runner.egress_worker.reports import AllowanceWanted, Usage
 log = structlog.get_logger()
 
 FILE: Final = "budgets.json"
+OWED_MOST: Final = 16384
+"""Requests that may be under way at a time."""
 
 Send = Callable[[ToWorker], Awaitable[None]]
 
@@ -129,13 +131,14 @@ class RunBudgets:
 
     async def answer(self, wanted: AllowanceWanted, send: Send) -> None:
         """Lets a request through, or not; what it counts is on the disk before."""
-        limits = [one for one in await self.limits() if one.integration in wanted.budgets]
+        names = await self._known(wanted.budgets)
+        limits = [one for one in await self.limits() if one.integration in names]
         record = await self._load()
         refused = self._refusal(limits, record)
         if refused is None:
             if wanted.request not in record.owed:  # an earlier runner may have counted it
-                record.owed[wanted.request] = wanted.budgets
-                for name in wanted.budgets:
+                record.owed[wanted.request] = names
+                for name in names:
                     record.spending[name] = record.of(name).with_request()
             try:
                 await self._save()
@@ -156,6 +159,8 @@ class RunBudgets:
     def _refusal(self, limits: list[BudgetLimit], record: BudgetRecord) -> tuple[str, str] | None:
         if self._problem:
             return self._problem, "start another run"
+        if len(record.owed) >= OWED_MOST:
+            return f"{OWED_MOST} requests are under way", "wait until some have ended"
         for limit in limits:
             refused = refusal([limit], record.of(limit.integration))
             if refused is not None:
@@ -171,7 +176,7 @@ class RunBudgets:
         record = await self._load()
         counted = record.owed.pop(usage.allowance, None)
         costs: list[tuple[str, int]] = []
-        for name in usage.budgets if counted is None else counted:
+        for name in await self._known(usage.budgets) if counted is None else counted:
             definition = await self._credentials.definition(name)
             metering = definition.metering if definition is not None else None
             before = record.of(name)
@@ -182,6 +187,12 @@ class RunBudgets:
         await self._warn(limits, record)
         await self._save()
         return costs
+
+    async def _known(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Returns those of some names that are integrations: a worker may say anything."""
+        return tuple(
+            [name for name in names if await self._credentials.definition(name) is not None]
+        )
 
     async def worker_gone(self) -> None:
         """Notes that what was under way will not be reported any more."""

@@ -295,3 +295,19 @@ async def test_a_hundred_answers_share_writes(world: BudgetWorld) -> None:
     kept = json.loads((world.home / "run" / "budgets.json").read_text())
     assert len(sent) == 100
     assert kept["spending"]["anthropic"]["requests"] == 100
+
+
+async def test_what_a_broken_worker_says_counts_for_known_integrations_only(
+    world: BudgetWorld,
+) -> None:
+    world.flag("anthropic=3-requests")
+    await world.boundary.prepare(world.run)
+    async with world.serving() as link:
+        await inspection(link)
+        link.say(AllowanceWanted(request=1, connection=1, budgets=("anthropic", "nobody", "../x")))
+        await link.hear()
+        link.say(Usage(connection=9, budgets=("nobody",), allowance=7, input_tokens=1 << 61))
+        assert (await ask(link, 2)).granted
+        standing = await world.boundary.budgets.standing()
+
+    assert list(standing) == ["anthropic"]
