@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tests.benchmarks import boots, commands, egress, materialize, ports, transfers
+from tests.benchmarks import boots, channel, commands, egress, materialize, ports, transfers
 from tests.benchmarks.harness import DEFAULT_SAMPLES, Benchmark, Result, run_comparison
 from tests.benchmarks.report import format_result, to_json
 
@@ -27,6 +27,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "boots/starts": boots.starts,
     "boots/output": boots.output,
     "boots/memory": boots.memory,
+    "channel": channel.channel,
     "ports": ports.ports,
     "egress": egress.egress,
     "commands": commands.commands,

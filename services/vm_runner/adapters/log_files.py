@@ -15,7 +15,7 @@ import os
 import struct
 from collections import deque
 from collections.abc import AsyncGenerator, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from services.chassis import reserve
@@ -30,6 +30,8 @@ _SEGMENTS = 8
 _SEGMENT_LEAST = 64 * 1024
 _READ_BYTES = 256 * 1024
 _DATA_MAX = 1 << 20
+_RECENT_BYTES = 1 << 20
+_VECTOR_MOST = 1024  # of IOV_MAX
 _STREAMS = frozenset(stream.value for stream in LogStream)
 
 
@@ -63,6 +65,15 @@ class _Reader:
         self.dropped = False
 
 
+@dataclass(frozen=True, slots=True)
+class _Appended:
+    """What was appended last, for readers that keep up: they need not read it from the disk."""
+
+    place: LogPlace
+    following: LogPlace
+    chunks: Sequence[LogChunk]
+
+
 class FileRunLog:
     """One run's log."""
 
@@ -77,6 +88,7 @@ class FileRunLog:
         self._oldest = 1
         self._progress: dict[tuple[int, LogStream], tuple[int, bool]] = {}
         self._readers: set[_Reader] = set()
+        self._recent: deque[_Appended] = deque()
         self._opening = asyncio.Lock()
         self._appending = asyncio.Lock()  # no reader ever waits for it: an append may wait for one
         self._changed = asyncio.Event()
@@ -108,12 +120,33 @@ class FileRunLog:
             yield replace(chunk, data=data, position=position, ended=chunk.ended and is_last)
 
     async def _append(self, end: LogPlace, batch: Sequence[LogChunk]) -> None:
-        self._end = await self._blocking.run(self._write, end, batch)
+        following = self._end = await self._blocking.run(self._write, end, batch)
+        self._keep_recent(_Appended(end, following, batch))
         self._oldest = max(self._oldest, end.segment - _SEGMENTS + 1)
         for chunk in batch:
             position = chunk.position + len(chunk.data)
             self._progress[chunk.boot, chunk.stream] = (position, chunk.ended)
         self._wake()
+
+    def _keep_recent(self, appended: _Appended) -> None:
+        """Keeps what was appended in memory, up to a bound, while anybody reads."""
+        if not self._readers:
+            self._recent.clear()
+            return
+        self._recent.append(appended)
+        kept = sum(one.following.offset - one.place.offset for one in self._recent)
+        while kept > _RECENT_BYTES:
+            gone = self._recent.popleft()
+            kept -= gone.following.offset - gone.place.offset
+
+    def _handed(self, place: LogPlace) -> tuple[list[LogChunk], LogPlace]:
+        """Returns records from a place on that are still in memory, and the place behind them."""
+        chunks: list[LogChunk] = []
+        for one in self._recent:
+            if one.place == place:
+                chunks += one.chunks
+                place = one.following
+        return chunks, place
 
     async def progress(self, boot: int) -> dict[LogStream, tuple[int, bool]]:
         """Returns, for each stream of a boot, the bytes recorded and whether it ended."""
@@ -141,7 +174,9 @@ class FileRunLog:
                 closed = self._closed
                 if reader.dropped:
                     raise AttachLagging("the reader fell too far behind the run's output")
-                chunks, reader.place = await self._blocking.run(self._read, reader.place)
+                chunks, reader.place = self._handed(reader.place)
+                if not chunks and reader.place != self._end:
+                    chunks, reader.place = await self._blocking.run(self._read, reader.place)
                 if chunks:
                     yield chunks
                     self._wake()
@@ -224,25 +259,21 @@ class FileRunLog:
                 chunk.data,
             )
         ]  # fmt: skip
-        data = b"".join(pieces)
+        size = sum(map(len, pieces))
         flags = os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(self._path(place.segment), flags, 0o600)
         try:
             os.ftruncate(descriptor, place.offset)  # what an append without room left behind
-            written = 0
-            while written < len(data):
-                written += os.pwrite(descriptor, data[written:], place.offset + written)
+            _write_all(descriptor, pieces, place.offset)
         except OSError as error:
             if not reserve.is_full(error):
                 raise
-            raise reserve.exhausted(
-                self._directory, what="the run's log", needed=len(data)
-            ) from error
+            raise reserve.exhausted(self._directory, what="the run's log", needed=size) from error
         finally:
             os.close(descriptor)
         with contextlib.suppress(FileNotFoundError):
             self._path(place.segment - _SEGMENTS).unlink()
-        return LogPlace(place.segment, place.offset + len(data))
+        return LogPlace(place.segment, place.offset + size)
 
     def _read(self, place: LogPlace) -> tuple[list[LogChunk], LogPlace]:
         """Returns records from a place on, and the place behind them."""
@@ -268,6 +299,18 @@ class FileRunLog:
             return [], place
         chunks, used = _parse(data)
         return chunks, LogPlace(place.segment, place.offset + used)
+
+
+def _write_all(descriptor: int, pieces: Sequence[bytes], offset: int) -> None:
+    for at in range(0, len(pieces), _VECTOR_MOST):
+        group = pieces[at : at + _VECTOR_MOST]
+        size = sum(map(len, group))
+        written = os.pwritev(descriptor, group, offset)
+        if written < size:  # the disk is about to be full
+            rest = b"".join(group)
+            while written < size:
+                written += os.pwrite(descriptor, rest[written:], offset + written)
+        offset += size
 
 
 def _parse(data: bytes) -> tuple[list[LogChunk], int]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from services.vm_runner.channel.byte_channel import ByteChannel
 
-_BUFFER_BYTES = 128 * 1024
+_BUFFER_BYTES = 256 * 1024
 
 
 class _Buffered(asyncio.BufferedProtocol):

@@ -36,7 +36,7 @@ from services.vm_runner.channel.events import (
     Welcome,
 )
 from services.vm_runner.channel.handles import GuestProcess, GuestStream
-from services.vm_runner.channel.pace import SLICE_BYTES, Pace
+from services.vm_runner.channel.pace import Pace
 from services.vm_runner.channel.requests import GuestConfig, Hello, ProcessSpec, encode_clock
 from services.vm_runner.channel.wire import NONCE_BYTES, FrameType
 
@@ -250,10 +250,13 @@ class GuestSession:
         pace = Pace(time.monotonic())
         while data := await self._connection.read(_READ_BYTES):
             before = time.thread_time()  # a system call, and not a cheap one everywhere
-            for at in range(0, len(data), SLICE_BYTES):
-                for event in self.channel.receive(data[at : at + SLICE_BYTES]):
+            at = 0
+            while at < len(data):
+                following = at + pace.slice_bytes
+                for event in self.channel.receive(data[at:following]):
                     self._dispatch(event)
                 self.wake()
+                at = following
                 now = time.thread_time()
                 wait = pace.spend(now - before, now=time.monotonic())
                 before = now

@@ -40,3 +40,14 @@ def test_a_wait_is_never_negative_and_pays_what_is_owed(steps: list[tuple[float,
         assert wait >= 0
         now += wait
         assert pace.spend(0.0, now=now) == pytest.approx(0, abs=1e-9)
+
+
+def test_bulk_data_is_looked_at_in_larger_slices_and_a_flood_is_not() -> None:
+    pace = Pace(0.0)
+    first = pace.slice_bytes
+    for n in range(10):
+        pace.spend(0.0001, now=n * 0.001)
+    bulk = pace.slice_bytes
+    pace.spend(0.02, now=1.0)
+
+    assert (first, bulk, pace.slice_bytes) == (32768, 8 * 32768, 32768)
