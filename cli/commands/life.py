@@ -24,6 +24,12 @@ from lns.client.running.watching import State, Watch
 from services.chassis.status import from_status
 from services.core.errors import LnsError, RequestInvalid, RunStateConflict, RunUnknown
 
+_UNENDED = (
+    State.STATE_STARTING,
+    State.STATE_RUNNING,
+    State.STATE_PAUSED,
+    State.STATE_SUSPENDED,
+)
 runs_argument: Decorator = click.argument("runs", metavar="RUN...", nargs=-1, required=True)
 timeout_option: Decorator = click.option(
     "-t",
@@ -148,7 +154,7 @@ async def restart(context: Context, runs: tuple[str, ...], grace: float | None) 
 
     async def act(session: Session, run: str) -> str:
         found = (await session.vm.GetRun(pb.GetRunRequest(run=run))).run
-        if found.state in (State.STATE_STARTING, State.STATE_RUNNING, State.STATE_PAUSED):
+        if found.state in _UNENDED:
             await _stop(session, run, grace)
         await _start(context, session, run)
         return run
@@ -168,10 +174,26 @@ async def pause(context: Context, runs: tuple[str, ...]) -> int:
     return await each(context, runs, act)
 
 
+@command("suspend", doing="suspend {runs}")
+@runs_argument
+async def suspend(context: Context, runs: tuple[str, ...]) -> int:
+    """Save runs with their memory on the disk and free that memory; `lns resume` continues them.
+
+    Open connections are closed, as those of a machine whose network went away. A run with binds
+    (-v /host:/path) cannot be suspended.
+    """
+
+    async def act(session: Session, run: str) -> str:
+        await session.vm.SuspendRun(pb.SuspendRunRequest(run=run))
+        return run
+
+    return await each(context, runs, act)
+
+
 @command("resume", doing="resume {runs}")
 @runs_argument
 async def resume(context: Context, runs: tuple[str, ...]) -> int:
-    """Continue paused runs."""
+    """Continue paused and suspended runs."""
 
     async def act(session: Session, run: str) -> str:
         await session.vm.ResumeRun(pb.ResumeRunRequest(run=run))

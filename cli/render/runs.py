@@ -19,6 +19,7 @@ STATES: Mapping[int, str] = {
     State.STATE_STARTING: "starting",
     State.STATE_RUNNING: "running",
     State.STATE_PAUSED: "paused",
+    State.STATE_SUSPENDED: "suspended",
     State.STATE_STOPPING: "stopping",
     State.STATE_EXITED: "exited",
     State.STATE_FAILED: "failed",

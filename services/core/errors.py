@@ -327,6 +327,20 @@ class CredentialUnusable(LnsError):
     reason = "CREDENTIAL_UNUSABLE"
 
 
+class RunNotSuspendable(LnsError):
+    """A run has something that cannot be saved with it."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "RUN_NOT_SUSPENDABLE"
+
+
+class SavedMachineUnusable(LnsError):
+    """What was saved of a machine cannot be resumed on this host any more."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "SAVED_MACHINE_UNUSABLE"
+
+
 class Unclassified(LnsError):
     """An error of a peer whose reason this version does not know; it keeps the peer's names."""
 

@@ -60,11 +60,11 @@ class SavedMachine:
     """What a microVM is resumed from, any number of times: nothing of it is written to.
 
     Attributes:
-        memory: the memory's content, a file of the memory's size.
+        memory: the memory's content, a file of the memory's size; None where `state` has it, too.
         state: of processors and devices.
     """
 
-    memory: Path
+    memory: Path | None
     state: Path
 
 
@@ -153,6 +153,16 @@ class Machine(Protocol):
         """
         ...
 
+    async def save_whole(self, state: Path) -> None:
+        """Holds the CPUs and writes memory and state into one file; `resume` has it go on.
+
+        Raises:
+            GuestUnreachable: the VMM does not answer.
+            CapacityExhausted: the disk has no room for it.
+            VmFailed: it cannot be saved.
+        """
+        ...
+
     async def hand_over(self, spec: MachineSpec) -> None:
         """Makes it the machine of a run: found by the run's id, with its files and limits.
 
@@ -202,8 +212,12 @@ class Hypervisor(Protocol):
         """
         ...
 
-    async def resume(self, spec: MachineSpec, saved: SavedMachine) -> Machine:
+    async def resume(
+        self, spec: MachineSpec, saved: SavedMachine, *, is_held: bool = False
+    ) -> Machine:
         """Starts a microVM where another one was saved, which had the same fingerprint.
+
+        With `is_held` its CPUs are held until its own `resume`.
 
         It has a generation id of its own (vmgenid), and sees its memory as a private copy. Whether
         the resumption goes well shows in whether the guest answers.

@@ -36,6 +36,7 @@ _STATES: Mapping[RunState, pb.Run.State.ValueType] = {
     RunState.STARTING: pb.Run.STATE_STARTING,
     RunState.RUNNING: pb.Run.STATE_RUNNING,
     RunState.PAUSED: pb.Run.STATE_PAUSED,
+    RunState.SUSPENDED: pb.Run.STATE_SUSPENDED,
     RunState.STOPPING: pb.Run.STATE_STOPPING,
     RunState.EXITED: pb.Run.STATE_EXITED,
     RunState.FAILED: pb.Run.STATE_FAILED,

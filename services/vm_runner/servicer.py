@@ -18,6 +18,7 @@ from services.vm_runner.attachments import Attachment, attach_exec, attach_workl
 from services.vm_runner.conversation import converse, let_go
 from services.vm_runner.copying import copy_in, copy_out, stat_path
 from services.vm_runner.host import Host
+from services.vm_runner.life import standing_still
 from services.vm_runner.records import lifecycle, log_query
 from services.vm_runner.records.pages import page
 from services.vm_runner.records.register import place
@@ -72,13 +73,20 @@ class VmServicer(rpc.VmServiceServicer):
 
     async def PauseRun(self, request: pb.PauseRunRequest, context: Any) -> pb.PauseRunResponse:
         """Holds the microVM's CPUs."""
-        run = await self._runner.register.find(request.run).pause()
+        run = await standing_still.pause(self._runner.register.find(request.run))
         return pb.PauseRunResponse(run=messages.format_run(run))
 
     async def ResumeRun(self, request: pb.ResumeRunRequest, context: Any) -> pb.ResumeRunResponse:
-        """Lets a paused microVM go on."""
-        run = await self._runner.register.find(request.run).resume()
+        """Lets a paused or suspended microVM go on."""
+        run = await standing_still.resume(self._runner.register.find(request.run))
         return pb.ResumeRunResponse(run=messages.format_run(run))
+
+    async def SuspendRun(
+        self, request: pb.SuspendRunRequest, context: Any
+    ) -> pb.SuspendRunResponse:
+        """Saves a run's machine and gives its memory back."""
+        run = await standing_still.suspend(self._runner.register.find(request.run))
+        return pb.SuspendRunResponse(run=messages.format_run(run))
 
     async def RenameRun(self, request: pb.RenameRunRequest, context: Any) -> pb.RenameRunResponse:
         """Gives a run another name."""

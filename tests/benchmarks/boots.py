@@ -239,8 +239,9 @@ def prepared() -> Iterator[tuple[Client, BareBoot, str]]:
         reference = f"{registry.new_repository()}:v1"
         copy = ["skopeo", "copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false"]
         subprocess.run([*copy, f"oci:{layout}:latest", f"docker://{reference}"], check=True)
-        for options in ([], [], ["--cold"]):
+        for options in ([], ["--cold"]):
             _run(client, reference, *options)
+        client.run("warm", *_SIZE, reference)
         yield client, _bare_boot(folder, kernels[-1], client.accelerator), reference
 
 

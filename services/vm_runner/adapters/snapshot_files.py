@@ -184,7 +184,8 @@ def _parse(directory: Path) -> Snapshot:
         raise ValueError(f"version {record['version']} is not known")
     saved = _saved(directory)
     memory_mib = int(record["memory_mib"])
-    if saved.memory.stat().st_size != memory_mib << 20 or not saved.state.stat().st_size:
+    memory_size = (directory / _MEMORY).stat().st_size
+    if memory_size != memory_mib << 20 or not saved.state.stat().st_size:
         raise ValueError("its files are not whole")
     used = (directory / _RECORD).stat().st_mtime
     return Snapshot(

@@ -10,21 +10,24 @@ import contextlib
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 
 import structlog
 
 from services.chassis import context
 from services.chassis.tasks import first_error
 from services.core.errors import Internal, LnsError, RunStateConflict, RunUnknown
+from services.vm_runner.life import saved_state
 from services.vm_runner.life.boot import Boot, BootedRun, MachineLost
+from services.vm_runner.life.guest_plan import machine_spec
 from services.vm_runner.life.holdings import Holdings
 from services.vm_runner.life.origins import Adopted, Origin, Start
 from services.vm_runner.life.record import RunRecord
 from services.vm_runner.life.surroundings import Surroundings
-from services.vm_runner.machines import Machine
+from services.vm_runner.machines import Machine, MachineSpec, SavedMachine
 from services.vm_runner.ports import Image
 from services.vm_runner.records import lifecycle
-from services.vm_runner.records.runs import Failure, Run
+from services.vm_runner.records.runs import Failure, Run, RunState
 
 log = structlog.get_logger()
 
@@ -119,6 +122,63 @@ class Living:
             await self.boot.finish(self.boot.machine)
         await self.machine_gone.wait()
         await self._without_machine()
+
+    @property
+    def directory(self) -> Path:
+        """The run's directory."""
+        return self._around.store.directory(self._record.run.run_id)
+
+    async def save(self, machine: Machine) -> None:
+        """Saves a machine in the run's directory; it is held from then on.
+
+        Raises:
+            LnsError: it cannot be saved.
+        """
+        fingerprint = await self._around.hypervisor.fingerprint(await self._spec())
+        await machine.save_whole(saved_state.state_file(self.directory))
+        await saved_state.keep(self.directory, fingerprint)
+
+    async def revive(self) -> None:
+        """Has the machine of a suspended run go on where it was saved.
+
+        Raises:
+            SavedMachineUnusable: it cannot be resumed on this host any more.
+            LnsError: the VMM does not start, or that it runs cannot be recorded.
+        """
+        await self.machine_gone.wait()
+        spec = await self._spec()
+        await saved_state.check(self.directory, await self._around.hypervisor.fingerprint(spec))
+        saved = SavedMachine(memory=None, state=saved_state.state_file(self.directory))
+        machine = await self._around.hypervisor.resume(spec, saved, is_held=True)
+        try:
+            await self._record.transition(
+                lambda run: replace(
+                    lifecycle.resumed(run), vmm_pid=machine.pid, accelerator=machine.accelerator
+                )
+            )
+        except BaseException:
+            await machine.kill()
+            raise
+        with contextlib.suppress(LnsError):  # whoever lives with it finds that out
+            await machine.resume()
+        await saved_state.remove(self.directory)
+        self.spawn(machine)
+
+    async def _spec(self) -> MachineSpec:
+        run = self._record.run
+        return machine_spec(
+            run,
+            await self._image(),
+            directory=self.directory,
+            volumes=self._around.volumes.disks(run),
+            default_disk=self._around.limits.disk_bytes,
+        )
+
+    async def end_suspended(self) -> None:
+        """Ends a suspended run: what is saved of its machine is of no use any more."""
+        await self._record.transition(lambda run: lifecycle.ended_suspended(run, now=_now()))
+        await saved_state.remove(self.directory)
+        await self._wind_up()
 
     async def settle(self) -> None:
         """Waits for the microVM of an ended run, which may still be writing back; nothing is left.
@@ -240,6 +300,9 @@ class Living:
         while True:
             async with self._turn:
                 if not self._is_current():
+                    return None
+                if self._record.run.state is RunState.SUSPENDED:  # it keeps what it has
+                    self.boot = None
                     return None
                 if not lifecycle.wants_restart(self._record.run):
                     await self._wind_up()

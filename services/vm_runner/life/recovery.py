@@ -9,7 +9,7 @@ from services.core.errors import VmFailed
 from services.vm_runner.life.run_life import RunLife
 from services.vm_runner.machines import Machine
 from services.vm_runner.records import lifecycle
-from services.vm_runner.records.runs import Failure
+from services.vm_runner.records.runs import Failure, RunState
 
 log = structlog.get_logger()
 
@@ -26,6 +26,10 @@ async def take_up(life: RunLife, machine: Machine | None) -> None:
         log.warning("run_unread", run_id=run.run_id, pid=run.vmm_pid)
         if machine is not None:
             await _adopt(life, machine)
+    elif run.state is RunState.SUSPENDED:
+        if machine is not None:  # it was saved, and is held: what it would write is written later
+            await machine.kill()
+        await _keep_suspended(life)
     elif run.state not in lifecycle.LIVE:
         if machine is not None:  # its end was recorded, then the service ended
             life.living.finish(machine)
@@ -36,6 +40,17 @@ async def take_up(life: RunLife, machine: Machine | None) -> None:
         await _adopt(life, machine)
     else:
         await _lose(life)
+
+
+async def _keep_suspended(life: RunLife) -> None:
+    """Holds what a suspended run has: nobody else may write to its volumes meanwhile."""
+
+    async def keep() -> None:
+        lost = await life.holdings.take_again(life.run)
+        life.log.begin()  # whoever attaches waits for it to go on
+        await life.notice(*lost)
+
+    await life.in_turn(keep)
 
 
 async def _adopt(life: RunLife, machine: Machine | None) -> None:

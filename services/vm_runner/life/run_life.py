@@ -150,7 +150,9 @@ class RunLife:
             starts = run.state is RunState.STARTING and not begun
             if run.state is RunState.UNKNOWN:
                 await self.living.end_unread()
-            if run.state not in lifecycle.LIVE:
+            if run.state is RunState.SUSPENDED:
+                await self.living.end_suspended()
+            if self.run.state not in lifecycle.LIVE:
                 await self.living.give_up_restart()
                 return False, starts, run.boot
             if run.state is RunState.PAUSED and self.machine is not None:
@@ -172,49 +174,6 @@ class RunLife:
                 return self.run
         await self.living.cut_off(boot)
         return await self.record.wait_until(lambda run: _has_ended(run, boot))
-
-    async def pause(self) -> Run:
-        """Holds a run's CPUs; does nothing to a paused one.
-
-        Raises:
-            LnsError: it does not run, or the VMM does not answer.
-        """
-
-        async def pause() -> Run:
-            if self.run.state is RunState.PAUSED:
-                return self.run
-            lifecycle.require(self.run, RunState.RUNNING, to="pause")
-            machine = self._reachable_machine()
-            await machine.pause()
-            try:
-                return await self.happened(lifecycle.paused)
-            except RunStateConflict:  # it ended meanwhile, and is to write back
-                with contextlib.suppress(GuestUnreachable):
-                    await machine.resume()
-                raise
-
-        return await self.in_turn(pause)
-
-    async def resume(self) -> Run:
-        """Lets a paused run go on; a running one does.
-
-        Raises:
-            RunStateConflict: it is not paused.
-            GuestUnreachable: the VMM does not answer.
-        """
-
-        async def resume() -> Run:
-            if self.run.state is RunState.RUNNING:
-                return self.run
-            lifecycle.require(self.run, RunState.PAUSED, to="resume")
-            await self._reachable_machine().resume()
-            run = await self.happened(lifecycle.resumed)
-            boot = self.living.boot
-            if boot is not None and boot.session is not None:
-                boot.session.send_time()
-            return run
-
-        return await self.in_turn(resume)
 
     async def rename(self, name: str) -> Run:
         """Gives the run another name, which nothing else has.
@@ -318,11 +277,6 @@ class RunLife:
                 log.warning("run_not_removed", message=error.message)
                 await self.notice(f"it could not be removed: {error.message}")
 
-    def _reachable_machine(self) -> Machine:
-        if self.machine is None:
-            raise GuestUnreachable(f"the microVM of run {self.run.name} does not run right now")
-        return self.machine
-
     # ---- for the boot ----
 
     async def happened(self, change: Callable[[Run], Run]) -> Run:
@@ -349,7 +303,7 @@ class RunLife:
 
     async def wait_ended(self) -> Run:
         """Waits until the run has ended; a restart may follow."""
-        return await self.wait_while(*lifecycle.LIVE)
+        return await self.wait_while(*lifecycle.UNENDED)
 
     async def _ends_within(self, seconds: float, boot: int) -> bool:
         """Waits for the end of a boot at most that long; returns whether it came."""
@@ -380,7 +334,7 @@ class RunLife:
 
     async def workload(self) -> tuple[GuestSession, GuestProcess] | None:
         """Waits until the workload can be reached; returns None if it has ended."""
-        while self.run.state in lifecycle.LIVE:
+        while self.run.state in lifecycle.UNENDED:
             boot = self.living.boot
             if boot is not None and boot.session is not None and boot.process is not None:
                 return boot.session, boot.process

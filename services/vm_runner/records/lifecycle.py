@@ -1,6 +1,6 @@
 """The life of a run as a state machine. Pure; `docs/run-lifecycle.md` has its diagram.
 
-created ──► starting ──► running ◄──► paused
+created ──► starting ──► running ◄──► paused, suspended
 │  │         │            │
 │  └────► stopping ◄──────┘
 ▼            ▼
@@ -22,8 +22,9 @@ ENDED = frozenset({RunState.EXITED, RunState.FAILED, RunState.LOST})
 TRANSITIONS: Mapping[RunState, frozenset[RunState]] = {
     RunState.CREATED: frozenset({RunState.STARTING}),
     RunState.STARTING: frozenset({RunState.RUNNING, RunState.STOPPING}) | ENDED,
-    RunState.RUNNING: frozenset({RunState.PAUSED, RunState.STOPPING}) | ENDED,
-    RunState.PAUSED: frozenset({RunState.RUNNING, RunState.STOPPING}) | ENDED,
+    RunState.RUNNING: frozenset({RunState.PAUSED, RunState.SUSPENDED, RunState.STOPPING}) | ENDED,
+    RunState.PAUSED: frozenset({RunState.RUNNING, RunState.SUSPENDED, RunState.STOPPING}) | ENDED,
+    RunState.SUSPENDED: frozenset({RunState.RUNNING, RunState.EXITED}),
     RunState.STOPPING: ENDED,
     RunState.EXITED: frozenset({RunState.STARTING}),
     RunState.FAILED: frozenset({RunState.STARTING}),
@@ -40,6 +41,9 @@ NOTICES_MOST = 16
 
 LIVE = frozenset({RunState.STARTING, RunState.RUNNING, RunState.PAUSED, RunState.STOPPING})
 """States in which a microVM may live."""
+
+UNENDED = LIVE | {RunState.SUSPENDED}
+"""States in which the workload has not ended, or will go on."""
 
 STARTABLE = frozenset({RunState.CREATED}) | ENDED
 """States in which a run can be started."""
@@ -71,6 +75,8 @@ def require_readable(run: Run, *, to: str) -> None:
 def _way_out(state: RunState) -> str:
     if state is RunState.UNKNOWN:
         return "its record cannot be read: `lns stop` ends its microVM, `lns rm` removes it"
+    if state is RunState.SUSPENDED:
+        return "`lns resume` it, or end it with `lns stop`"
     if state is RunState.PAUSED:
         return "resume it first"
     if state in LIVE:
@@ -123,6 +129,17 @@ def resumed(run: Run) -> Run:
     return _advance(run, RunState.RUNNING)
 
 
+def suspended(run: Run) -> Run:
+    """Returns the run with its machine saved; no VMM of it is there any more."""
+    return replace(_advance(run, RunState.SUSPENDED), vmm_pid=0)
+
+
+def ended_suspended(run: Run, *, now: datetime) -> Run:
+    """Returns a suspended run as it is ended without going on: its workload was killed."""
+    status = ExitStatus(code=137, signal="KILL")
+    return exited(replace(run, stop_requested=True), status, now=now)
+
+
 def stopping(run: Run) -> Run:
     """Returns the run with the wish that it ends; a second wish changes nothing."""
     if run.state is RunState.STOPPING:
@@ -167,7 +184,7 @@ def _ended(run: Run) -> Run:
 
 def has_machine(run: Run) -> bool:
     """Returns whether a microVM of a run may live."""
-    return run.state in LIVE or (run.state is RunState.UNKNOWN and run.vmm_pid > 0)
+    return run.state in UNENDED or (run.state is RunState.UNKNOWN and run.vmm_pid > 0)
 
 
 def is_unread(run: Run) -> bool:

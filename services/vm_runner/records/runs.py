@@ -20,6 +20,7 @@ class RunState(StrEnum):
     STARTING = "starting"
     RUNNING = "running"
     PAUSED = "paused"
+    SUSPENDED = "suspended"
     STOPPING = "stopping"
     EXITED = "exited"
     FAILED = "failed"

@@ -371,7 +371,7 @@ def _is_stale(snapshot: Snapshot) -> bool:
     for source in snapshot.sources:
         path = source.rsplit(":", 3)[0]
         try:
-            if file_identity(type(snapshot.saved.memory)(path)) != source:
+            if file_identity(type(snapshot.saved.state)(path)) != source:
                 return True
         except OSError:
             return True

@@ -168,6 +168,18 @@ class MemoryFile:
 
 
 @dataclass(frozen=True, slots=True)
+class PrivateMemory:
+    """The same memory without a file; by one name it can be resumed as the other."""
+
+    mib: int
+
+    def arguments(self) -> tuple[str, ...]:
+        """Returns the switch and its value."""
+        backend = f"memory-backend-ram,id=ram,size={self.mib}M"
+        return ("-object", backend, "-machine", "memory-backend=ram")
+
+
+@dataclass(frozen=True, slots=True)
 class GenerationId:
     """A generation id, new with each start: a guest that was resumed notices, and reseeds."""
 
@@ -325,8 +337,11 @@ def command_line(
     accelerator: Accelerator,
     architecture: Architecture,
     is_resumed: bool = False,
+    has_memory_file: bool = True,
 ) -> tuple[str, ...]:
     """Returns the whole command line of a microVM.
+
+    One that is resumed has its memory from a file, or, without `has_memory_file`, from its state.
 
     Raises:
         ValueError: more disks than the bus has room for.
@@ -342,7 +357,7 @@ def command_line(
         Cpu(accelerator),
         Smp(spec.vcpus),
         Memory(spec.memory_mib),
-        *_memory_file(spec, is_resumed=is_resumed),
+        _memory(spec, is_resumed=is_resumed and has_memory_file),
         GenerationId(architecture),
         Kernel(vmlinux, initramfs, architecture),
         Console(),
@@ -358,9 +373,9 @@ def command_line(
     return (binary, *(argument for switch in switches for argument in switch.arguments()))
 
 
-def _memory_file(spec: MachineSpec, *, is_resumed: bool) -> tuple[Switch, ...]:
+def _memory(spec: MachineSpec, *, is_resumed: bool) -> Switch:
     if is_resumed:
-        return (MemoryFile(spec.memory_mib, is_shared=False),)
+        return MemoryFile(spec.memory_mib, is_shared=False)
     if spec.memory_file is not None:
-        return (MemoryFile(spec.memory_mib, is_shared=True),)
-    return ()
+        return MemoryFile(spec.memory_mib, is_shared=True)
+    return PrivateMemory(spec.memory_mib)

@@ -69,12 +69,16 @@ class QemuHypervisor:
         accelerator = await self._choice.choose(self.start_with)
         return await self.start_with(spec, accelerator)
 
-    async def resume(self, spec: MachineSpec, saved: SavedMachine) -> Machine:
+    async def resume(
+        self, spec: MachineSpec, saved: SavedMachine, *, is_held: bool = False
+    ) -> Machine:
         """Starts a microVM where another one was saved."""
         accelerator = await self._choice.choose(self.start_with)
         machine = await self._start(spec, accelerator, saved)
         try:
-            await machine.take_up(state_descriptor(spec))
+            await machine.take_up(state_descriptor(spec), ignores_shared=saved.memory is not None)
+            if not is_held:
+                await machine.resume()
         except BaseException as error:
             if isinstance(error, VmFailed):
                 error.metadata.setdefault("details", (await machine.diagnose()).messages)
@@ -128,6 +132,7 @@ class QemuHypervisor:
                 accelerator=accelerator,
                 architecture=self._architecture,
                 is_resumed=saved is not None,
+                has_memory_file=saved is None or saved.memory is not None,
             )
         except ValueError as error:
             raise VmFailed(f"run {spec.run_id} cannot be booted: {error}") from error
@@ -210,7 +215,7 @@ def _name_in(directory: Path) -> str:
 
 def _ram(spec: MachineSpec, saved: SavedMachine | None) -> Ram | None:
     if saved is not None:
-        return Ram(saved.memory, is_shared=False)
+        return None if saved.memory is None else Ram(saved.memory, is_shared=False)
     return None if spec.memory_file is None else Ram(spec.memory_file, is_shared=True)
 
 

@@ -25,10 +25,14 @@ from services.vm_runner.machines import Diagnosis, MachineSpec, MachineUsage
 _QMP_SECONDS = 5.0
 _SAVE_SECONDS = 30.0
 _POLL_SECONDS = 0.01
-_IGNORE_SHARED = {"capabilities": [{"capability": "x-ignore-shared", "state": True}]}
 _END_SECONDS = 1.0  # from the end of its sockets to the end of the process
 _PANIC = re.compile(r"Kernel panic - not syncing: (\S[^\n]{0,200})")
 _LOOKS = OwnThreads(4, seconds=5.0, name="vmm-usage")
+_SAVE_WHOLE_SECONDS = 300.0
+_TAKE_UP_SECONDS = 60.0
+_NO_LIMIT = {"max-bandwidth": 1 << 40}  # bytes a second; by default it is that of a network
+_HELD = ("paused", "postmigrate")  # the second where it was saved, and did not go on
+_NAMED_MEMORY = "memory-backend=ram"
 NAME_FILE = "qemu.name"
 _PORT_SOCKETS = ("bind*.sock", "egress.sock")  # others in there are not the VMM's
 _LEFT_BEHIND = (CHANNEL_SOCKET, QMP_SOCKET, NAME_FILE, str(PID_FILE))
@@ -107,7 +111,7 @@ class QemuMachine:
     async def is_paused(self) -> bool:
         """Returns whether the CPUs are held."""
         status = await self._control.execute("query-status")
-        return isinstance(status, dict) and status.get("status") == "paused"
+        return isinstance(status, dict) and status.get("status") in _HELD
 
     async def diagnose(self) -> Diagnosis:
         """Returns how QEMU ended, and the last lines of its messages and the guest's console."""
@@ -141,11 +145,21 @@ class QemuMachine:
 
     async def save(self, state: Path) -> None:
         """Stops it and writes the state of processors and devices."""
+        await self._save(state, seconds=_SAVE_SECONDS, ignores_shared=True)
+
+    async def save_whole(self, state: Path) -> None:
+        """Holds the CPUs and writes memory and state into one file."""
+        if _NAMED_MEMORY not in self._process.arguments():
+            raise VmFailed("its VMM was started by an earlier version of lns, which cannot save it")
+        await self._save(state, seconds=_SAVE_WHOLE_SECONDS, ignores_shared=False)
+
+    async def _save(self, state: Path, *, seconds: float, ignores_shared: bool) -> None:
         descriptor = os.open(state, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            async with asyncio.timeout(_SAVE_SECONDS), self._control.client() as client:
+            async with asyncio.timeout(seconds), self._control.client() as client:
                 await client.execute("stop")
-                await client.execute("migrate-set-capabilities", _IGNORE_SHARED)
+                await _set_ignore_shared(client, ignores_shared)
+                await client.execute("migrate-set-parameters", _NO_LIMIT)
                 client.send_fd_scm(descriptor)
                 await client.execute("getfd", {"fdname": "state"})
                 await client.execute("migrate", {"uri": "fd:state"})
@@ -175,16 +189,22 @@ class QemuMachine:
         self._messages.move(spec.directory)
         self._directory = self._control.directory = spec.directory
 
-    async def take_up(self, descriptor: int) -> None:
-        """Has a VMM that waits for it take up the state that its descriptor holds."""
+    async def take_up(self, descriptor: int, *, ignores_shared: bool) -> None:
+        """Has a VMM that waits take up the state that its descriptor holds; CPUs are held."""
+        seconds = _QMP_SECONDS if ignores_shared else _TAKE_UP_SECONDS
         try:
-            async with asyncio.timeout(_QMP_SECONDS), self._control.client() as client:
-                await client.execute("migrate-set-capabilities", _IGNORE_SHARED)
+            async with asyncio.timeout(seconds), self._control.client() as client:
+                await _set_ignore_shared(client, ignores_shared)
                 await client.execute("migrate-incoming", {"uri": f"fd:{descriptor}"})
                 await _taken_up(client)
-                await client.execute("cont")
         except (TimeoutError, OSError, QMPError, EOFError) as error:
             raise VmFailed(f"the microVM could not be resumed: {error}") from error
+
+
+async def _set_ignore_shared(client: QMPClient, is_on: bool) -> None:
+    """Says whether memory stays in its file; a VMM that was resumed has it from then on."""
+    wanted = {"capability": "x-ignore-shared", "state": is_on}
+    await client.execute("migrate-set-capabilities", {"capabilities": [wanted]})
 
 
 async def _migrated(client: QMPClient) -> None:

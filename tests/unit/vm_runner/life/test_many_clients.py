@@ -39,6 +39,7 @@ from services.core.errors import (
 )
 from services.core.run_plan import PortMapping, VolumeKind, VolumeMount
 from services.vm_runner.channel import session
+from services.vm_runner.life import standing_still
 from services.vm_runner.life.boot_queue import BootQueue
 from services.vm_runner.life.run_life import RunLife
 from services.vm_runner.life.surroundings import RunnerLimits, Surroundings
@@ -618,7 +619,7 @@ class ManyClients(RuleBasedStateMachine):
     @rule(number=st.integers(0, 9), resume=st.booleans())
     def pause_or_resume(self, number: int, resume: bool) -> None:
         life = self.pick(number)
-        self.ask("pause", life.resume() if resume else life.pause())
+        self.ask("pause", standing_still.resume(life) if resume else standing_still.pause(life))
 
     @precondition(has_runs)
     @rule(number=st.integers(0, 9), name=st.sampled_from(_NAMES[1:]))

@@ -23,6 +23,7 @@ STEPS = {
     RunState.STARTING: lifecycle.starting,
     RunState.RUNNING: lambda run: lifecycle.running(run, now=NOW),
     RunState.PAUSED: lifecycle.paused,
+    RunState.SUSPENDED: lifecycle.suspended,
     RunState.STOPPING: lifecycle.stopping,
     RunState.EXITED: lambda run: lifecycle.exited(run, ExitStatus(code=0), now=NOW),
     RunState.FAILED: lambda run: lifecycle.failed(run, LOST, now=NOW),
@@ -135,6 +136,7 @@ def test_restarts_wait_longer_each_time_up_to_a_minute() -> None:
     ("state", "hint"),
     [
         (RunState.PAUSED, "resume"),
+        (RunState.SUSPENDED, "lns resume"),
         (RunState.RUNNING, "stop it first"),
         (RunState.EXITED, "start it first"),
     ],

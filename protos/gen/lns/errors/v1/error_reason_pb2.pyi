@@ -121,6 +121,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """No snapshot has that name or key (NOT_FOUND)."""
     ERROR_REASON_CREDENTIAL_UNUSABLE: _ErrorReason.ValueType  # 110
     """A credential cannot be had: its command fails, its keyring is locked, its issuer refuses (FAILED_PRECONDITION)."""
+    ERROR_REASON_RUN_NOT_SUSPENDABLE: _ErrorReason.ValueType  # 140
+    """A run has something that cannot be saved with it (FAILED_PRECONDITION)."""
+    ERROR_REASON_SAVED_MACHINE_UNUSABLE: _ErrorReason.ValueType  # 141
+    """What was saved of a machine cannot be resumed on this host any more (FAILED_PRECONDITION)."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Names why a call was refused or failed. The canonical gRPC code that each reason travels with is given beside it."""
@@ -219,4 +223,8 @@ ERROR_REASON_SNAPSHOT_UNKNOWN: ErrorReason.ValueType  # 105
 """No snapshot has that name or key (NOT_FOUND)."""
 ERROR_REASON_CREDENTIAL_UNUSABLE: ErrorReason.ValueType  # 110
 """A credential cannot be had: its command fails, its keyring is locked, its issuer refuses (FAILED_PRECONDITION)."""
+ERROR_REASON_RUN_NOT_SUSPENDABLE: ErrorReason.ValueType  # 140
+"""A run has something that cannot be saved with it (FAILED_PRECONDITION)."""
+ERROR_REASON_SAVED_MACHINE_UNUSABLE: ErrorReason.ValueType  # 141
+"""What was saved of a machine cannot be resumed on this host any more (FAILED_PRECONDITION)."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -57,6 +57,8 @@ class Run(_message.Message):
         """Its record cannot be read: damaged, or written by a later version. `error` says why. Its microVM, if one lives,
         can be stopped and what it uses is held; the record is never written over.
         """
+        STATE_SUSPENDED: Run._State.ValueType  # 10
+        """Its machine, memory included, is saved on the disk and takes no memory; ResumeRun has it go on."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """State of a run's life. The transitions are in docs/run-lifecycle.md."""
@@ -83,6 +85,8 @@ class Run(_message.Message):
     """Its record cannot be read: damaged, or written by a later version. `error` says why. Its microVM, if one lives,
     can be stopped and what it uses is held; the record is never written over.
     """
+    STATE_SUSPENDED: Run.State.ValueType  # 10
+    """Its machine, memory included, is saved on the disk and takes no memory; ResumeRun has it go on."""
 
     RUN_ID_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int

@@ -63,6 +63,11 @@ class VmServiceStub:
                 request_serializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.PauseRunRequest.SerializeToString,
                 response_deserializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.PauseRunResponse.FromString,
                 _registered_method=True)
+        self.SuspendRun = channel.unary_unary(
+                '/lns.vm.v1.VmService/SuspendRun',
+                request_serializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.SuspendRunRequest.SerializeToString,
+                response_deserializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.SuspendRunResponse.FromString,
+                _registered_method=True)
         self.ResumeRun = channel.unary_unary(
                 '/lns.vm.v1.VmService/ResumeRun',
                 request_serializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.ResumeRunRequest.SerializeToString,
@@ -245,10 +250,19 @@ class VmServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ResumeRun(self, request, context):
-        """Lets a paused microVM go on.
+    def SuspendRun(self, request, context):
+        """Saves a microVM with its memory on the disk and ends its VMM, so that its memory is free.
 
-        Errors: RUN_UNKNOWN, RUN_STATE_CONFLICT.
+        Errors: RUN_UNKNOWN, RUN_STATE_CONFLICT, RUN_NOT_SUSPENDABLE, CAPACITY_EXHAUSTED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ResumeRun(self, request, context):
+        """Lets a paused or suspended microVM go on.
+
+        Errors: RUN_UNKNOWN, RUN_STATE_CONFLICT, SAVED_MACHINE_UNUSABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -505,6 +519,11 @@ def add_VmServiceServicer_to_server(servicer, server):
                     servicer.PauseRun,
                     request_deserializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.PauseRunRequest.FromString,
                     response_serializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.PauseRunResponse.SerializeToString,
+            ),
+            'SuspendRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.SuspendRun,
+                    request_deserializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.SuspendRunRequest.FromString,
+                    response_serializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.SuspendRunResponse.SerializeToString,
             ),
             'ResumeRun': grpc.unary_unary_rpc_method_handler(
                     servicer.ResumeRun,
@@ -771,6 +790,33 @@ class VmService:
             '/lns.vm.v1.VmService/PauseRun',
             lns_dot_vm_dot_v1_dot_vm__service__pb2.PauseRunRequest.SerializeToString,
             lns_dot_vm_dot_v1_dot_vm__service__pb2.PauseRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SuspendRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lns.vm.v1.VmService/SuspendRun',
+            lns_dot_vm_dot_v1_dot_vm__service__pb2.SuspendRunRequest.SerializeToString,
+            lns_dot_vm_dot_v1_dot_vm__service__pb2.SuspendRunResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -48,10 +48,15 @@ class VmServiceStub:
 
     Errors: RUN_UNKNOWN, RUN_STATE_CONFLICT.
     """
-    ResumeRun: _aio.UnaryUnaryMultiCallable[_vm_service_pb2.ResumeRunRequest, _vm_service_pb2.ResumeRunResponse]
-    """Lets a paused microVM go on.
+    SuspendRun: _aio.UnaryUnaryMultiCallable[_vm_service_pb2.SuspendRunRequest, _vm_service_pb2.SuspendRunResponse]
+    """Saves a microVM with its memory on the disk and ends its VMM, so that its memory is free.
 
-    Errors: RUN_UNKNOWN, RUN_STATE_CONFLICT.
+    Errors: RUN_UNKNOWN, RUN_STATE_CONFLICT, RUN_NOT_SUSPENDABLE, CAPACITY_EXHAUSTED.
+    """
+    ResumeRun: _aio.UnaryUnaryMultiCallable[_vm_service_pb2.ResumeRunRequest, _vm_service_pb2.ResumeRunResponse]
+    """Lets a paused or suspended microVM go on.
+
+    Errors: RUN_UNKNOWN, RUN_STATE_CONFLICT, SAVED_MACHINE_UNUSABLE.
     """
     RenameRun: _aio.UnaryUnaryMultiCallable[_vm_service_pb2.RenameRunRequest, _vm_service_pb2.RenameRunResponse]
     """Gives a run another name.
@@ -248,14 +253,25 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def SuspendRun(
+        self,
+        request: _vm_service_pb2.SuspendRunRequest,
+        context: _aio.ServicerContext[_vm_service_pb2.SuspendRunRequest, _abc.Awaitable[_vm_service_pb2.SuspendRunResponse]],
+    ) -> _abc.Awaitable[_vm_service_pb2.SuspendRunResponse]:
+        """Saves a microVM with its memory on the disk and ends its VMM, so that its memory is free.
+
+        Errors: RUN_UNKNOWN, RUN_STATE_CONFLICT, RUN_NOT_SUSPENDABLE, CAPACITY_EXHAUSTED.
+        """
+
+    @_abc_1.abstractmethod
     def ResumeRun(
         self,
         request: _vm_service_pb2.ResumeRunRequest,
         context: _aio.ServicerContext[_vm_service_pb2.ResumeRunRequest, _abc.Awaitable[_vm_service_pb2.ResumeRunResponse]],
     ) -> _abc.Awaitable[_vm_service_pb2.ResumeRunResponse]:
-        """Lets a paused microVM go on.
+        """Lets a paused or suspended microVM go on.
 
-        Errors: RUN_UNKNOWN, RUN_STATE_CONFLICT.
+        Errors: RUN_UNKNOWN, RUN_STATE_CONFLICT, SAVED_MACHINE_UNUSABLE.
         """
 
     @_abc_1.abstractmethod

@@ -195,6 +195,23 @@ def test_memory_in_a_file_is_shared_with_it_only_where_it_is_to_be_saved(
     assert "/s/memory" not in memory, "the launcher hands it over"
 
 
+@pytest.mark.parametrize("is_resumed", [False, True])
+def test_memory_without_a_file_has_the_name_by_which_it_is_saved(is_resumed: bool) -> None:
+    command = command_line(
+        "/usr/bin/qemu",
+        spec_of(*DISKS),
+        vmlinux=Path("/g/vmlinux"),
+        initramfs=Path("/g/initramfs"),
+        accelerator=Accelerator.TCG,
+        architecture=Architecture.X86_64,
+        is_resumed=is_resumed,
+        has_memory_file=False,
+    )
+
+    assert values(command, "-object") == ["memory-backend-ram,id=ram,size=768M"]
+    assert "memory-backend=ram" in values(command, "-machine")
+
+
 def test_the_state_of_a_resumed_machine_is_the_last_descriptor() -> None:
     spec = dataclasses.replace(
         spec_of(*DISKS), ports=(HostPort(name="lns.bind0", socket="bind0.sock"),)
