@@ -80,6 +80,9 @@ def mounted_image(home: Path, metadata: str, packs: list[str], work: Path) -> It
     """Mounts an image as the guest does: metadata over data-only packs."""
     with contextlib.ExitStack() as stack:
         image = stack.enter_context(mounted("erofs", home / metadata, work / "image", "ro,loop"))
+        if not packs:
+            yield image
+            return
         lower = [
             str(stack.enter_context(mounted("erofs", home / pack, work / f"pack{i}", "ro,loop")))
             for i, pack in enumerate(packs)
