@@ -80,13 +80,13 @@ def mounted_image(home: Path, metadata: str, packs: list[str], work: Path) -> It
     """Mounts an image as the guest does: metadata over data-only packs."""
     with contextlib.ExitStack() as stack:
         image = stack.enter_context(mounted("erofs", home / metadata, work / "image", "ro,loop"))
-        if not packs:
-            yield image
-            return
         lower = [
             str(stack.enter_context(mounted("erofs", home / pack, work / f"pack{i}", "ro,loop")))
             for i, pack in enumerate(packs)
         ]
+        if not lower:  # overlayfs wants a second layer, if only of nothing
+            (work / "nothing").mkdir()
+            lower = [str(work / "nothing")]
         options = f"ro,metacopy=on,redirect_dir=on,lowerdir={image}::{'::'.join(lower)}"
         yield stack.enter_context(mounted("overlay", "lns", work / "root", options))
 
