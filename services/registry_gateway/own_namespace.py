@@ -103,6 +103,7 @@ class OwnNamespace:
             return await self._others.push_manifest(reference, raw, media_type)
         await self._store.write(raw)
         if reference.tag is not None and reference.digest is None:
+            await self._store.settle()
             await self._index.put_tag(_tag_of(reference, raw, media_type))
         return True
 

@@ -109,6 +109,12 @@ class BlobStore(Protocol):
     async def list(self) -> Mapping[Digest, int]:
         """Returns every blob with its size."""
 
+    async def settle(self) -> None:
+        """Sees to it that a power failure takes no name from what was stored so far.
+
+        Whoever records that the store has something settles it before.
+        """
+
     async def sweep_ingests(self, *, keep: Iterable[Digest]) -> int:
         """Removes what ingests left that are not at work, but those of `keep`; returns bytes."""
 

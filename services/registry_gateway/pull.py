@@ -182,6 +182,7 @@ class Pull:
     async def _record(self, resolved: Resolved, family: str, blobs: Sequence[Descriptor]) -> None:
         root, manifest = resolved.root.descriptor, resolved.shown.descriptor
         await self._index.add_origin((blob.digest for blob in blobs), resolved.reference)
+        await self._store.settle()
         await self._index.put_tag(
             StoredTag(
                 reference=store_key(resolved.reference),

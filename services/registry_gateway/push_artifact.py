@@ -117,6 +117,7 @@ class PushArtifact:
             await self._store.write(config)
             await self._store.write(manifest.raw)
             await self._pusher.push(reference, [manifest], self._store.source, board)
+            await self._store.settle()
             await self._index.put_tag(
                 StoredTag(
                     reference=store_key(reference),

@@ -155,6 +155,7 @@ class PushImage:
     async def _record(self, target: Reference, parts: Sequence[Manifest | Index]) -> None:
         root = parts[-1]
         family = family_of_manifest(root) if isinstance(root, Manifest) else None
+        await self._store.settle()
         await self._index.put_tag(
             StoredTag(
                 reference=store_key(target),

@@ -155,6 +155,7 @@ class StoredImages:
                 digests=tuple(dict.fromkeys(digests)),
                 expires=self._now() + life if life is not None else None,
             )
+            await self._store.settle()
             await self._index.put_lease(lease)
         return lease
 

@@ -80,17 +80,23 @@ class MemoryStore:
         blobs: what there is; a test may change or damage it.
         parts: what interrupted ingests left.
         room: bytes that a blob may have; None for any number.
+        settled: what outlasts a power failure.
     """
 
     blobs: dict[Digest, bytes] = field(default_factory=dict)
     parts: dict[Digest, bytes] = field(default_factory=dict)
     at_work: set[Digest] = field(default_factory=set)
     room: int | None = None
+    settled: set[Digest] = field(default_factory=set)
 
     async def size(self, digest: Digest) -> int | None:
         """See `BlobStore`."""
         data = self.blobs.get(digest)
         return None if data is None else len(data)
+
+    async def settle(self) -> None:
+        """See `BlobStore`."""
+        self.settled = set(self.blobs)
 
     async def missing(self, digests: Iterable[Digest]) -> frozenset[Digest]:
         """See `BlobStore`."""

@@ -6,8 +6,9 @@
     blobs/ingest/<hex>.<x>.part  a blob that a client is writing; of no use once its stream ended
 
 A blob gets its name by a rename after its bytes were hashed and synced, so whoever
-finds a name finds the whole blob; other services read the files without asking. One process owns
-the directory (`chassis.locks`); inside it one ingest of a blob is at work at a time.
+finds a name finds the whole blob; other services read the files without asking. Names outlast a
+power failure once they are settled, which comes before any record of them. One process owns the
+directory (`chassis.locks`); inside it one ingest of a blob is at work at a time.
 """
 
 import contextlib
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from services.chassis.blocking import Blocking
+from services.chassis.durable import sync_directory
 from services.core.descriptor import Descriptor
 from services.core.digest import Digest
 from services.core.errors import (
@@ -133,6 +135,15 @@ class DiskStore:
             return found
 
         return await self._blocking.run(scan)
+
+    async def settle(self) -> None:
+        """See `BlobStore`: the renames of many blobs are synced at once."""
+
+        def sync() -> None:
+            for directory in self._blobs.values():
+                sync_directory(directory)
+
+        await self._blocking.run(sync)
 
     async def sweep_ingests(self, *, keep: Iterable[Digest]) -> int:
         """See `BlobStore`."""
