@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
+import zstandard
 from lns.registry.v1 import registry_service_pb2 as pb
 
 from cli.image_history import own_platform
@@ -39,9 +40,10 @@ _OCI_INDEX: Final = "application/vnd.oci.image.index.v1+json"
 _MANIFEST: Final = "manifest.json"
 _DOCUMENT_BYTES_MAX: Final = 4 << 20
 _NAME: Final = "io.containerd.image.name"
+_TAG: Final = "org.opencontainers.image.ref.name"
 _WANTED: Final = {_MANIFEST, "index.json"}
 _READ_BYTES: Final = 1 << 20
-_DAMAGED: Final = (ArchiveUnsafe, lzma.LZMAError, zlib.error)
+_DAMAGED: Final = (ArchiveUnsafe, lzma.LZMAError, zlib.error, zstandard.ZstdError)
 _MEMBERS_MAX: Final = 100_000
 
 
@@ -118,7 +120,7 @@ async def _save_one(session: Session, reference: str, archive: _Archive) -> None
             "size": len(answer.manifest),
             "annotations": {
                 _NAME: answer.reference,
-                **({"org.opencontainers.image.ref.name": name.rpartition(":")[2]} if name else {}),
+                **({_TAG: name.rpartition(":")[2]} if name else {}),
             },
         }
     )
@@ -210,7 +212,11 @@ def _docker_names(document: Any) -> list[tuple[str, ...]]:
 
 def _layout_names(entry: Any) -> tuple[str, ...]:
     annotations = entry.get("annotations") if isinstance(entry, dict) else None
-    name = annotations.get(_NAME) if isinstance(annotations, dict) else None
+    if not isinstance(annotations, dict):
+        return ()
+    name, tag = annotations.get(_NAME), annotations.get(_TAG)
+    if not isinstance(name, str) and isinstance(tag, str) and ":" in tag:
+        name = tag  # podman and skopeo write the whole name where docker has the tag
     return (name,) if isinstance(name, str) and "@" not in name else ()
 
 
@@ -268,6 +274,8 @@ def _opened(path: Path) -> BinaryIO:
         return cast("BinaryIO", gzip.open(path))
     if head.startswith(b"BZh"):
         return cast("BinaryIO", bz2.open(path))
+    if head.startswith(b"\x28\xb5\x2f\xfd"):
+        return cast("BinaryIO", zstandard.open(path, "rb"))
     if head.startswith(b"\xfd7zXZ"):
         return cast("BinaryIO", lzma.open(path))
     return path.open("rb")

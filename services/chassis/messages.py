@@ -69,7 +69,7 @@ def parse_platform(message: descriptor_pb2.Platform, field: str = "platform") ->
     """
     if not message.os or not message.architecture:
         raise invalid(field, "needs `os` and `architecture`")
-    return Platform(os=message.os, architecture=message.architecture, variant=message.variant)
+    return Platform.of(message.os, message.architecture, message.variant)
 
 
 def format_descriptor(value: Descriptor) -> descriptor_pb2.Descriptor:

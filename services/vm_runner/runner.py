@@ -14,12 +14,14 @@ from services.chassis import context
 from services.core.errors import (
     InUse,
     LnsError,
+    PlatformUnsupported,
     RequestInvalid,
     RunStateConflict,
     RunUnknown,
     Unimplemented,
     VolumeUnknown,
 )
+from services.core.platforms import Platform
 from services.core.run_plan import RunPlan, VolumeKind
 from services.vm_runner.life.exit_status import signal_number
 from services.vm_runner.life.guest_plan import guest_root, machine_spec
@@ -106,9 +108,11 @@ class Runner:
             RequestInvalid: a value cannot be used.
             NameTaken: another run has the name.
             Unimplemented: the plan wants something that this version does not do.
+            PlatformUnsupported: no guest of this machine executes the image.
             ImageUnknown: the image is not in the store.
         """
         _check(plan, options, image_digest)
+        _check_platform(plan, self._around.platform)
         if group is not None:
             groups.check(group, plan.member)
         if request_id and request_id in self._creating:
@@ -325,6 +329,17 @@ def _check(plan: RunPlan, options: RunOptions, image_digest: str) -> None:
         raise Unimplemented("runs with a workflow are not implemented: its steps would be ignored")
     check_ports(plan)
     _check_volumes(plan)
+
+
+def _check_platform(plan: RunPlan, executed: Platform) -> None:
+    """Refuses what would die of its first instruction: a plan may come from another machine."""
+    if plan.image is not None and not executed.accepts(plan.image.platform):
+        raise PlatformUnsupported(
+            f"{plan.image.requested or plan.image.reference} is made for {plan.image.platform}; the"
+            f" CPU of the guest executes {executed} at most",
+            hint="choose another image, or a machine that executes it",
+            metadata={"platform": str(executed)},
+        )
 
 
 def _check_volumes(plan: RunPlan) -> None:

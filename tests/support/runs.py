@@ -2,8 +2,8 @@
 
 from datetime import UTC, datetime
 
+from services.chassis.machine import own_platform
 from services.core.descriptor import Descriptor
-from services.core.platforms import Platform
 from services.core.run_plan import PinnedImage, PlanKind, PlanSource, Resources, RunPlan
 from services.vm_runner.records.runs import Run
 
@@ -23,7 +23,7 @@ def a_plan(*argv: str, name: str = "surveyor") -> RunPlan:
             manifest=Descriptor(
                 media_type="application/vnd.oci.image.manifest.v1+json", digest=DIGEST, size=7
             ),
-            platform=Platform(os="linux", architecture="amd64"),
+            platform=own_platform(),
             requested="registry.test/base:1",
         ),
     )

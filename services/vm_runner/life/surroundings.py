@@ -4,6 +4,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from services.chassis.broadcast import Broadcast
+from services.chassis.machine import own_platform
+from services.core.platforms import Platform
 from services.vm_runner.boundary.boundary import BoundaryOutside, BoundedRun
 from services.vm_runner.life.boot_queue import BootQueue
 from services.vm_runner.machines import Hypervisor
@@ -52,6 +54,8 @@ class Surroundings:
     starts: Starts
     boundary: BoundaryOutside
     answered: AnsweredRequests
+    platform: Platform = field(default_factory=own_platform)
+    """What guests execute, whichever way their CPU is made."""
     events: Broadcast[NodeEvent] = field(default_factory=Broadcast)
 
     def happened(self, run: Run, event: RunEvent) -> None:

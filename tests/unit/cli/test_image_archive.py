@@ -3,6 +3,7 @@
 import gzip
 import io
 import json
+import lzma
 import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import zstandard
 from lns.registry.v1 import registry_service_pb2 as pb
 from lns.types.v1 import descriptor_pb2
 
@@ -17,8 +19,10 @@ from cli.image_archive import Loadable, images_of, save
 from services.core.digest import Digest
 from services.core.errors import RequestInvalid
 
+PACKED = {"": bytes, "gzip": gzip.compress, "zstd": zstandard.compress, "xz": lzma.compress}
 
-def archive(path: Path, *, compress: bool = False, prefix: str = "", **documents: Any) -> Path:
+
+def archive(path: Path, *, compress: str = "", prefix: str = "", **documents: Any) -> Path:
     output = io.BytesIO()
     with tarfile.open(fileobj=output, mode="w") as tar:
         for name, document in documents.items():
@@ -27,14 +31,16 @@ def archive(path: Path, *, compress: bool = False, prefix: str = "", **documents
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
     data = output.getvalue()
-    path.write_bytes(gzip.compress(data) if compress else data)
+    path.write_bytes(PACKED[compress](data))
     return path
 
 
 NAMED = {"annotations": {"io.containerd.image.name": "r.example/i:1"}}
+PODMANS = {"annotations": {"org.opencontainers.image.ref.name": "localhost/app:1"}}
+TAGGED = {"annotations": {"org.opencontainers.image.ref.name": "v1"}}
 
 
-@pytest.mark.parametrize("compress", [False, True])
+@pytest.mark.parametrize("compress", PACKED)
 @pytest.mark.parametrize("prefix", ["", "./", "/"])
 @pytest.mark.parametrize(
     ("documents", "expected"),
@@ -47,6 +53,8 @@ NAMED = {"annotations": {"io.containerd.image.name": "r.example/i:1"}}
         ({"manifest": [{}]}, [("docker-archive:{}", ())]),
         ({"index": {"manifests": [NAMED]}}, [("oci-archive:{}", ("r.example/i:1",))]),
         ({"index": {"manifests": [{}]}}, [("oci-archive:{}", ())]),
+        ({"index": {"manifests": [PODMANS]}}, [("oci-archive:{}", ("localhost/app:1",))]),
+        ({"index": {"manifests": [TAGGED]}}, [("oci-archive:{}", ())]),
         (
             {"index": {"manifests": [{}]}, "manifest": [{"RepoTags": ["a:1"]}]},
             [("oci-archive:{}", ("a:1",))],
@@ -62,8 +70,7 @@ def test_an_archive_says_what_it_has(
     documents: dict[str, Any],
     expected: list[tuple[str, tuple[str, ...]]],
     prefix: str,
-    *,
-    compress: bool,
+    compress: str,
 ) -> None:
     path = archive(tmp_path / "a.tar", prefix=prefix, compress=compress, **documents)
 

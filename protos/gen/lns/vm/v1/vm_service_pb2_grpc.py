@@ -207,7 +207,8 @@ class VmServiceServicer:
 
         Idempotent by `request_id`.
         Errors: IMAGE_UNKNOWN, REQUEST_INVALID, NAME_TAKEN, IN_USE (port or volume), HOST_UNREADY (no QEMU, kernel or guest
-        agent), CAPACITY_EXHAUSTED, UNIMPLEMENTED (a plan with something this version does not do).
+        agent), CAPACITY_EXHAUSTED, PLATFORM_UNSUPPORTED (no guest of this machine executes the image), UNIMPLEMENTED (a
+        plan with something this version does not do).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

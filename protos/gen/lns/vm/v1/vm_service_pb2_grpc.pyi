@@ -25,7 +25,8 @@ class VmServiceStub:
 
     Idempotent by `request_id`.
     Errors: IMAGE_UNKNOWN, REQUEST_INVALID, NAME_TAKEN, IN_USE (port or volume), HOST_UNREADY (no QEMU, kernel or guest
-    agent), CAPACITY_EXHAUSTED, UNIMPLEMENTED (a plan with something this version does not do).
+    agent), CAPACITY_EXHAUSTED, PLATFORM_UNSUPPORTED (no guest of this machine executes the image), UNIMPLEMENTED (a
+    plan with something this version does not do).
     """
     StartRun: _aio.UnaryUnaryMultiCallable[_vm_service_pb2.StartRunRequest, _vm_service_pb2.StartRunResponse]
     """Starts a run that was created or ended; its writable layer is kept.
@@ -204,7 +205,8 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
 
         Idempotent by `request_id`.
         Errors: IMAGE_UNKNOWN, REQUEST_INVALID, NAME_TAKEN, IN_USE (port or volume), HOST_UNREADY (no QEMU, kernel or guest
-        agent), CAPACITY_EXHAUSTED, UNIMPLEMENTED (a plan with something this version does not do).
+        agent), CAPACITY_EXHAUSTED, PLATFORM_UNSUPPORTED (no guest of this machine executes the image), UNIMPLEMENTED (a
+        plan with something this version does not do).
         """
 
     @_abc_1.abstractmethod
