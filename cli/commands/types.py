@@ -10,6 +10,7 @@ from cli.context import Context, command
 from cli.options import format_option
 from cli.render.messages import to_document
 from cli.render.output import columns, write_rows
+from lns.client.connection.config import load_config
 from lns.client.connection.session import Peer, open_session
 from lns.client.content.document_file import read_document
 from services.core.artifacts.families import (
@@ -19,7 +20,7 @@ from services.core.artifacts.families import (
     family_by_slug,
     family_of_word,
 )
-from services.core.artifacts.starters import starter
+from services.core.artifacts.starters import AGENT_IMAGE, starter
 from services.core.errors import RequestInvalid
 
 _COLUMNS = columns(
@@ -82,14 +83,19 @@ async def validate(context: Context, file: str, family: str, registry: str) -> N
     metavar="FILE",
     help="File to write; default: FAMILY.yaml, - for standard output.",
 )
+@click.option("--image", metavar="REF", help="Image of an agent; default: the key starter-image.")
 @click.option("-f", "--force", is_flag=True, help="Overwrite an existing file.")
-def init(context: Context, family: str, output: Path | None, force: bool) -> None:
+def init(
+    context: Context, family: str, output: Path | None, image: str | None, force: bool
+) -> None:
     """Write a commented starter file of a family, and say what to do with it.
 
     FAMILY may also be the document's kind or the path segment: Agent, agents.
     """
     chosen = family_of_word(family)
-    text = starter(chosen)
+    if chosen is AGENT:
+        image = image or load_config(context).get("starter-image")
+    text = starter(chosen, image=image or "")
     path = output or Path(f"{chosen.slug}.yaml")
     if str(path) == "-":
         context.write(text.rstrip("\n"))
@@ -106,6 +112,8 @@ def init(context: Context, family: str, output: Path | None, force: bool) -> Non
         content = path.with_suffix("")
         content.mkdir(exist_ok=True)
         context.note(f"its content goes into {content}/")
+    if chosen is AGENT and not image:
+        context.note(f"its image is {AGENT_IMAGE}; --image names one that you have")
     for line in _next_steps(chosen, path):
         context.note(line)
 

@@ -64,6 +64,7 @@ KEYS: Mapping[str, Key] = {
         _key("memory", "memory of a run, without --memory", "2g", _size),
         _key("disk", "writable disk of a run, without --disk", "10g", _size),
         _key("platform", "platform of images", "linux/amd64", _platform),
+        _key("starter-image", "image of `lns init agent`, without --image", "r/i:1", _some),
         _key("detach-keys", "keys that detach a terminal", "ctrl-p,ctrl-q", _some),
         _key("endpoint-registry-gateway", "address of the registry gateway", "gw:7001", _endpoint),
         _key("endpoint-resolver", "address of the resolver", "resolver:7002", _endpoint),

@@ -523,6 +523,35 @@ def test_a_starter_is_asked_for_by_any_name_of_its_family(
     assert parse_artifact((tmp_path / "agent.yaml").read_bytes()).family.slug == "agent"
 
 
+def image_of(path: Path) -> str:
+    return str(yaml.safe_load(path.read_text())["spec"]["image"])
+
+
+def test_the_image_of_an_agents_starter_is_one_that_the_user_has(
+    lns: Client, tmp_path: Path
+) -> None:
+    result = lns("init", "agent")
+    assert f"its image is {image_of(tmp_path / 'agent.yaml')}; --image names one" in result.err
+
+    lns("config", "set", "starter-image", "localhost:5055/demo/images/surveyor:1")
+    lns("init", "agent", "-o", "mine.yaml")
+    lns("init", "agent", "-o", "other.yaml", "--image", "r.example/base@sha256:" + "1a" * 32)
+
+    assert image_of(tmp_path / "mine.yaml") == "localhost:5055/demo/images/surveyor:1"
+    assert image_of(tmp_path / "other.yaml") == "r.example/base@sha256:" + "1a" * 32
+
+
+@pytest.mark.parametrize(
+    ("family", "image"),
+    [("model", "r.example/i:1"), ("agent", "https://r.example/i"), ("agent", "A B")],
+)
+def test_an_image_that_a_starter_cannot_have_is_refused(
+    lns: Client, tmp_path: Path, family: str, image: str
+) -> None:
+    assert lns("init", family, "--image", image).code == 1
+    assert list(tmp_path.glob("*.yaml")) == []
+
+
 def test_a_starter_with_content_brings_its_folder(lns: Client, tmp_path: Path) -> None:
     result = lns("init", "fileset", "-o", "notes.yaml")
 
