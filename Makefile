@@ -11,6 +11,7 @@ pytest := $(python) -m pytest
 tests  ?=
 benchmarks ?=
 only ?=
+options ?=
 
 .PHONY: help
 help: ## Show this list
@@ -89,7 +90,10 @@ e2e: setup ## Run the tests that boot microVMs
 	@scripts/setup/programs
 	LNS_REQUIRE=registry,qemu $(pytest) tests/e2e $(tests)
 
-.PHONY: mutants
+.PHONY: coverage mutants
+coverage: venv guest-agent ## Measure what quick tests run, by package, against floors (options=--raise)
+	$(python) -m tests.coverage $(options)
+
 mutants: venv guest-agent ## See whether quick tests notice harmful changes, one at a time (only="egress core")
 	$(python) -m tests.mutants $(only)
 

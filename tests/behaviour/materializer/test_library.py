@@ -1,6 +1,7 @@
 """What can be done with images once they are made."""
 
 import asyncio
+import stat
 from pathlib import Path
 
 import pytest
@@ -207,6 +208,19 @@ async def test_a_malformed_lease_is_refused(
 ) -> None:
     with pytest.raises(errors.RequestInvalid):
         await client.stub.AcquireLease(request_)
+
+
+async def test_nothing_that_an_image_is_made_of_can_be_written_to(client: Client) -> None:
+    image = await make(client, ONE)
+    hexadecimal = image.composefs_digest.removeprefix("sha256:")
+    files = [client.home / "images" / f"{hexadecimal}.cfs"]
+    files += [path for path in (client.home / "layers").rglob("*") if path.is_file()]
+
+    assert {path.name: stat.S_IMODE(path.stat().st_mode) for path in files} == {
+        files[0].name: 0o444,
+        "entries": 0o444,
+        "objects.erofs": 0o444,
+    }
 
 
 async def test_an_image_in_use_is_not_removed(client: Client) -> None:

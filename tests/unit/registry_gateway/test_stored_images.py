@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from services.core.descriptor import OCI_MANIFEST, Descriptor
 from services.core.digest import Digest
-from services.core.errors import BlobUnknown, ImageUnknown, RequestInvalid
+from services.core.errors import BlobUnknown, ImageUnknown, InUse, RequestInvalid
 from services.core.reference import Reference
 from services.registry_gateway.pins import Pins
 from services.registry_gateway.ports import StoredTag
@@ -108,6 +108,22 @@ async def test_tags_that_a_lease_needs_stay_when_tags_go_too() -> None:
 
     assert await world.prune(include_tagged=True) == everything(INDEX)
     assert [tag.reference for tag in await world.index.list_tags()] == ["h.example/index:v"]
+
+
+async def test_the_last_name_of_what_a_lease_needs_is_not_removed() -> None:
+    world = World()
+    world.put(IMAGE)
+    await world.tag("h.example/one:v", IMAGE)
+    await world.tag("h.example/two:v", IMAGE)
+    await world.images.acquire("l", holder="run quiet", digests=[IMAGE.digest], life=None)
+
+    await world.images.remove(Reference.parse("h.example/one:v"))
+    with pytest.raises(InUse, match="is needed by run quiet"):
+        await world.images.remove(Reference.parse("h.example/two:v"))
+    await world.images.release("l")
+    await world.images.remove(Reference.parse("h.example/two:v"))
+
+    assert await world.index.list_tags() == []
 
 
 async def test_an_index_of_which_platforms_are_missing_keeps_those_that_exist() -> None:
