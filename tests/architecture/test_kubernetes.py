@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from tests.architecture.test_deploy import SERVICES, effective_settings
+from tests.support.outcomes import passes
 
 FOLDER = Path(__file__).parents[2] / "deploy" / "kubernetes"
 FOREIGN = ("cert-manager.io/", "monitoring.coreos.com/", "kustomize.config.k8s.io/")
@@ -37,7 +38,8 @@ CONTAINERS = {
 @pytest.mark.parametrize("name", BASE)
 def test_the_base_is_what_kubernetes_takes(name: str) -> None:
     if not BASE[name]["apiVersion"].startswith(FOREIGN):
-        kubernetes_validate.validate(BASE[name], "1.33", strict=True)
+        with passes():
+            kubernetes_validate.validate(BASE[name], "1.33", strict=True)
 
 
 @pytest.mark.parametrize(

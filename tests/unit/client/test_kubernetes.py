@@ -8,6 +8,7 @@ from lns.types.v1 import run_plan_pb2 as pb
 
 from lns.client.kubernetes import OVERHEAD_MIB, JobOrder, job_manifests
 from services.core.errors import RequestInvalid
+from tests.support.outcomes import passes
 
 
 def plan(name: str = "writer", **fields: Any) -> pb.RunPlan:
@@ -28,7 +29,8 @@ def pod(*plans: pb.RunPlan, **fields: Any) -> dict[str, Any]:
 
 def test_what_is_written_is_what_kubernetes_takes() -> None:
     for manifest in job_manifests(order(policy="network: {}\n", arguments=["-e", "A=b"])):
-        kubernetes_validate.validate(manifest, "1.33", strict=True)
+        with passes():
+            kubernetes_validate.validate(manifest, "1.33", strict=True)
 
 
 def test_the_pod_requests_the_size_of_the_machine() -> None:

@@ -12,7 +12,7 @@ from services.core.budgets.limits import (
     parse_limits,
     smallest,
 )
-from services.core.errors import RequestInvalid
+from services.core.errors import ArtifactInvalid, RequestInvalid
 from services.core.policy import merge_policies
 from services.core.policy_file import parse_policy_file
 
@@ -125,7 +125,7 @@ def test_a_policy_has_budgets_and_of_two_policies_the_smaller_holds() -> None:
 def test_a_policy_with_a_budget_that_is_invalid_is_refused_at_its_place(
     text: bytes, place: str
 ) -> None:
-    with pytest.raises(Exception, match="is not a valid policy") as caught:
+    with pytest.raises(ArtifactInvalid, match="is not a valid policy") as caught:
         parse_policy_file(text, name="p")
 
-    assert place in str(caught.value.message)  # type: ignore[attr-defined] - an LnsError
+    assert place in caught.value.message
