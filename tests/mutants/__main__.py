@@ -1,7 +1,7 @@
 """`make mutants`: says of every harmful change whether the tests notice it.
 
-Arguments are words; a change is tried if its area, file or name has one of them. The exit code is 1
-when a change goes unnoticed, and 2 when the tests fail without any.
+Arguments are areas, or words of files and names; a change is tried if one of them fits. The exit
+code is 1 when a change goes unnoticed, and 2 when the tests fail without any.
 """
 
 import signal
@@ -16,10 +16,15 @@ from tests.mutants.trial import Copy, Verdict
 
 def main(words: list[str]) -> int:
     """Tries the changes and prints a line for each."""
+    known = all_mutants()
+    areas = {one.area for one in known}.intersection(words)
+    others = [word for word in words if word not in areas]
     mutants = [
         one
-        for one in all_mutants()
-        if not words or any(word in f"{one.area} {one.file} {one.name}" for word in words)
+        for one in known
+        if not words
+        or one.area in areas
+        or any(word in f"{one.file} {one.name}" for word in others)
     ]
     if not mutants:
         print(f"no change has one of these words: {' '.join(words)}")

@@ -80,6 +80,27 @@ async def test_a_server_may_speak_first(world: EgressWorld) -> None:
         assert await connection.read_all() == b"bye"
 
 
+async def test_a_request_behind_a_greeting_reaches_no_server(world: EgressWorld) -> None:
+    """Whoever greets first speaks no HTTP, so nobody would judge it."""
+    received = bytearray()
+
+    async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"220 welcome\r\n")
+        with contextlib.suppress(ConnectionError):
+            received.extend(await reader.read())
+
+    async with serving(greet) as target:
+        world.runner.add("mail.test", target=target)
+        connection = await world.connect("mail.test", 25)
+
+        assert await connection.read_until(b"\n") == b"220 welcome\r\n"
+        await connection.write(b"DELETE /all HTTP/1.1\r\nHost: mail.test\r\n\r\n")
+        closed = await world.runner.wait_for(Closed)
+
+    assert closed.reason is Reason.MALFORMED
+    assert not received
+
+
 async def test_a_reset_by_the_host_is_a_reset_for_the_program(world: EgressWorld) -> None:
     async def break_off(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)

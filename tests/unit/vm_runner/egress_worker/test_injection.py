@@ -1,6 +1,7 @@
 """Secrets in the places of placeholders, and traces of either where they do not belong."""
 
 import base64
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,9 @@ from hypothesis import strategies as st
 from services.core.integrations.definitions import InjectionKind
 from services.vm_runner.egress_worker.heads import Header
 from services.vm_runner.egress_worker.injection import inject, is_usable, wanted
-from services.vm_runner.egress_worker.orders import Injection, Placeholder
+from services.vm_runner.egress_worker.judge import Judge
+from services.vm_runner.egress_worker.orders import Grant, Injection, Inspection, Mode, Placeholder
+from services.vm_runner.egress_worker.run_state import RunState
 from services.vm_runner.egress_worker.traces import (
     BodyScanner,
     Mask,
@@ -158,3 +161,36 @@ def test_headers_without_secrets_are_the_same_object() -> None:
     assert mask.apply(headers) is headers
     mask.set([(SECRET, TEXT), ("abc", "too-short")])
     assert mask.apply(headers) is headers
+
+
+@pytest.mark.parametrize(
+    ("name", "sent"),
+    [("a.test", True), ("A.test", True), ("b.test", False), ("xa.test", False), ("", False)],
+)
+def test_a_connection_gets_the_injections_of_its_own_host_only(name: str, sent: bool) -> None:
+    grant = Grant(
+        ticket=1,
+        connection=1,
+        mode=Mode.INSPECT,
+        port=443,
+        name=name,
+        address="192.0.2.1",
+        inspection=Inspection(injections=(injection(InjectionKind.BEARER),)),
+    )
+
+    judge = Judge(grant, RunState(), office=Unasked())
+
+    assert bool(judge.injections) is sent
+
+
+class Unasked:
+    """Where nothing is reported and nothing asked."""
+
+    async def report(self, message: object) -> None:
+        raise AssertionError
+
+    async def ask_credential(self, connection: int, credential: str, **_: str) -> Any:
+        raise AssertionError
+
+    async def ask_allowance(self, connection: int, budgets: tuple[str, ...]) -> Any:
+        raise AssertionError
