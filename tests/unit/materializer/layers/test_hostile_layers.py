@@ -722,9 +722,9 @@ def test_bytes_are_a_layer_or_are_refused(data: bytes) -> None:
         ingest(data, Path(directory), limits=SMALL)
 
 
-def test_an_extended_header_of_a_million_attributes_is_refused(tmp_path: Path) -> None:
+def test_an_extended_header_of_very_many_attributes_is_refused(tmp_path: Path) -> None:
     records = io.BytesIO()
-    for number in range(1_000_000):
+    for number in range(60_000):  # more than a mebibyte
         records.write(record(b"SCHILY.xattr.user.%d" % number, b""))
 
     with pytest.raises(LayerUnsafe, match="extended header"):
