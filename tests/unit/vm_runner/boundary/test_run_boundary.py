@@ -453,6 +453,12 @@ async def test_every_decision_is_a_line_of_a_chain_also_after_a_crash(world: Wor
     async with world.serving() as link:
         await answer(link, "y.lns.internal")
     assert world.verified() > before
+    connections = await world.records()
+    assert [(one.verdict, one.host, one.connection) for one in connections] == [
+        ("allow", "api.example.com", number),
+        ("deny", "x.lns.internal", 0),
+        ("deny", "y.lns.internal", 0),
+    ]
     (closed,) = await world.records(RecordKind.CLOSED)
     assert (closed.sent_bytes, closed.received_bytes, closed.connection) == (10, 20, number)
     (request,) = await world.records(RecordKind.REQUEST)
