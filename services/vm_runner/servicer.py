@@ -24,6 +24,7 @@ from services.vm_runner.records.pages import page
 from services.vm_runner.records.register import place
 from services.vm_runner.records.run_log import LogStream
 from services.vm_runner.records.runs import ExecRequest
+from services.vm_runner.run_messages import RunMessages
 from services.vm_runner.runner import Runner
 from services.vm_runner.snapshots.snapshot import Snapshot
 from services.vm_runner.snapshots.starts import Starts
@@ -38,6 +39,7 @@ class VmServicer(rpc.VmServiceServicer):
         self._runner = runner
         self._volumes = volumes
         self._host = host
+        self._messages = RunMessages()
 
     async def CreateRun(self, request: pb.CreateRunRequest, context: Any) -> pb.CreateRunResponse:
         """Records a run, and starts it unless `do_not_start` is set."""
@@ -123,7 +125,7 @@ class VmServicer(rpc.VmServiceServicer):
             runs, key=place, size=request.page_size, token=request.page_token, descending=True
         )
         return pb.ListRunsResponse(
-            runs=[messages.format_run(run) for run in chosen], next_page_token=token
+            runs=[self._messages.of(run) for run in chosen], next_page_token=token
         )
 
     async def WatchRun(

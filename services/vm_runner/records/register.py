@@ -95,7 +95,8 @@ class Register(Generic[OwnerT]):
             and (not group or naming.is_of_group(run, group))
             and all(run.plan.labels.get(name) == value for name, value in labels.items())
         ]
-        return sorted(wanted, key=place, reverse=True)
+        # As `place` sorts, which writes times as texts: for a page's token, not for every run.
+        return sorted(wanted, key=lambda run: (run.create_time, run.run_id), reverse=True)
 
     def lives(self) -> list[OwnerT]:
         """Returns every run."""

@@ -440,10 +440,9 @@ async def test_a_host_that_lacks_something_says_so_before_anything_is_recorded(
 
     assert caught.value.hint == "apt-get install qemu"
     assert not list((world.home / "runs").iterdir())
-    assert next((check.name, check.remedy) for check in report.checks) == (
-        "qemu",
-        "apt-get install qemu",
-    )
+    remedies = {check.name: check.remedy for check in report.checks}
+    assert remedies["qemu"] == "apt-get install qemu"
+    assert "confinement" in remedies
     assert report.accelerator == ""
 
 
