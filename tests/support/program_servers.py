@@ -58,6 +58,7 @@ class Handler(BaseHTTPRequestHandler):
             ("web.test", "/next"): self._next,
             ("web.test", "/socket"): self._socket,
             ("web.test", "/upload"): self._upload,
+            ("web.test", "/away"): self._away,
         }.get((host, self.path))
         if special is not None:
             special()
@@ -101,11 +102,19 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self.answer(b"nothing here", status=404)
 
+    def _away(self) -> None:
+        """Sends who comes to a host that no policy of these tests allows."""
+        self.send_response(302)
+        self.send_header("Location", f"https://evil.test:{self.server.world.port}/")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
     def _upload(self) -> None:
         digest, size = sha256(), 0
         for piece in self.pieces():
             digest.update(piece)
             size += len(piece)
+            self.server.world.received += len(piece)
         self.answer(f"{size} {digest.hexdigest()} {self.headers.get('Expect', '')}".encode())
 
     def _events(self) -> None:
@@ -190,6 +199,7 @@ class ProgramServers:
         authority: of the certificates.
         asked: host, method and path of each request.
         read_on: released by a client that has read an event.
+        received: bytes of uploads that have come, also of those that are not over.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -197,6 +207,7 @@ class ProgramServers:
         self.authority = trustme.CA()
         self.asked: list[tuple[str, str, str]] = []
         self.read_on = threading.Semaphore(0)
+        self.received = 0
         self._servers = (self._server(secure=True), self._server(secure=False))
         self._threads = [
             threading.Thread(target=cast("Callable[[], None]", one.serve_forever), args=(0.05,))

@@ -166,7 +166,11 @@ async def test_a_run_reaches_what_its_policy_allows_and_nothing_else(
         assert any("10.0.0.0/8 is private" in one.reason for one in denied)
         assert any("a cloud's metadata" in one.reason for one in denied)
 
+        assert "hello" not in await world.shell(without_routes(port, canary))
+        assert (world.canary.visits, world.allowed.visits) == (0, visits)
 
+
+# A static program tries them, without proxy variables: ways out 1 to 12, 35 to 39, 43 and 46.
 WAYS_OUT: tuple[Callable[[int, int], str], ...] = (
     lambda port, _: f"{SAYS} other.test {port}",
     lambda _, canary: f"{SAYS} api.test {canary}",
@@ -183,6 +187,20 @@ WAYS_OUT: tuple[Callable[[int, int], str], ...] = (
     lambda _, canary: f"unset http_proxy; wget -q -T 5 -O - http://other.test:{canary}/",
     lambda _, canary: f"for p in 22 25 53 80 443 853 {canary}; do {SAYS} 9.9.9.9 $p; done",
 )
+
+
+def without_routes(port: int, canary: int) -> str:
+    """Takes the agent's routes away, then tries: way out 43, the last since nothing is left."""
+    attempts = "; ".join(
+        f"timeout 5 nc {host} {one} </dev/null"
+        for host in ("10.1.2.3", "198.18.1.1")
+        for one in (canary, port)
+    )
+    return (
+        "for f in -4 -6; do for t in local main all; do "
+        "busybox ip $f route flush table $t; done; busybox ip $f route add default dev lo; done; "
+        f"{attempts}"
+    )
 
 
 async def test_one_denial_is_one_failure_at_once_and_edits_take_effect(

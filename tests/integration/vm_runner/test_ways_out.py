@@ -274,3 +274,15 @@ async def test_a_connection_to_one_host_carries_no_request_for_another(
         async with asyncio.timeout(20):
             assert b" 403 " in await connection.read()
     assert b"evil.test" not in world.allowed.heard
+
+
+async def test_an_address_stands_for_a_name_in_its_own_run_only(world: World) -> None:
+    """What the agent of a run gives out means nothing here: names are asked for as names."""
+    connection = await world.open("api.test", world.allowed.port)
+    connection.reset()
+    visits = world.allowed.visits
+    for last in range(4):
+        with pytest.raises(Refused):
+            await world.open(mapped(f"198.18.1.{last}"), world.allowed.port)
+
+    assert (world.canary.visits, world.allowed.visits) == (0, visits)
