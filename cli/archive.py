@@ -163,7 +163,7 @@ class _Copy:
             left -= len(chunk)
             if left < 0:
                 raise _too_much(f"{self._limits.archive_bytes} bytes")
-            require(self._fresh, len(chunk), what="what the run sends")
+            require(self._fresh.parent, len(chunk), what="what the run sends")
             yield chunk
 
     def _claim(self, name: bytes, member: Member) -> None:

@@ -43,30 +43,36 @@ def free_bytes(directory: Path) -> int:
     return disk.f_bavail * disk.f_frsize
 
 
-def room(directory: Path) -> int:
-    """Returns the bytes that can be written so that `KEPT_BYTES` stay free; may be negative.
+def room(directory: Path, *, kept: int | None = None) -> int:
+    """Returns the bytes that can be written so that some stay free; may be negative.
+
+    Args:
+        directory: on whose disk.
+        kept: bytes that stay free; by default `KEPT_BYTES`, on a small disk a sixteenth of it.
 
     Raises:
         OSError: the directory does not exist.
     """
     disk = os.statvfs(directory)
-    kept = min(KEPT_BYTES, disk.f_blocks * disk.f_frsize // _SMALL)
+    if kept is None:
+        kept = min(KEPT_BYTES, disk.f_blocks * disk.f_frsize // _SMALL)
     return disk.f_bavail * disk.f_frsize - kept
 
 
-def require(directory: Path, needed: int, *, what: str) -> None:
-    """Checks that `needed` bytes can be written and `KEPT_BYTES` stay free.
+def require(directory: Path, needed: int, *, what: str, kept: int | None = None) -> None:
+    """Checks that `needed` bytes can be written and some stay free.
 
     Args:
         directory: on whose disk.
         needed: bytes.
         what: that is to be written, as the error names it: `a layer of 20 MB`.
+        kept: bytes that stay free; by default as `room` says.
 
     Raises:
         CapacityExhausted: there is too little room.
         OSError: the directory does not exist.
     """
-    if needed > room(directory):
+    if needed > room(directory, kept=kept):
         raise exhausted(directory, what=what, needed=needed)
 
 

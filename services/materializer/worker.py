@@ -10,7 +10,6 @@ with its parent too.
 
 import argparse
 import contextlib
-import errno
 import gc
 import json
 import os
@@ -20,13 +19,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from services.chassis import reserve
 from services.core.errors import CapacityExhausted, Internal, LnsError
 from services.isolation import system_calls
 from services.materializer import jobs
 from services.materializer.worker_ground import confine
 
+_MADE = ("directory", "image", "output")  # what a job writes
 _MUCH_MEMORY_KIB = 256 << 10
-_NO_SPACE = frozenset((errno.ENOSPC, errno.EDQUOT))
 
 JOBS: Mapping[str, Callable[[dict[str, Any], Callable[[int], None]], dict[str, Any]]] = {
     "layer": jobs.build_layer,
@@ -62,13 +62,14 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _run(line: bytes, progress: Callable[[int], None]) -> dict[str, Any]:
+    request: dict[str, Any] = {}
     try:
         request = json.loads(line)
         return {"result": JOBS[request["job"]](request, progress)}
     except LnsError as error:
         failure = error
     except OSError as error:
-        failure = _translate(error)
+        failure = _translate(error, request)
     except MemoryError:
         failure = CapacityExhausted("the materializer has no memory left for this image")
     except Exception as error:  # noqa: BLE001 - the parent must get an answer for every job
@@ -83,12 +84,10 @@ def _run(line: bytes, progress: Callable[[int], None]) -> dict[str, Any]:
     }
 
 
-def _translate(error: OSError) -> LnsError:
-    if error.errno in _NO_SPACE:
-        return CapacityExhausted(
-            "the disk of the image store is full",
-            hint="free space, or run `lns image prune`",
-        )
+def _translate(error: OSError, request: Mapping[str, Any]) -> LnsError:
+    if reserve.is_full(error):
+        made = next((request[name] for name in _MADE if name in request), "/")
+        return reserve.exhausted(Path(made).parent, what="an image")
     return Internal(f"the image store cannot be used: {error.strerror} ({error.filename})")
 
 

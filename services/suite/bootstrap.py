@@ -19,7 +19,7 @@ from services.core.version import VERSION
 from services.suite.content_process import content_process
 from services.suite.log_file import LogFile
 from services.suite.ownership import announce, suite_ownership
-from services.suite.settings import ContentProcess, SuiteProcess, SuiteSettings
+from services.suite.settings import ContentProcess, SuiteProcess, SuiteSettings, of_runner
 
 
 @contextlib.asynccontextmanager
@@ -56,7 +56,7 @@ async def open_services(
         from services.vm_runner.bootstrap import open_vm_runner  # noqa: PLC0415 - see above
 
         await is_ready()
-        services = await stack.enter_async_context(open_vm_runner(home, settings.vm_runner))
+        services = await stack.enter_async_context(open_vm_runner(home, of_runner(settings)))
         announce(run / "suite.version", pid=os.getpid(), version=VERSION)
         yield services
 

@@ -78,3 +78,9 @@ def of_content(settings: ContentProcess) -> ContentProcess:
         server=replace(settings.server, listen=own.content_listen),
         metrics=replace(settings.metrics, listen=own.content_metrics),
     )
+
+
+def of_runner(settings: SuiteProcess) -> VmSettings:
+    """Returns the VM runner's settings, with what it has to know of the gateway beside it."""
+    plain = (*settings.vm_runner.plain_registries, *settings.registry_gateway.plain_http)
+    return replace(settings.vm_runner, plain_registries=plain)

@@ -125,6 +125,7 @@ async def open_vm_runner(home: Path, own: VmSettings) -> AsyncIterator[Sequence[
         issuer = OAuthIssuer(blocking)
         credentials = _credentials(own, blocking, issuer)
         surroundings = Surroundings(
+            plain_registries=own.plain_registries,
             hypervisor=hypervisor,
             images=images,
             store=RunFiles(home / "runs", blocking=blocking, kept=kept),

@@ -113,6 +113,7 @@ class Runner:
         """
         _check(plan, options, image_digest)
         _check_platform(plan, self._around.platform)
+        check_ports(plan, plain_registries=self._around.plain_registries)
         if group is not None:
             groups.check(group, plan.member)
         if request_id and request_id in self._creating:
@@ -327,7 +328,6 @@ def _check(plan: RunPlan, options: RunOptions, image_digest: str) -> None:
         signal_number(plan.stop_signal)
     if plan.has_workflow:
         raise Unimplemented("runs with a workflow are not implemented: its steps would be ignored")
-    check_ports(plan)
     _check_volumes(plan)
 
 

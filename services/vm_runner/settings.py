@@ -95,6 +95,10 @@ class VmSettings:
     materializer: PeerSettings = field(default_factory=PeerSettings)
     """The service that owns this node's images."""
 
+    plain_registries: tuple[str, ...] = ()
+    """Registries that are spoken to without TLS: no artifact by itself publishes a port that one of
+    them has. In the suite, `registry_gateway.plain_http` counts as well."""
+
     qemu: str = ""
     """QEMU's program. Empty: `qemu-system-` with this machine's architecture, from PATH."""
 

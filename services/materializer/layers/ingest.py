@@ -147,7 +147,7 @@ class LayerBuilder:
     def _fitting(self, chunks: Iterator[bytes]) -> Iterator[bytes]:
         """The same chunks, as long as the disk has room for what they hold."""
         for chunk in chunks:
-            require(self._directory, len(chunk), what="a layer")
+            require(self._directory.parent, len(chunk), what="a layer")
             yield chunk
 
     def add_entry(self, entry: Entry) -> None:

@@ -39,7 +39,10 @@ class RunnerLimits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Surroundings:
-    """What a run's life needs from outside."""
+    """What a run's life needs from outside.
+
+    `plain_registries` are the hosts that lns speaks to without TLS.
+    """
 
     hypervisor: Hypervisor
     images: ImageSource
@@ -56,6 +59,7 @@ class Surroundings:
     answered: AnsweredRequests
     platform: Platform = field(default_factory=own_platform)
     """What guests execute, whichever way their CPU is made."""
+    plain_registries: tuple[str, ...] = ()
     events: Broadcast[NodeEvent] = field(default_factory=Broadcast)
 
     def happened(self, run: Run, event: RunEvent) -> None:

@@ -2,10 +2,11 @@
 
 A user who names a port with `-p` consents to it. A port that only an artifact names is published
 where it is above 1023, and where no registry is that lns would talk to without TLS: whoever listens
-there is believed.
+there is believed. Those are the usual one, this machine's registries in the plan, and what the
+settings say is spoken to without TLS, by whatever name of this machine.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from services.core.errors import RequestInvalid
 from services.core.reference import is_loopback_host
@@ -16,8 +17,12 @@ _USUAL_REGISTRY = 5000
 _HTTP = 80
 
 
-def check_ports(plan: RunPlan) -> None:
+def check_ports(plan: RunPlan, *, plain_registries: Collection[str] = ()) -> None:
     """Refuses ports that need the consent of a user and have only an artifact's wish.
+
+    Args:
+        plan: what is to run.
+        plain_registries: hosts, with or without port, that lns speaks to without TLS.
 
     Raises:
         RequestInvalid: there is such a port; `-p` is the way out.
@@ -27,7 +32,7 @@ def check_ports(plan: RunPlan) -> None:
     ]
     if not wishes:
         return
-    trusted = set(_trusted_ports(plan))
+    trusted = set(_trusted_ports(plan, plain_registries))
     for port in plan.ports:
         why = ""
         if 0 < port.host_port < _PRIVILEGED_BELOW:
@@ -42,11 +47,10 @@ def check_ports(plan: RunPlan) -> None:
             )
 
 
-def _trusted_ports(plan: RunPlan) -> Iterator[int]:
-    """The usual port of a registry, and those of this machine's registries in the plan."""
+def _trusted_ports(plan: RunPlan, plain_registries: Collection[str]) -> Iterator[int]:
+    """The ports where someone of this machine would be taken for a registry."""
     yield _USUAL_REGISTRY
-    for manifest in plan.closure:
-        host = manifest.repository.partition("/")[0]
-        if is_loopback_host(host):
-            _, colon, number = host.rpartition(":")
-            yield int(number) if colon and number.isdigit() else _HTTP
+    in_plan = (manifest.repository.partition("/")[0] for manifest in plan.closure)
+    for host in (*filter(is_loopback_host, in_plan), *plain_registries):
+        _, colon, number = host.rpartition(":")
+        yield int(number) if colon and number.isdigit() else _HTTP

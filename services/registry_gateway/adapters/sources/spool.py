@@ -1,16 +1,14 @@
 """Temporary files on the disk of the store, of which some stays free."""
 
 import contextlib
-import errno
-import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from services.core.errors import CapacityExhausted
+from services.chassis import reserve
 
-_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_WHAT: Final = "an image that is unpacked"
 
 
 class Spool:
@@ -40,18 +38,7 @@ class Spool:
         """
         with target.open("wb") as file:
             for chunk in chunks:
-                disk = os.statvfs(self._directory)
-                if len(chunk) > disk.f_bavail * disk.f_frsize - self._reserve:
-                    raise _no_room()
+                reserve.require(self._directory, len(chunk), what=_WHAT, kept=self._reserve)
                 # Only here: what `chunks` raises is the business of whoever makes them.
-                try:
+                with reserve.full_disk_is_typed(self._directory, what=_WHAT):
                     file.write(chunk)
-                except OSError as error:
-                    raise (_no_room() if error.errno in _FULL else error) from error
-
-
-def _no_room() -> CapacityExhausted:
-    return CapacityExhausted(
-        "the disk of the store has no room to unpack the image",
-        hint="free space with `lns image prune`",
-    )

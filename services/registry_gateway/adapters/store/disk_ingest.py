@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+from services.chassis import reserve
 from services.core.descriptor import Descriptor
-from services.core.digest import Digest
-from services.core.errors import CapacityExhausted, ContentCorrupt, LnsError
+from services.core.errors import ContentCorrupt, LnsError
 from services.registry_gateway.adapters.store.write_behind import WriteBehind
 
 _READ_BYTES: Final = 1 << 20
@@ -55,7 +55,7 @@ class DiskIngest:
         if self.position + len(chunk) > self.descriptor.size:
             raise self._corrupt(f"is longer than its {self.descriptor.size} bytes")
         ends = self.position + len(chunk) == self.descriptor.size
-        with disk_errors("write", self.descriptor.digest):
+        with disk_errors(self._part.parent, self.descriptor):
             if ends:
                 self._writer.write_last(chunk)
             else:
@@ -78,7 +78,7 @@ class DiskIngest:
         found = self._hasher.hexdigest()
         if found != self.descriptor.digest.hex:
             raise self._corrupt(f"has the digest {self.descriptor.digest.algorithm}:{found}")
-        with disk_errors("store", self.descriptor.digest):
+        with disk_errors(self._part.parent, self.descriptor):
             self._writer.flush()
             os.fchmod(self._file, 0o444)
             os.fdatasync(self._file)
@@ -115,17 +115,15 @@ class DiskIngest:
 
 
 @contextlib.contextmanager
-def disk_errors(what: str, digest: Digest) -> Iterator[None]:
+def disk_errors(directory: Path, descriptor: Descriptor) -> Iterator[None]:
     """Turns a full disk into CapacityExhausted; what else an OSError says is a defect."""
     try:
         yield
     except LnsError:
         raise
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if not reserve.is_full(error) and error.errno != errno.EFBIG:
             raise
-        raise CapacityExhausted(
-            f"cannot {what} blob {digest.short}: {os.strerror(error.errno)}",
-            hint="free space with `lns image prune`",
-            metadata={"digest": digest},
+        raise reserve.exhausted(
+            directory, what=f"blob {descriptor.digest.short}", needed=descriptor.size
         ) from error

@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from services.chassis import reserve
 from services.chassis.blocking import Blocking
 from services.chassis.durable import sync_directory
 from services.core.descriptor import Descriptor
 from services.core.digest import Digest
 from services.core.errors import (
     BlobUnknown,
-    CapacityExhausted,
     ContentCorrupt,
     DigestInvalid,
     LimitExceeded,
@@ -202,7 +202,7 @@ class DiskStore:
         with self._guard:
             self._at_work.add(part.name)
         try:
-            with disk_errors("begin", descriptor.digest):
+            with disk_errors(self._ingests, descriptor):
                 self._check_room(descriptor)
                 target = self.path(descriptor.digest)
                 return DiskIngest(descriptor, part, target, resume=resume, ended=self._ended)
@@ -215,16 +215,8 @@ class DiskStore:
             self._at_work.discard(part.name)
 
     def _check_room(self, descriptor: Descriptor) -> None:
-        disk = os.statvfs(self._ingests)
-        free = disk.f_bavail * disk.f_frsize - self._reserve
-        if descriptor.size > free:
-            raise CapacityExhausted(
-                f"blob {descriptor.digest.short} has {descriptor.size} bytes and the disk of the"
-                f" store has room for {max(free, 0)} beside the {self._reserve >> 20} MiB that stay"
-                " free (`registry_gateway.reserve`)",
-                hint="free space with `lns image prune`, or set a smaller reserve",
-                metadata={"digest": descriptor.digest},
-            )
+        what = f"blob {descriptor.digest.short}"
+        reserve.require(self._ingests, descriptor.size, what=what, kept=self._reserve)
 
 
 def _unlinked(entry: os.DirEntry[str]) -> int:

@@ -67,3 +67,23 @@ def test_any_other_port_is_published_as_the_artifact_wishes(port: int) -> None:
     with passes():
         check_ports(plan(port, OriginKind.AGENT))
         check_ports(plan(port, OriginKind.AGENT, registry=f"r.example:{port}"))
+
+
+@pytest.mark.parametrize(
+    ("registry", "port"),
+    [
+        ("localhost:5610", 5610),
+        ("192.168.1.5:5610", 5610),  # may be this machine, as may any name
+        ("registry.local:8443", 8443),
+        ("[::1]:5055", 5055),
+    ],
+)
+def test_no_port_of_a_registry_that_the_settings_believe_without_tls(
+    registry: str, port: int
+) -> None:
+    wish = plan(port, OriginKind.AGENT, registry="r.example")
+    with pytest.raises(RequestInvalid, match="believed there without TLS"):
+        check_ports(wish, plain_registries=["other:1234", registry])
+
+    check_ports(wish)
+    check_ports(plan(port, OriginKind.FLAG, registry="r.example"), plain_registries=[registry])
