@@ -183,5 +183,11 @@ life_options = combined(
             metavar="N",
             help="Maximum number of processes in the guest.",
         ),
+        click.option(
+            "--disk-rate",
+            metavar="SIZE",
+            help="Most that its disks read and write together in a second: 50Mi; a number is MiB."
+            " [default: no limit]",
+        ),
     ]
 )

@@ -52,6 +52,7 @@ def make_order(
             stop_signal=None,
             stop_timeout=options.get("stop_timeout"),
             pids_limit=options.get("pids_limit"),
+            disk_rate=options.get("disk_rate"),
             approve_timeout=options.get("approve_timeout"),
         ),
         pull=PULL_MODES[pull],

@@ -31,6 +31,7 @@ class RunOptions(TypedDict, total=False):
         approve_timeout: seconds that connections wait for an answer.
         stop_timeout: seconds between the stop signal and KILL.
         pids_limit: most processes in the guest.
+        disk_rate: most bytes a second of its disks together: "50Mi".
         stdin: whether the workload's standard input can be written to.
         tty: whether the workload has a terminal.
         cold: whether a kernel is booted even if a snapshot could be resumed.
@@ -55,6 +56,7 @@ class RunOptions(TypedDict, total=False):
     approve_timeout: float
     stop_timeout: float
     pids_limit: int
+    disk_rate: str
     stdin: bool
     tty: bool
     cold: bool

@@ -42,6 +42,7 @@ class MachineSpec:
         memory_mib: size of its memory.
         disks: in any order.
         ports: whose sockets, in `directory`, listen when the microVM has started.
+        disk_rate: most bytes a second that its disks read and write together; 0 is no limit.
         memory_file: where its memory is kept so that it can be saved; None keeps it for itself.
     """
 
@@ -52,6 +53,7 @@ class MachineSpec:
     memory_mib: int
     disks: tuple[Disk, ...]
     ports: tuple[HostPort, ...] = ()
+    disk_rate: int = 0
     memory_file: Path | None = None
 
 

@@ -168,6 +168,7 @@ def format_options(options: RunOptions) -> pb.RunOptions:
         cold=options.cold,
         pids_limit=options.pids_limit,
         log_limit_bytes=options.log_limit_bytes,
+        disk_rate_bytes=options.disk_rate_bytes,
         policy_file=options.policy_file,
         approve_timeout=(
             format_span(timedelta(seconds=options.approve_timeout))
@@ -186,7 +187,7 @@ def parse_options(message: pb.RunOptions) -> RunOptions:
     """
     if message.restart.mode not in _MODE_NAMES:
         raise messages.invalid("options.restart.mode", "is unknown")
-    for name in ("pids_limit", "log_limit_bytes"):
+    for name in ("pids_limit", "log_limit_bytes", "disk_rate_bytes"):
         if getattr(message, name) < 0:
             raise messages.invalid(f"options.{name}", "must not be negative")
     if message.restart.max_restarts < 0:
@@ -210,6 +211,7 @@ def parse_options(message: pb.RunOptions) -> RunOptions:
         cold=message.cold,
         pids_limit=message.pids_limit,
         log_limit_bytes=message.log_limit_bytes,
+        disk_rate_bytes=message.disk_rate_bytes,
         policy_file=parse_policy_file(message.policy_file),
         approve_timeout=(
             parse_span(message.approve_timeout, "options.approve_timeout")

@@ -288,6 +288,7 @@ class Runner:
                 directory=around.store.directory(run_id),
                 volumes=(),
                 default_disk=around.limits.disk_bytes,
+                default_rate=around.limits.disk_rate_bytes,
             )
             return await around.starts.warm(spec, guest_root(run, image, around.boundary.settings))
         finally:

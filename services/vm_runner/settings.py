@@ -158,6 +158,10 @@ class VmSettings:
     disk: ByteCount = field(default=8 << 30, metadata=setting(least=_DISK_LEAST))
     """Size of a run's writable layer, if the plan sets no size. It is sparse."""
 
+    disk_rate: ByteCount = field(default=0, metadata=setting(least=0))
+    """Most that the disks of a run read and write together in a second, if the run sets no rate. 0:
+    what the host's disk gives. A run with a rate takes no machine that waits."""
+
     log: ByteCount = field(default=64 << 20, metadata=setting(least=_LOG_LEAST))
     """Bytes of log that are kept of a run, if the run sets no limit."""
 
@@ -254,6 +258,7 @@ class VmSettings:
             boots_at_once=self.boots_at_once or max(2, os.cpu_count() or 1),
             boot_seconds=self.boot_time,
             disk_bytes=self.disk,
+            disk_rate_bytes=self.disk_rate,
             pids=self.pids,
             shutdown_seconds=self.shutdown_time,
         )

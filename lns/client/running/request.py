@@ -16,6 +16,7 @@ from lns.client.running.environment import parse_environment
 from lns.client.running.labels import parse_labels
 from services.core.budgets.limits import parse_budget, smallest
 from services.core.errors import RequestInvalid
+from services.core.quantity import parse_mebibytes
 
 PULL_MODES: Mapping[str, registry_pb.PullMode.ValueType] = {
     "always": registry_pb.PULL_MODE_ALWAYS,
@@ -109,6 +110,7 @@ def run_options(
     stop_signal: str | None,
     stop_timeout: float | None,
     pids_limit: int | None,
+    disk_rate: str | None = None,
     approve_timeout: float | None = None,
     budget: Sequence[str] = (),
 ) -> run_pb2.RunOptions:
@@ -132,6 +134,7 @@ def run_options(
         terminal=terminal,
         stop_signal=(stop_signal or "").upper().removeprefix("SIG"),
         pids_limit=pids_limit or 0,
+        disk_rate_bytes=_disk_rate(disk_rate),
         budgets=_budgets(budget),
     )
     if approve_timeout is not None:
@@ -139,6 +142,10 @@ def run_options(
     if stop_timeout is not None:
         options.stop_timeout.CopyFrom(to_duration(stop_timeout))
     return options
+
+
+def _disk_rate(text: str | None) -> int:
+    return parse_mebibytes(text, what="rate of a disk") << 20 if text else 0
 
 
 def _budgets(texts: Sequence[str]) -> list[run_plan_pb2.BudgetLimit]:

@@ -46,6 +46,7 @@ def machine_spec(
     directory: Path,
     volumes: tuple[Disk, ...],
     default_disk: int,
+    default_rate: int = 0,
 ) -> MachineSpec:
     """Returns the machine of a run.
 
@@ -55,6 +56,7 @@ def machine_spec(
         directory: of the run.
         volumes: disks of its named volumes.
         default_disk: bytes of a writable layer whose size the plan leaves open.
+        default_rate: bytes a second of its disks where the run sets none; 0 is no limit.
     """
     resources = run.plan.resources
     writable = Disk(
@@ -71,6 +73,7 @@ def machine_spec(
         memory_mib=resources.memory_mib,
         disks=(*(image_disks(image) if image else ()), *volumes, writable),
         ports=(*bind_ports(run), EGRESS_PORT),
+        disk_rate=run.options.disk_rate_bytes or default_rate,
     )
 
 

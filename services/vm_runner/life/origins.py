@@ -108,6 +108,7 @@ class Start:
             directory=around.store.directory(run.run_id),
             volumes=around.volumes.disks(run),
             default_disk=around.limits.disk_bytes,
+            default_rate=around.limits.disk_rate_bytes,
         )
         self._start_from = spec, guest_root(run, image, around.boundary.settings)
         started = await around.starts.start(*self._start_from, cold=run.options.cold)

@@ -26,6 +26,7 @@ class RunnerLimits:
         boots_at_once: machines that may boot at the same time.
         boot_seconds: longest time from the VMM's start to the agent's answer.
         disk_bytes: size of a writable layer where the plan names none.
+        disk_rate_bytes: bytes a second of a run's disks where it names none; 0 is no limit.
         pids: processes where the run names none.
         shutdown_seconds: longest time for a guest to write back after its workload ended.
     """
@@ -33,6 +34,7 @@ class RunnerLimits:
     boots_at_once: int = 2
     boot_seconds: float = 60.0
     disk_bytes: int = 8 << 30
+    disk_rate_bytes: int = 0
     pids: int = 4096
     shutdown_seconds: float = 10.0
 

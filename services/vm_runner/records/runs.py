@@ -68,6 +68,7 @@ class RunOptions:
     cold: bool = False
     pids_limit: int = 0
     log_limit_bytes: int = 0
+    disk_rate_bytes: int = 0
     policy_file: str = ""
     approve_timeout: float = 0.0
     budgets: tuple[BudgetLimit, ...] = ()

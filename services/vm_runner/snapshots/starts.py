@@ -177,7 +177,7 @@ class Starts:
             self._spawn(self._want(spec, root))
 
     async def _want(self, spec: MachineSpec, root: Root) -> None:
-        if self._ahead is None or _has_volumes(spec, root):
+        if self._ahead is None or _has_volumes(spec, root) or spec.disk_rate:
             return
         key = await self._key(spec, root)
         if making := self._making.get(key):
@@ -193,6 +193,8 @@ class Starts:
             return "turned off"
         if _has_volumes(spec, root):
             return "volumes"
+        if spec.disk_rate:
+            return "a rate of its disks"
         if await asyncio.to_thread(placed(spec, root.writable_disk).exists):
             return "writable layer from before"
         return ""

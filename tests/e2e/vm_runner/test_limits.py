@@ -36,8 +36,9 @@ LISTENS = 'while read -r line; do eval "$line"; done'
 class Pair:
     """A run that takes too much, and one beside it."""
 
-    def __init__(self, vm: VmClient, hog: str, other: str, runs: Path) -> None:
+    def __init__(self, vm: VmClient, hog: str, other: str, runs: Path, image: str) -> None:
         self.vm = vm
+        self.image = image
         self.hog = hog
         self.other = other
         self.directory = runs / hog
@@ -85,7 +86,7 @@ async def runs() -> AsyncIterator[Pair]:
             other = await vm.create("tail", "-f", "/dev/null", digest=image)
             for run in (hog, other):
                 await vm.until(run.run_id, Run.STATE_RUNNING)
-            yield Pair(vm, hog.run_id, other.run_id, home / "runs")
+            yield Pair(vm, hog.run_id, other.run_id, home / "runs", image)
             for run in (hog, other):
                 assert (await vm.get(run.run_id)).state == Run.STATE_RUNNING
                 await vm.stub.RemoveRun(pb.RemoveRunRequest(run=run.run_id, force=True))
@@ -120,6 +121,26 @@ async def test_disk(runs: Pair) -> None:
 
     assert await runs.sh("rm /fill; sync; echo fine > /x; cat /x") == ("fine", 0)
     await eventually(lambda: runs.disk_bytes() < DISK_BYTES // 4, within=30)
+
+
+async def test_rate_of_the_disk(runs: Pair) -> None:
+    """What is written takes the time that the rate gives it, however quick the host's disk is."""
+    run = await runs.vm.create(
+        *("tail", "-f", "/dev/null"),
+        digest=runs.image,
+        options=run_pb2.RunOptions(disk_rate_bytes=2 * _MIB),
+    )
+    await runs.vm.until(run.run_id, Run.STATE_RUNNING)
+    script = (
+        "cut -d. -f1 /proc/uptime;"
+        "dd if=/dev/urandom of=/x bs=64k count=128 conv=fsync 2>/dev/null;"
+        "cut -d. -f1 /proc/uptime"
+    )
+    out, _, _ = await runs.vm.execute(run.run_id, "sh", "-c", script)
+    before, after = map(int, out.split())
+    await runs.vm.stub.RemoveRun(pb.RemoveRunRequest(run=run.run_id, force=True))
+
+    assert after - before >= 3  # 8 MiB by 2 a second, less what may be sent ahead
 
 
 async def test_log(runs: Pair) -> None:

@@ -16,6 +16,7 @@ from services.vm_runner.adapters.confinement.switches import (
     Read,
     Write,
 )
+from services.vm_runner.adapters.qemu.disk_rate import DISK_RATE, DiskRate
 from services.vm_runner.machines import Disk, HostPort, MachineSpec, SavedMachine
 
 CHANNEL_SOCKET = "channel.sock"
@@ -296,6 +297,7 @@ class BlockDevice:
 
     disk: Disk
     number: int
+    is_limited: bool = False
 
     def arguments(self) -> tuple[str, ...]:
         """Returns the switches and their values."""
@@ -303,14 +305,21 @@ class BlockDevice:
         address = f"addr=0x{slot + _FIRST_DISK_SLOT:x}.{function},multifunction=on"
         node = f"disk{self.number}"
         mode = "read-only=on" if self.disk.read_only else "discard=unmap,detect-zeroes=unmap"
+        shown = f"{node}-limited" if self.is_limited else node
         return (
             "-add-fd",
             f"fd={_FIRST_DISK_DESCRIPTOR + self.number},set={self.number}",
             "-blockdev",
             f"driver=file,node-name={node},filename=/dev/fdset/{self.number},{mode}",
+            *(self._limited(node, shown) if self.is_limited else ()),
             "-device",
-            f"virtio-blk-pci,drive={node},serial={self.disk.serial},num-queues=1,{address}",
+            f"virtio-blk-pci,drive={shown},serial={self.disk.serial},num-queues=1,{address}",
         )
+
+    def _limited(self, node: str, shown: str) -> tuple[str, ...]:
+        mode = "read-only=on" if self.disk.read_only else "discard=unmap,detect-zeroes=unmap"
+        group = f"driver=throttle,throttle-group={DISK_RATE},node-name={shown},file={node},{mode}"
+        return ("-blockdev", group)
 
 
 def descriptors(
@@ -367,7 +376,11 @@ def command_line(
             FurtherPort(port, number, _FIRST_DISK_DESCRIPTOR + len(spec.disks) + number)
             for number, port in enumerate(spec.ports)
         ),
-        *(BlockDevice(disk, number) for number, disk in enumerate(spec.disks)),
+        *((DiskRate(spec.disk_rate),) if spec.disk_rate else ()),
+        *(
+            BlockDevice(disk, number, is_limited=spec.disk_rate > 0)
+            for number, disk in enumerate(spec.disks)
+        ),
         *((Incoming(),) if is_resumed else ()),
     )
     return (binary, *(argument for switch in switches for argument in switch.arguments()))

@@ -101,7 +101,7 @@ class QemuHypervisor:
         status = program.stat()
         command = command_line(
             str(program),
-            replace(spec, run_id=""),
+            replace(spec, run_id="", disk_rate=0),
             vmlinux=boot.vmlinux,  # its folder's name is a digest of what it is made from
             initramfs=boot.initramfs,
             accelerator=accelerator,

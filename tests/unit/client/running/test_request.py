@@ -213,6 +213,18 @@ def test_options_of_the_run_are_passed_on() -> None:
     assert made.tty
 
 
+@pytest.mark.parametrize(("text", "rate"), [("50", 50 << 20), ("4Mi", 4 << 20), ("1g", 1 << 30)])
+def test_a_rate_of_disks_is_a_size_in_a_second(text: str, rate: int) -> None:
+    assert options(disk_rate=text).disk_rate_bytes == rate
+    assert options().disk_rate_bytes == 0
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "fast", "1MB/s"])
+def test_a_rate_of_disks_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(RequestInvalid):
+        options(disk_rate=text)
+
+
 def test_removing_and_restarting_contradict_each_other() -> None:
     with pytest.raises(RequestInvalid):
         options(remove=True, restart="always")

@@ -320,6 +320,7 @@ class RunOptions(_message.Message):
     COLD_FIELD_NUMBER: _builtins.int
     PIDS_LIMIT_FIELD_NUMBER: _builtins.int
     LOG_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
+    DISK_RATE_BYTES_FIELD_NUMBER: _builtins.int
     POLICY_FILE_FIELD_NUMBER: _builtins.int
     APPROVE_TIMEOUT_FIELD_NUMBER: _builtins.int
     BUDGETS_FIELD_NUMBER: _builtins.int
@@ -339,6 +340,8 @@ class RunOptions(_message.Message):
     """Most processes in the guest; 0 takes the runner's default."""
     log_limit_bytes: _builtins.int
     """Most bytes of log kept; 0 takes the runner's default."""
+    disk_rate_bytes: _builtins.int
+    """Most bytes a second that the run's disks read and write together; 0 takes the runner's default."""
     policy_file: _builtins.str
     """Absolute path of the policy file on the node, whose edits take effect on the run; empty, or a file that is not there:
     the plan's policy is written to a file of the run's own.
@@ -377,13 +380,14 @@ class RunOptions(_message.Message):
         cold: _builtins.bool = ...,
         pids_limit: _builtins.int = ...,
         log_limit_bytes: _builtins.int = ...,
+        disk_rate_bytes: _builtins.int = ...,
         policy_file: _builtins.str = ...,
         approve_timeout: _duration_pb2.Duration | None = ...,
         budgets: _abc.Iterable[_run_plan_pb2.BudgetLimit] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["approve_timeout", b"approve_timeout", "restart", b"restart", "stop_timeout", b"stop_timeout", "terminal", b"terminal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["approve_timeout", b"approve_timeout", "budgets", b"budgets", "cold", b"cold", "log_limit_bytes", b"log_limit_bytes", "name", b"name", "pids_limit", b"pids_limit", "policy_file", b"policy_file", "remove", b"remove", "restart", b"restart", "stdin", b"stdin", "stop_signal", b"stop_signal", "stop_timeout", b"stop_timeout", "terminal", b"terminal", "tty", b"tty"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["approve_timeout", b"approve_timeout", "budgets", b"budgets", "cold", b"cold", "disk_rate_bytes", b"disk_rate_bytes", "log_limit_bytes", b"log_limit_bytes", "name", b"name", "pids_limit", b"pids_limit", "policy_file", b"policy_file", "remove", b"remove", "restart", b"restart", "stdin", b"stdin", "stop_signal", b"stop_signal", "stop_timeout", b"stop_timeout", "terminal", b"terminal", "tty", b"tty"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,5 +1,6 @@
 import dataclasses
 import itertools
+import json
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,29 @@ def test_images_are_read_only_and_the_writable_layer_is_not() -> None:
 
     assert "read-only=on" in image.split(",")
     assert "read-only=on" not in writable.split(",")
+
+
+def test_all_disks_share_one_rate_where_there_is_one() -> None:
+    spec = dataclasses.replace(spec_of(*DISKS), disk_rate=5_000_000)
+    command = command_line(
+        "/usr/bin/qemu",
+        spec,
+        vmlinux=Path("/g/vmlinux"),
+        initramfs=Path("/g/initramfs"),
+        accelerator=Accelerator.TCG,
+        architecture=Architecture.X86_64,
+    )
+    (group,) = (json.loads(value) for value in values(command, "-object"))
+    limited = [value for value in values(command, "-blockdev") if value.startswith("driver=thr")]
+    shown = [value for value in values(command, "-device") if value.startswith("virtio-blk")]
+
+    assert group["limits"] == {"bps-total": 5_000_000}
+    assert len(limited) == len(shown) == len(DISKS)
+    assert all(f"throttle-group={group['id']}," in value for value in limited)
+    assert [value.split(",")[1] for value in shown] == [
+        f"drive=disk{number}-limited" for number in range(len(DISKS))
+    ]
+    assert "-object" not in line()
 
 
 def test_disks_are_found_by_their_serials() -> None:
