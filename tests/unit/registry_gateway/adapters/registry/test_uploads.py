@@ -11,7 +11,7 @@ import pytest
 
 from services.core.descriptor import Descriptor
 from services.core.digest import Digest
-from services.core.errors import ContentCorrupt, LnsError
+from services.core.errors import ContentCorrupt, RegistryProtocol
 from services.registry_gateway.adapters.credentials.authenticator import Access, Authenticator
 from services.registry_gateway.adapters.registry.blob_offer import UploadTarget
 from services.registry_gateway.adapters.registry.exchange import Exchange, RetryPolicy
@@ -204,7 +204,7 @@ def test_a_registry_that_kept_less_is_sent_the_rest_again(push: Callable[..., Me
 def test_a_place_that_must_not_be_is_not_gone_to(push: Callable[..., Meter], location: str) -> None:
     registry = Registry(wrong={"POST": [(202, {"Location": location})]})
 
-    with pytest.raises(LnsError):
+    with pytest.raises(RegistryProtocol):
         push(registry, WHOLE)
 
     assert registry.asked == ["HEAD", "POST"]
