@@ -75,7 +75,10 @@ class Decider:
             log.warning("answers_unreadable", run_id=self._bounded.run().run_id)
 
     async def forget(self) -> None:
-        """Forgets what was answered: the run has ended."""
+        """Forgets what was answered for the run while it ran before."""
+        await self.load()
+        if not self._answers:
+            return
         self._answers = {}
         await self._files.write(self._bounded.directory / ANSWERS_FILE, b"[]")
 

@@ -64,8 +64,11 @@ class RunBoundary:
     async def prepare(self, run: Run) -> list[str]:
         """Sees to the policy before a run starts; returns what a person should read.
 
-        A policy file that the run could write to is read once, now.
+        A policy file that the run could write to is read once, now. What was answered for the run
+        holds until it ends: a start by its restart policy keeps it, one by a user does not.
         """
+        if run.restart_count == 0:
+            await self._decider.forget()
         self._safe_file = await asyncio.to_thread(writable_policy, run) is None
         remark = ""
         if not self._safe_file:

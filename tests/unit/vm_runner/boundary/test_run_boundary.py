@@ -226,6 +226,30 @@ async def test_an_answer_is_remembered_by_the_next_runner(world: World) -> None:
         assert isinstance(await answer(link), Grant)
 
 
+@pytest.mark.parametrize(("restart_count", "asked"), [(0, 1), (1, 0)])
+async def test_an_answer_holds_until_the_run_ends(
+    world: World, restart_count: int, asked: int
+) -> None:
+    """A start by its restart policy is the same run going on; one by a user is not."""
+    world.policy()
+    async with world.serving() as link:
+        link.say(Ask(ticket=1, name="api.example.com", port=443))
+        approval = await world.approval()
+        world.approvals.answer(approval.approval_id, allow=True)
+        assert isinstance(await link.hear(), Grant)
+    await world.boundary.ended()
+
+    await world.boundary.prepare(replace(world.run, restart_count=restart_count))
+
+    async with world.serving() as link:
+        link.say(Ask(ticket=2, name="api.example.com", port=443))
+        if asked:
+            await world.approval()
+        else:
+            assert isinstance(await link.hear(), Grant)
+        assert len(world.approvals.list()) == asked
+
+
 async def test_nobody_who_answers_is_a_denial_and_the_next_try_asks_again(world: World) -> None:
     world.policy()
     world.run = replace(world.run, options=replace(world.run.options, approve_timeout=0.05))
