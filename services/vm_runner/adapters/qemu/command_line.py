@@ -304,22 +304,24 @@ class BlockDevice:
         slot, function = divmod(self.number, _FUNCTIONS)
         address = f"addr=0x{slot + _FIRST_DISK_SLOT:x}.{function},multifunction=on"
         node = f"disk{self.number}"
-        mode = "read-only=on" if self.disk.read_only else "discard=unmap,detect-zeroes=unmap"
         shown = f"{node}-limited" if self.is_limited else node
         return (
             "-add-fd",
             f"fd={_FIRST_DISK_DESCRIPTOR + self.number},set={self.number}",
             "-blockdev",
-            f"driver=file,node-name={node},filename=/dev/fdset/{self.number},{mode}",
+            f"driver=file,node-name={node},filename=/dev/fdset/{self.number},{self._mode}",
             *(self._limited(node, shown) if self.is_limited else ()),
             "-device",
             f"virtio-blk-pci,drive={shown},serial={self.disk.serial},num-queues=1,{address}",
         )
 
     def _limited(self, node: str, shown: str) -> tuple[str, ...]:
-        mode = "read-only=on" if self.disk.read_only else "discard=unmap,detect-zeroes=unmap"
-        group = f"driver=throttle,throttle-group={DISK_RATE},node-name={shown},file={node},{mode}"
-        return ("-blockdev", group)
+        group = f"driver=throttle,throttle-group={DISK_RATE},node-name={shown},file={node}"
+        return ("-blockdev", f"{group},{self._mode}")
+
+    @property
+    def _mode(self) -> str:
+        return "read-only=on" if self.disk.read_only else "discard=unmap,detect-zeroes=unmap"
 
 
 def descriptors(
