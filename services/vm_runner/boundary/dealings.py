@@ -119,26 +119,28 @@ class Dealings:
             VmFailed: it broke the rules.
             OSError: it is gone.
         """
-        settings = self._outside.settings
-        limits = Limits(connections=settings.connections, waiting=settings.waiting)
         await self._decider.load()
         try:
             async with asyncio.TaskGroup() as self._tasks:
-                await self._tasks.create_task(self._listen(limits))
+                await self._tasks.create_task(self._listen())
                 self._abandon()
         except* (OSError, LnsError) as errors:
             raise _first(errors) from errors
 
-    async def _listen(self, limits: Limits) -> None:
+    async def _listen(self) -> None:
+        await self._configure()
+        async for message in self._link.messages():
+            await self._take(message)
+
+    async def _configure(self) -> None:
+        settings = self._outside.settings
         await self._link.send(
             Configure(
                 run=self._bounded.run().run_id,
-                limits=limits,
+                limits=Limits(connections=settings.connections, waiting=settings.waiting),
                 placeholders=await self._credentials.placeholders(),
             )
         )
-        async for message in self._link.messages():
-            await self._take(message)
 
     def _abandon(self) -> None:
         """Gives up what nobody waits for any more: the worker is gone."""
@@ -357,6 +359,8 @@ class Dealings:
                 reason=f"{len(loaded.policy.routes)} routes hold from here on",
             )
         )
+        if await self._credentials.take_up():
+            await self._configure()
         self._decider.settle_pending(loaded)
         await self._credentials.settle_pending()
         await self._secrets.give_back()

@@ -114,6 +114,27 @@ class RunCredentials:
                 return ()
         return self._active or ()
 
+    async def take_up(self) -> bool:
+        """Takes up integrations that the policy permits by now; says whether any is new.
+
+        None is dropped: the guest may have its placeholder, which goes nowhere else for it, and
+        whether its secret may be used is asked of the policy each time.
+        """
+        before = await self.active()
+        permitted = (await self._policy.current()).policy.integrations
+        known = [one.id for one in before]
+        if set(permitted) <= set(known):
+            return False
+        try:
+            if self._catalogue is None:
+                self._catalogue = await self._read_catalogue()
+        except LnsError as error:
+            log.warning("integrations_unusable", message=error.message)
+            return False
+        wanted = (*known, *permitted)
+        self._active, _ = active_integrations(self._run().plan, wanted, self._catalogue)
+        return self._active != before
+
     async def definition(self, identifier: str) -> IntegrationDefinition | None:
         """Returns any integration that the run may name, as it was when the run was started.
 

@@ -10,7 +10,7 @@ The order of things:
 
     worker                                   runner
       Hello {connections}            ──►       after each connect, also to a runner that came back;
-                                     ◄──       Configure (once a connect), Secret …
+                                     ◄──       Configure (first), Secret …
       Ask {ticket, name, port}       ──►       decides, resolves, checks, dials
                                      ◄──       Grant {ticket, connection, …} + descriptor, or
                                      ◄──       Refuse {ticket}

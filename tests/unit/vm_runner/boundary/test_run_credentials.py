@@ -18,9 +18,11 @@ from services.vm_runner.boundary.approvals import ApprovalKind
 from services.vm_runner.boundary.trust import trust_environment
 from services.vm_runner.credentials.credential import CredentialKey
 from services.vm_runner.egress_worker.orders import (
+    Configure,
     CredentialAnswer,
     Grant,
     Mode,
+    Revoke,
     Secret,
 )
 from services.vm_runner.egress_worker.reports import CredentialWanted
@@ -195,6 +197,30 @@ async def test_a_policy_that_permits_it_no_longer_takes_the_secret_back(
 
     assert isinstance(taken, Secret)
     assert taken.value is None
+
+
+async def test_an_integration_that_a_policy_permits_later_is_used_without_a_restart(
+    world: CredentialWorld,
+) -> None:
+    world.permit()
+    await world.credentials.vault.put_value(KEY, ANTHROPIC, "sk-secret")
+    await world.boundary.prepare(world.run)
+    async with world.serving() as link:
+        passed = await answer(link, HOST)
+        assert isinstance(passed, Grant)
+        assert passed.mode is Mode.PASS
+
+        world.permit("anthropic")
+        configured, revoked = await link.hear(), await link.hear()
+        secret, grant = await answer(link, HOST), await link.hear()
+
+    assert isinstance(configured, Configure)
+    assert [one.credential for one in configured.placeholders] == ["anthropic"]
+    assert isinstance(revoked, Revoke)  # it was passed through, so its requests were not seen
+    assert isinstance(secret, Secret)
+    assert secret.value == "sk-secret"
+    assert isinstance(grant, Grant)
+    assert grant.mode is Mode.INSPECT
 
 
 async def test_a_missing_secret_is_asked_for_and_connecting_it_answers(
