@@ -138,7 +138,7 @@ async def test_a_run_works_in_folders_of_the_host_whatever_becomes_of_the_servic
             for pid in servers:
                 os.kill(pid, signal.SIGKILL)
             lost = await shell(vm, run, "ls /work; ls /etc/passwd")
-            notices = await notices_of_losses(vm, run)
+            lost_binds = await notices_of_losses(vm, run)
             await vm.stub.RemoveRun(pb.RemoveRunRequest(run=run.run_id, force=True))
             left = file_servers(run.run_id)
 
@@ -153,7 +153,7 @@ async def test_a_run_works_in_folders_of_the_host_whatever_becomes_of_the_servic
     assert later == "host\n"
     assert "/etc/passwd" in lost  # the run goes on without them
     assert "not connected" in lost
-    assert notices == {
+    assert lost_binds == {
         f"{source} is bound to {target} no longer, until the run is started again:"
         " its file server ended"  # whose child it was is gone
         for source, target in (
