@@ -21,7 +21,7 @@ digests = st.binary(max_size=8).map(Digest.of)
 paths = st.lists(st.text("abc.-é", min_size=1, max_size=5), max_size=4).map(
     lambda parts: "/" + "/".join(part for part in parts if part != "..")
 )
-platforms = st.builds(Platform, os=words, architecture=words, variant=texts)
+platforms = st.builds(Platform.of, words, words, texts)  # in the one spelling
 descriptors = st.builds(
     Descriptor,
     media_type=texts,
