@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import MappingProxyType
+from weakref import WeakValueDictionary
 
 from services.core.errors import (
     InUse,
@@ -49,7 +50,7 @@ class Volumes:
         self._answered = answered
         self._known: dict[str, Volume] = {}
         self._holders: dict[str, dict[str, bool]] = {}
-        self._changing: dict[str, asyncio.Lock] = {}
+        self._changing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def load(self) -> None:
         """Reads what is recorded."""
@@ -107,11 +108,10 @@ class Volumes:
     @contextlib.asynccontextmanager
     async def _change(self, name: str) -> AsyncIterator[None]:
         """Makes, or removes, one volume of a name at a time."""
+        # Kept by those who use it and those who wait: between the two a lock is not locked.
         lock = self._changing.setdefault(name, asyncio.Lock())
         async with lock:
             yield
-        if not lock.locked():
-            self._changing.pop(name, None)
 
     async def get(self, name: str) -> Volume:
         """Describes a volume.

@@ -39,6 +39,7 @@ from services.core.errors import (
 )
 from services.core.run_plan import PortMapping, VolumeKind, VolumeMount
 from services.vm_runner.channel import session
+from services.vm_runner.channel.pace import Pace
 from services.vm_runner.life import standing_still
 from services.vm_runner.life.boot_queue import BootQueue
 from services.vm_runner.life.run_life import RunLife
@@ -810,13 +811,10 @@ def _age(task: asyncio.Task[Any]) -> int:
     return int(task.get_name().removeprefix("Task-"))
 
 
-class Unhurried:
+class Unhurried(Pace):
     """Takes what guests send at once: how fast this machine is must not matter."""
 
-    def __init__(self, now: float) -> None:
-        pass
-
-    def spend(self, seconds: float, *, now: float) -> float:
+    def spend(self, cost: float, *, now: float) -> float:
         return 0.0
 
 
