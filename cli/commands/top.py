@@ -5,6 +5,7 @@ import contextlib
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 
 import click
 from lns.egress.v1 import egress_service_pb2 as egress_pb
@@ -78,9 +79,7 @@ async def _keep_current(looker: "_Looker", interval: float) -> None:
 
 def _draw(shown: Overview, message: str) -> None:
     size = terminal.terminal_size(1) or terminal.Size(rows=24, columns=80)
-    whole = Overview(
-        runs=shown.runs, requests=shown.requests, summary=shown.summary, message=message
-    )
+    whole = replace(shown, message=message)
     show_screen(screen_lines(whole, rows=size.rows, width=size.columns, keys=True))
 
 

@@ -17,11 +17,12 @@ if TYPE_CHECKING:
     from lns.client.blocking import SyncClient, SyncRun
     from lns.client.client import Client
     from lns.client.run import Run
-    from lns.client.values import Completed, Output, Pulled, Pushed, RunOptions
+    from lns.client.values import Completed, ExecOptions, Output, Pulled, Pushed, RunOptions
 
 __all__ = [
     "Client",
     "Completed",
+    "ExecOptions",
     "Output",
     "Pulled",
     "Pushed",

@@ -6,7 +6,7 @@ A loop of its own runs in a thread; every method waits there for the asynchronou
 import asyncio
 import concurrent.futures
 import threading
-from collections.abc import Coroutine, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
@@ -16,8 +16,8 @@ from lns.types.v1 import run_plan_pb2
 from lns.vm.v1 import run_pb2
 
 from lns.client.client import Client
-from lns.client.run import MAX_OUTPUT, Run
-from lns.client.values import Completed, Output, Pulled, Pushed, RunOptions
+from lns.client.run import Run
+from lns.client.values import Completed, ExecOptions, Output, Pulled, Pushed, RunOptions
 
 ResultT = TypeVar("ResultT")
 
@@ -165,28 +165,9 @@ class SyncRun:
         """See `Run.describe`."""
         return self._call(self._run.describe())
 
-    def exec(
-        self,
-        *command: str,
-        given: bytes = b"",
-        env: Mapping[str, str] | None = None,
-        user: str = "",
-        workdir: str = "",
-        within: float | None = None,
-        max_output: int = MAX_OUTPUT,
-    ) -> Completed:
+    def exec(self, *command: str, **options: Unpack[ExecOptions]) -> Completed:
         """See `Run.exec`."""
-        return self._call(
-            self._run.exec(
-                *command,
-                given=given,
-                env=env,
-                user=user,
-                workdir=workdir,
-                within=within,
-                max_output=max_output,
-            )
-        )
+        return self._call(self._run.exec(*command, **options))
 
     def wait(self) -> Completed:
         """See `Run.wait`."""
@@ -195,8 +176,11 @@ class SyncRun:
     def logs(self, *, follow: bool = False, tail: int | None = None) -> Iterator[Output]:
         """See `Run.logs`."""
         pieces = self._run.logs(follow=follow, tail=tail)
-        while (piece := self._call(_next(pieces))) is not None:
-            yield piece
+        try:
+            while (piece := self._call(_next(pieces))) is not None:
+                yield piece
+        finally:
+            self._call(pieces.aclose())
 
     def stop(self, grace: float | None = None) -> None:
         """See `Run.stop`."""
@@ -210,6 +194,10 @@ class SyncRun:
         """See `Run.pause`."""
         self._call(self._run.pause())
 
+    def suspend(self) -> None:
+        """See `Run.suspend`."""
+        self._call(self._run.suspend())
+
     def resume(self) -> None:
         """See `Run.resume`."""
         self._call(self._run.resume())
@@ -219,6 +207,5 @@ class SyncRun:
         self._call(self._run.remove())
 
 
-async def _next(pieces: Any) -> Output | None:
-    piece: Output | None = await anext(pieces, None)
-    return piece
+async def _next(pieces: AsyncGenerator[Output, None]) -> Output | None:
+    return await anext(pieces, None)

@@ -27,6 +27,7 @@ from lns.client.running.members import remove_all
 from lns.client.values import Pulled, Pushed, RunOptions
 from services.chassis import caller_environment
 from services.chassis import context as calls
+from services.chassis.tasks import together
 from services.core.errors import RequestInvalid
 from services.core.run_plan import Verdict
 
@@ -94,11 +95,11 @@ class Client:
             raise RequestInvalid(
                 f"{reference} has {len(runs)} agents", hint="run_group returns a run for each"
             )
-        return await self._started(runs[0])
+        return (await self._started(runs))[0]
 
     async def run_group(self, reference: str, **options: Unpack[RunOptions]) -> list[Run]:
         """Runs a bundle of several agents, in the order of the bundle; else as `run`."""
-        return [await self._started(run) for run in await self._launch(reference, (), options)]
+        return await self._started(await self._launch(reference, (), options))
 
     async def runs(self, *, include_ended: bool = False) -> list[run_pb2.Run]:
         """Lists runs.
@@ -163,12 +164,14 @@ class Client:
         await place(order.resolve, session)
         return order
 
-    async def _started(self, run: run_pb2.Run) -> Run:
-        made = Run(self._session(), run)
+    async def _started(self, runs: list[run_pb2.Run]) -> list[Run]:
+        """Waits until all of them run, or leaves none."""
+        session = self._session()
+        made = [Run(session, run) for run in runs]
         try:
-            await made.until_started()
+            await together([one.until_started() for one in made])
         except BaseException:
-            await made.remove()
+            await remove_all(runs, session.vm)
             raise
         return made
 

@@ -54,6 +54,7 @@ def make_order(
             pids_limit=options.get("pids_limit"),
             disk_rate=options.get("disk_rate"),
             approve_timeout=options.get("approve_timeout"),
+            budget=options.get("budgets", ()),
         ),
         pull=PULL_MODES[pull],
         request_id=uuid.uuid4().hex,

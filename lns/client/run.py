@@ -1,10 +1,10 @@
 """One run, as a program holds it."""
 
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from datetime import UTC
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, Unpack
 
 from lns.types.v1 import run_plan_pb2
 from lns.vm.v1 import run_pb2
@@ -16,7 +16,7 @@ from lns.client.running.foreground import failure_of
 from lns.client.running.log_reading import read_log
 from lns.client.running.stopping import stop_run
 from lns.client.running.watching import Watch
-from lns.client.values import Completed, Output
+from lns.client.values import Completed, ExecOptions, Output
 from services.core.errors import RequestInvalid, RunUnknown
 
 if TYPE_CHECKING:
@@ -73,7 +73,9 @@ class Run:
             raise failure_of(watch.run)
         return completed(watch.run.exit, {})
 
-    async def logs(self, *, follow: bool = False, tail: int | None = None) -> AsyncIterator[Output]:
+    async def logs(
+        self, *, follow: bool = False, tail: int | None = None
+    ) -> AsyncGenerator[Output, None]:
         """Yields what its workload wrote, in order.
 
         Args:
@@ -90,38 +92,26 @@ class Run:
 
     # ---- processes in it ----
 
-    async def exec(
-        self,
-        *command: str,
-        given: bytes = b"",
-        env: Mapping[str, str] | None = None,
-        user: str = "",
-        workdir: str = "",
-        within: float | None = None,
-        max_output: int = MAX_OUTPUT,
-    ) -> Completed:
+    async def exec(self, *command: str, **options: Unpack[ExecOptions]) -> Completed:
         """Runs a command in it to its end.
 
         Args:
             command: program and arguments.
-            given: its standard input.
-            env: variables on top of the run's.
-            user: user, by name or number; empty is the run's.
-            workdir: working directory; empty is the run's.
-            within: seconds after which it gets KILL.
-            max_output: bytes that are kept of what it writes.
+            options: see `ExecOptions`.
 
         Raises:
             TimeoutError: it ran longer than `within`, and was killed.
             LimitExceeded: it wrote more than `max_output`, and was ended.
             LnsError: as the service gave it.
         """
-        console = Collector(given, max_output)
-        start = pb.AttachStart(
-            run=self.id, exec=_spec(command, env, user, workdir), stdin=bool(given)
+        given = options.get("given", b"")
+        console = Collector(given, options.get("max_output", MAX_OUTPUT))
+        spec = _spec(
+            command, options.get("env"), options.get("user", ""), options.get("workdir", "")
         )
+        start = pb.AttachStart(run=self.id, exec=spec, stdin=bool(given))
         attachment = Attachment(self._session.vm, start, console, revive=self._session.revive)
-        return await console.follow(attachment, within)
+        return await console.follow(attachment, options.get("within"))
 
     def process(
         self,
@@ -177,8 +167,16 @@ class Run:
         """
         await self._session.vm.PauseRun(pb.PauseRunRequest(run=self.id))
 
+    async def suspend(self) -> None:
+        """Saves its machine on the disk and frees its memory, until `resume`.
+
+        Raises:
+            LnsError: as the service gave it; it goes on then.
+        """
+        await self._session.vm.SuspendRun(pb.SuspendRunRequest(run=self.id))
+
     async def resume(self) -> None:
-        """Lets its CPUs go on.
+        """Lets a paused or suspended run go on.
 
         Raises:
             LnsError: as the service gave it.

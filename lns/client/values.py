@@ -31,6 +31,7 @@ class RunOptions(TypedDict, total=False):
         approve_timeout: seconds that connections wait for an answer.
         stop_timeout: seconds between the stop signal and KILL.
         pids_limit: most processes in the guest.
+        budgets: what it may use of services: "anthropic=5USD|200k-tokens".
         disk_rate: most bytes a second of its disks together: "50Mi".
         stdin: whether the workload's standard input can be written to.
         tty: whether the workload has a terminal.
@@ -56,10 +57,31 @@ class RunOptions(TypedDict, total=False):
     approve_timeout: float
     stop_timeout: float
     pids_limit: int
+    budgets: Sequence[str]
     disk_rate: str
     stdin: bool
     tty: bool
     cold: bool
+
+
+class ExecOptions(TypedDict, total=False):
+    """How a command is run to its end.
+
+    Attributes:
+        given: its standard input.
+        env: variables on top of the run's.
+        user: user, by name or number; without it the run's.
+        workdir: working directory; without it the run's.
+        within: seconds after which it gets KILL.
+        max_output: bytes that are kept of what it writes; 16 MiB without it.
+    """
+
+    given: bytes
+    env: Mapping[str, str]
+    user: str
+    workdir: str
+    within: float | None
+    max_output: int
 
 
 @dataclass(frozen=True, slots=True)
