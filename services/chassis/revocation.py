@@ -8,6 +8,7 @@ import functools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from services.chassis.file_version import file_version
 from services.core.errors import CallerDenied, SettingsInvalid
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class RevocationList:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._version = _version(path)
+        self._version = file_version(path)
         self._list = _read(path)
 
     def check(self, certificate: bytes) -> None:
@@ -52,7 +53,7 @@ class RevocationList:
             )
 
     def _renew(self) -> None:
-        version = _version(self._path)
+        version = file_version(self._path)
         if version is None or version == self._version:
             return
         try:
@@ -60,14 +61,6 @@ class RevocationList:
         except SettingsInvalid:
             return
         self._version = version
-
-
-def _version(path: Path) -> tuple[int, int, int] | None:
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _read(path: Path) -> "CertificateRevocationList":

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import grpc
 
+from services.chassis.file_version import file_version
 from services.chassis.settings import TlsSettings
 from services.core.errors import SettingsInvalid
 
@@ -58,7 +59,7 @@ class TlsFiles:
 
     def _look(self) -> list[tuple[int, int, int] | None]:
         paths = (self._settings.certificate, self._settings.key, self._settings.authority)
-        return [_version(path) for path in paths]
+        return [file_version(path) for path in paths]
 
 
 def server_credentials(settings: TlsSettings) -> grpc.ServerCredentials:
@@ -99,15 +100,6 @@ def _show_expiry(path: Path) -> None:
         first = x509.load_pem_x509_certificates(path.read_bytes())[0]
         until = first.not_valid_after_utc.timestamp()
         metrics.CERTIFICATE_EXPIRY.labels(str(path)).set(until)
-
-
-def _version(path: Path) -> tuple[int, int, int] | None:
-    """Returns what changes when a file, or the link to it, is replaced; None without one."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def _content(path: Path) -> bytes:

@@ -1,7 +1,6 @@
 """An agent works with its user's key and never holds it: a real guest, real TLS."""
 
 import json
-import os
 import re
 import shutil
 import subprocess
@@ -14,6 +13,7 @@ import pytest
 from tests.support.llm_server import LlmServer
 from tests.support.lns_command import Lns, lns_user
 from tests.support.registry import RunningRegistry
+from tests.support.vmm_memory import memory_holds
 
 HOST = "api.anthropic.com"
 KEY = "sk-ant-api03-canary-9f1c2e7b64d84a5f"
@@ -102,7 +102,9 @@ def test_the_key_reaches_the_service_and_nothing_else(
 
     assert where_it_is(user.home, KEY) == []
     (run,) = json.loads(f"[{user.ok('inspect', 'llm')}]")
-    assert not memory_holds(run["vmm_pid"], KEY)
+    assert not memory_holds(run["vmm_pid"], KEY.encode())
+    for name in ("cmdline", "environ"):
+        assert KEY.encode() not in Path(f"/proc/{run['vmm_pid']}/{name}").read_bytes()
     process.stdin.write("\n")
     process.stdin.close()
     assert process.wait(60) == 0
@@ -139,39 +141,3 @@ def where_it_is(folder: Path, text: str) -> list[str]:
         check=False,
     )
     return found.stdout.splitlines()
-
-
-def resident_regions(pid: int) -> list[tuple[int, int]]:
-    """Returns the parts of a process's address space that have a page in memory."""
-    found = []
-    begin = end = 0
-    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
-        if match := re.match(r"([0-9a-f]+)-([0-9a-f]+) r", line):
-            begin, end = int(match[1], 16), int(match[2], 16)
-        elif re.match(r"[0-9a-f]+-", line):
-            begin = end = 0
-        elif line.startswith("Rss:") and line.split()[1] != "0" and end:
-            found.append((begin, end))
-    return found
-
-
-def memory_holds(pid: int, text: str) -> bool:
-    """Says whether the memory of a VMM, its guest's included, holds a text."""
-    wanted = text.encode()
-    regions = resident_regions(pid)
-    with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
-        for begin, end in regions:
-            before = b""
-            for at in range(begin, end, 1 << 22):
-                try:
-                    memory.seek(at)
-                    piece = memory.read(min(1 << 22, end - at))
-                except (OSError, OverflowError):
-                    break
-                if wanted in before + piece:
-                    return True
-                before = piece[-len(wanted) :]
-    for name in ("cmdline", "environ"):
-        if wanted in Path(f"/proc/{pid}/{name}").read_bytes():
-            return True
-    return os.getpid() == pid

@@ -10,12 +10,11 @@ import ipaddress
 from collections.abc import Sequence
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509 import verification
 from OpenSSL import SSL, crypto
 
 from services.vm_runner.egress_worker.orders import Leaf
+from services.vm_runner.egress_worker.own_certificate import show_certificate
 from services.vm_runner.egress_worker.tls import ServerEngine, TlsFailed
 
 # Authorities of companies leave out what the web's have to have; the chain is OpenSSL's to verify.
@@ -97,18 +96,7 @@ def _context(
         raise ValueError("a context without a store for roots")
     for root in roots:
         store.add_cert(crypto.X509.from_cryptography(root))
-    key = load_pem_private_key(identity.key, None)
-    if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
-        raise ValueError("neither a key of an elliptic curve nor of RSA")  # noqa: TRY004 - a value
-    first, *others = x509.load_pem_x509_certificates(identity.chain)
-    try:
-        context.use_certificate(first)
-        for other in others:
-            context.add_extra_chain_cert(other)
-        context.use_privatekey(key)
-        context.check_privatekey()
-    except SSL.Error as error:
-        raise ValueError("the key is not that of the certificate") from error
+    show_certificate(context, identity)
     if protocols:
         context.set_alpn_protos(list(protocols))
     return context

@@ -11,12 +11,10 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from OpenSSL import SSL
 
 from services.vm_runner.egress_worker.orders import Leaf
+from services.vm_runner.egress_worker.own_certificate import show_certificate
 from services.vm_runner.egress_worker.sides import CHUNK_BYTES, SideLost
 
 H2: Final = b"h2"
@@ -210,7 +208,7 @@ class GuestContexts:
 
         Raises:
             ValueError: it is none, or the key is not its key.
-            TypeError: the key is of a kind that no certificate of ours has.
+            TypeError: the key is encrypted.
         """
         self._make(name, leaf)
         self._leaves[name] = leaf
@@ -230,18 +228,7 @@ class GuestContexts:
         context.set_options(SSL.OP_NO_RENEGOTIATION | SSL.OP_NO_COMPRESSION | SSL.OP_NO_TICKET)
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
         context.set_mode(SSL.MODE_RELEASE_BUFFERS)
-        first, *others = x509.load_pem_x509_certificates(leaf.chain)
-        key = load_pem_private_key(leaf.key, None)
-        if not isinstance(key, ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey):
-            raise TypeError("neither a key of an elliptic curve nor of RSA")
-        try:
-            context.use_certificate(first)
-            for other in others:
-                context.add_extra_chain_cert(other)
-            context.use_privatekey(key)
-            context.check_privatekey()
-        except SSL.Error as error:
-            raise ValueError("the key is not that of the certificate") from error
+        show_certificate(context, leaf)
         context.set_alpn_select_callback(_chosen)
         self._by_name[name] = context
         self._by_name.move_to_end(name)
