@@ -5,7 +5,8 @@ import click
 from cli.context import FAILURE, Context, subcommand
 from cli.options import format_option
 from cli.render.output import columns, write_rows
-from lns.client.connection.config import config_path, load_config, read_config, write_config
+from lns.client.connection.config import config_path, load_config
+from lns.client.connection.config_file import read_config, write_config
 from lns.client.connection.config_keys import KEYS, check_value, find_key
 
 _COLUMNS = columns(key="KEY", value="VALUE", meaning="MEANING")

@@ -9,7 +9,8 @@ import click
 from cli.context import Context, subcommand
 from cli.options import existing_file, format_option
 from cli.render.output import columns, write_document, write_rows
-from lns.client.connection.config import config_path, load_config, read_config, write_config
+from lns.client.connection.config import config_path, load_config
+from lns.client.connection.config_file import read_config, write_config
 from lns.client.connection.config_keys import check_value
 from lns.client.connection.contexts import (
     DEFAULT,
@@ -80,10 +81,10 @@ def context_create(
 
 def _check_certificate(values: dict[str, str]) -> None:
     from lns.client.connection.session import tls_of  # noqa: PLC0415 - imports gRPC
-    from services.chassis.reachability import own_problems  # noqa: PLC0415 - the same
+    from services.chassis.reachability import own_problem  # noqa: PLC0415 - the same
 
     tls = tls_of(values)
-    if tls is not None and (found := next(own_problems(tls), None)) is not None:
+    if tls is not None and (found := own_problem(tls)) is not None:
         raise SettingsInvalid(found.why, hint=found.remedy)
 
 

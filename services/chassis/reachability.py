@@ -7,7 +7,6 @@ answer, the address is looked at once more, by hand: its socket, its TLS, its ce
 import datetime as dt
 import socket
 import ssl
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,7 +46,7 @@ def examine(target: str, tls: TlsSettings | None, *, service: str) -> Finding:
         service: the name that the service has for a person.
     """
     where = f"{service} at {target}"
-    own = next(own_problems(tls), None) if tls is not None else None
+    own = own_problem(tls) if tls is not None else None
     if own is not None:
         return own
     try:
@@ -69,7 +68,8 @@ def describe(certificate: "Certificate") -> str:
         names = [str(name.value) for name in found]
     except x509.ExtensionNotFound:
         names = []
-    until = f"{certificate.not_valid_before_utc:%Y-%m-%d} to {certificate.not_valid_after_utc:%F}"
+    first, last = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    until = f"{first:%Y-%m-%d} to {last:%Y-%m-%d}"
     shown = ", ".join(names[:4]) or "none"
     return printable(f"subject {subject or 'none'}, names {shown}, valid {until}")
 
@@ -110,8 +110,8 @@ def _connect(target: str) -> socket.socket:
     return socket.create_connection((host.strip("[]"), int(port)), timeout=_SECONDS)
 
 
-def own_problems(tls: TlsSettings) -> Iterator[Finding]:
-    """Yields what is wrong with the certificate of this side, without asking anybody."""
+def own_problem(tls: TlsSettings) -> Finding | None:
+    """Returns what is wrong with the certificate of this side, seen without a connection."""
     from cryptography import x509  # noqa: PLC0415 - only where something is wrong
     from cryptography.hazmat.primitives import serialization  # noqa: PLC0415 - the same
 
@@ -123,23 +123,24 @@ def own_problems(tls: TlsSettings) -> Iterator[Finding]:
         try:
             read(path.read_bytes())
         except OSError as error:
-            yield Finding(why=f"{path} cannot be read: {error.strerror}", remedy="check the path")
+            return Finding(why=f"{path} cannot be read: {error.strerror}", remedy="check the path")
         except (ValueError, TypeError):
-            yield Finding(why=f"{path} is not what it should be: PEM", remedy="check the file")
+            return Finding(why=f"{path} is not what it should be: PEM", remedy="check the file")
     certificate = x509.load_pem_x509_certificates(tls.certificate.read_bytes())[0]
     key = serialization.load_pem_private_key(tls.key.read_bytes(), None)
     if certificate.public_key() != key.public_key():
-        yield Finding(
+        return Finding(
             why=f"the key {tls.key} does not belong to the certificate {tls.certificate}"
             f" ({describe(certificate)})",
             remedy="name certificate and key of one pair",
         )
     now = dt.datetime.now(dt.UTC)
     if not certificate.not_valid_before_utc <= now <= certificate.not_valid_after_utc:
-        yield Finding(
+        return Finding(
             why=f"the own certificate {tls.certificate} is not valid now ({describe(certificate)})",
             remedy="renew it, or correct this machine's clock",
         )
+    return None
 
 
 def _without_tls(connection: socket.socket, where: str, *, is_tcp: bool) -> Finding:

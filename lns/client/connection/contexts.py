@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from lns.client.connection.config_file import read_config, write_config
 from services.core.errors import NameTaken, SettingsInvalid
 
 DEFAULT = "default"
@@ -47,8 +48,6 @@ def read_context(config: Path, name: str) -> Mapping[str, str]:
     Raises:
         SettingsInvalid: no such context exists, or its file cannot be used.
     """
-    from lns.client.connection.config import read_config  # noqa: PLC0415 - it imports this module
-
     path = context_file(config, name)
     if not path.exists():
         known = ", ".join([DEFAULT, *context_names(config)])
@@ -65,8 +64,6 @@ def add_context(config: Path, name: str, values: Mapping[str, str]) -> None:
         NameTaken: one is called so already.
         SettingsInvalid: none may be called so.
     """
-    from lns.client.connection.config import write_config  # noqa: PLC0415 - it imports this module
-
     path = context_file(config, name)
     if path.exists():
         raise NameTaken(
