@@ -59,6 +59,7 @@ class Options:
         self._tls = tls
         self._examined = -math.inf
         self._finding: Finding | None = None
+        self._looking = asyncio.Lock()
 
     async def failure(self, error: grpc.aio.AioRpcError, method: str) -> LnsError:
         """Returns the typed error of a failed call; where nobody answered, with why."""
@@ -69,13 +70,14 @@ class Options:
         return ServiceUnavailable(finding.why, hint=finding.remedy, metadata=typed.metadata)
 
     async def _examine(self, service: str) -> Finding:
-        """Looks at the address; many calls that fail at once look together."""
-        if self._finding is None or time.monotonic() - self._examined > _EXAMINED_SECONDS:
-            self._examined = time.monotonic()
-            self._finding = await asyncio.to_thread(
-                examine, self.target, self._tls, service=service
-            )
-        return self._finding
+        """Looks at the address; calls that fail together share one look."""
+        async with self._looking:
+            if self._finding is None or time.monotonic() - self._examined > _EXAMINED_SECONDS:
+                self._finding = await asyncio.to_thread(
+                    examine, self.target, self._tls, service=service
+                )
+                self._examined = time.monotonic()
+            return self._finding
 
     def arguments(self, default: float, timeout: float | None, metadata: Any) -> dict[str, Any]:
         """Returns timeout and metadata of one call: never later than the call that it serves."""
