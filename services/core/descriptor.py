@@ -22,6 +22,9 @@ OCI_LAYER_ZSTD: Final = "application/vnd.oci.image.layer.v1.tar+zstd"
 DOCKER_LAYER_TAR: Final = "application/vnd.docker.image.rootfs.diff.tar"
 DOCKER_LAYER_GZIP: Final = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 
+_FOREIGN: Final = (".foreign.", ".nondistributable.")
+"""What the media types of layers have in them that a registry need not have."""
+
 INDEX_TYPES: Final = frozenset({OCI_INDEX, DOCKER_INDEX})
 MANIFEST_TYPES: Final = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 IMAGE_CONFIG_TYPES: Final = frozenset({OCI_IMAGE_CONFIG, DOCKER_IMAGE_CONFIG})
@@ -37,6 +40,8 @@ class Descriptor:
     artifact_type: str = ""
     annotations: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     platform: Platform | None = None
+    has_urls: bool = False
+    """Whether its manifest names other addresses of the content; lns never asks those."""
 
     def __post_init__(self) -> None:
         if self.size < 0:
@@ -51,3 +56,8 @@ class Descriptor:
     def is_manifest(self) -> bool:
         """Whether it points at an image manifest."""
         return self.media_type in MANIFEST_TYPES
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether its registry may lack the content on purpose (bases of Windows images)."""
+        return self.has_urls or any(kind in self.media_type for kind in _FOREIGN)

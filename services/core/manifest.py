@@ -224,6 +224,7 @@ def parse_descriptor(value: object, *, what: str) -> Descriptor:
         artifact_type=_text(value, "artifactType", what),
         annotations=_annotations(value, what),
         platform=None if platform is None else _parse_platform(platform, what),
+        has_urls=bool(value.get("urls")),
     )
 
 

@@ -7,6 +7,7 @@ from services.chassis.tasks import together
 from services.core.descriptor import Descriptor
 from services.core.digest import Digest
 from services.core.errors import (
+    BlobUnknown,
     LimitExceeded,
     ManifestUnknown,
     RegistryDenied,
@@ -109,8 +110,10 @@ class CopyImage:
         blobs = blobs_of(parts)
         await pins.add(blob.digest for blob in blobs)
         near = [source.path] if source.host == target.host and source.path != target.path else []
-        await together(self._bring(source, target, blob, near, board) for blob in blobs)
-        await self._pusher.push(target, parts, self._store.source, board)
+        left = await together(self._bring(source, target, blob, near, board) for blob in blobs)
+        await self._pusher.push(
+            target, parts, self._store.source, board, without=frozenset(filter(None, left))
+        )
 
     async def _bring(
         self,
@@ -119,9 +122,19 @@ class CopyImage:
         blob: Descriptor,
         near: Sequence[str],
         board: Board,
-    ) -> None:
+    ) -> Digest | None:
+        """Sees to it that a blob can be pushed; returns the digest of one that is left out."""
         if await self._registry.offer_blob(target, blob, mount_from=near) is None:
-            await self._fetcher.fetch_all(source, [blob], board)
+            try:
+                await self._fetcher.fetch_all(source, [blob], board)
+            except BlobUnknown:
+                if not blob.is_foreign:
+                    raise
+                board.warn(
+                    f"the foreign layer {blob.digest} was not copied: {source.host} lacks it"
+                )
+                return blob.digest
+        return None
 
     async def _copy_belongings(
         self,

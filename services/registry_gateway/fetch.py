@@ -7,10 +7,10 @@ from services.chassis.single_flight import SingleFlight
 from services.chassis.tasks import together
 from services.core.descriptor import Descriptor
 from services.core.digest import Digest
-from services.core.errors import ContentCorrupt, LnsError
+from services.core.errors import BlobUnknown, ContentCorrupt, LnsError
 from services.core.reference import Reference
 from services.registry_gateway.metrics import BLOBS, TRANSFER_SECONDS, TRANSFERRED_BYTES
-from services.registry_gateway.ports import BlobStore, Registry
+from services.registry_gateway.ports import BlobStore, Ingest, Registry
 from services.registry_gateway.progress import Board, Meter, Stage
 
 
@@ -115,9 +115,24 @@ class BlobFetcher:
         ingest = await self._store.ingest(blob, resume=True)
         try:
             with TRANSFER_SECONDS.labels("in").time():
-                await self._registry.fetch_blob(repository, ingest, meter)
+                await self._fetch(repository, blob, ingest, meter)
             meter.finish(Stage.DONE)
         finally:
             ingest.close()
             TRANSFERRED_BYTES.labels("in").inc(meter.moved)
             BLOBS.labels("in", "moved" if meter.stage is Stage.DONE else "failed").inc()
+
+    async def _fetch(
+        self, repository: Reference, blob: Descriptor, ingest: Ingest, meter: Meter
+    ) -> None:
+        try:
+            await self._registry.fetch_blob(repository, ingest, meter)
+        except BlobUnknown as error:
+            if not blob.is_foreign:
+                raise
+            raise BlobUnknown(
+                f"{repository.host} does not distribute the foreign layer {blob.digest.short} of"
+                f" {repository.repository}, and lns asks no address that a manifest names",
+                hint="use an image without foreign layers, or push that layer to the registry too",
+                metadata={"digest": blob.digest},
+            ) from error

@@ -2,11 +2,12 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final
 
 from services.chassis.tasks import together
 from services.core.descriptor import OCI_INDEX, Descriptor
+from services.core.digest import Digest
 from services.core.errors import (
     BlobsMissing,
     LimitExceeded,
@@ -46,6 +47,8 @@ class Pusher:
         parts: Sequence[Manifest | Index],
         source_of: SourceOf,
         board: Board,
+        *,
+        without: Collection[Digest] = (),
     ) -> None:
         """Pushes what `parts` name and the parts themselves.
 
@@ -54,6 +57,7 @@ class Pusher:
             parts: manifests and indexes, children before parents.
             source_of: the bytes of configs and layers.
             board: shows the progress.
+            without: blobs that are not pushed: foreign layers that the source lacks, too.
 
         Raises:
             RequestInvalid: the target has a digest that is not the root's.
@@ -67,7 +71,7 @@ class Pusher:
                 hint="leave the digest out",
                 metadata={"reference": str(target)},
             )
-        blobs = blobs_of(parts)
+        blobs = [blob for blob in blobs_of(parts) if blob.digest not in without]
         for attempt in range(_TRIES):
             await together(self._push_blob(target, blob, source_of, board) for blob in blobs)
             try:

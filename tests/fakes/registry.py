@@ -54,6 +54,8 @@ class FakeRegistry:
         self.passwords: dict[str, str] = {}
         self.resolves_fallback_tags = False
         """Whether the tag `sha256-HEX` names the digest itself, as GitLab's registry has it."""
+        self.takes_foreign_layers = False
+        """Whether manifests may name foreign layers that it lacks."""
         self._failures: defaultdict[str, deque[LnsError]] = defaultdict(deque)
 
     def fail(self, method: str, *errors: LnsError) -> None:
@@ -153,7 +155,11 @@ class FakeRegistry:
         if isinstance(manifest, Index):
             lacking = [e.digest for e in manifest.manifests if e.digest not in repository.manifests]
         else:
-            named = (manifest.config, *manifest.layers)
+            named = [
+                blob
+                for blob in (manifest.config, *manifest.layers)
+                if not (self.takes_foreign_layers and blob.is_foreign)
+            ]
             lacking = [blob.digest for blob in named if blob.digest not in repository.blobs]
         if lacking:
             raise BlobsMissing(f"{reference} names {lacking[0]}, which is not there")

@@ -286,3 +286,40 @@ async def test_sha512_digests_hold_from_the_source_to_the_target(world: World) -
         assert there.manifests[named].raw == inner.raw
         assert there.blobs[long] == data
     assert long in world.store.blobs
+
+
+FOREIGN = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+
+
+def windows(layer: bytes) -> Built:
+    """Returns an image on a base that its registry does not distribute."""
+    base = b"a base of Windows"
+    foreign = blob_descriptor(base, FOREIGN) | {"urls": ["https://elsewhere.example/base"]}
+    made = build_image(layer)
+    document = json.loads(made.raw)
+    return Built(
+        raw=json.dumps(document | {"layers": [foreign, *document["layers"]]}).encode(),
+        media_type=OCI_MANIFEST,
+        blobs=made.blobs,
+    )
+
+
+async def test_foreign_layers_are_left_out_where_the_source_lacks_them(world: World) -> None:
+    image = windows(b"one more layer")
+    world.put(image, f"{SOURCE}:1")
+    world.registry.takes_foreign_layers = True
+
+    result = await copy(world)
+
+    there = world.registry.repositories[TARGET]
+    assert there.manifests[image.digest].raw == image.raw
+    assert set(there.blobs) == set(image.blobs)
+    (warning,) = result.warnings
+    assert "registry.example lacks it" in warning
+
+
+async def test_a_pull_says_that_a_layer_is_foreign(world: World) -> None:
+    world.put(windows(b"one more layer"), f"{SOURCE}:1")
+
+    with pytest.raises(errors.BlobUnknown, match="does not distribute the foreign layer"):
+        await world.pull(f"{SOURCE}:1")

@@ -120,3 +120,41 @@ async def test_a_descriptor_that_lies_about_the_size_of_a_known_blob_is_refused(
 
     with pytest.raises(ContentCorrupt):
         await fetcher.fetch(HERE, lying, Board())
+
+
+@pytest.mark.parametrize(
+    "foreign",
+    [
+        Descriptor(
+            media_type="application/vnd.docker.image.rootfs.foreign.diff.tar.gzip",
+            digest=Digest.of(b"windows"),
+            size=7,
+        ),
+        Descriptor(
+            media_type="application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+            digest=Digest.of(b"windows"),
+            size=7,
+        ),
+        Descriptor(media_type="a/b", digest=Digest.of(b"windows"), size=7, has_urls=True),
+    ],
+    ids=["docker", "oci", "urls"],
+)
+async def test_a_foreign_layer_that_the_registry_lacks_is_named_as_one(
+    fetcher: BlobFetcher, registry: FakeRegistry, foreign: Descriptor
+) -> None:
+    with pytest.raises(BlobUnknown, match=r"a\.example does not distribute the foreign layer"):
+        await fetcher.fetch_all(HERE, [foreign], Board())
+
+    registry.repositories[HERE.repository].blobs[foreign.digest] = b"windows"
+    await fetcher.fetch_all(HERE, [foreign], Board())
+
+
+async def test_a_layer_of_this_registry_that_is_missing_is_not_called_foreign(
+    fetcher: BlobFetcher,
+) -> None:
+    absent = Descriptor(media_type="a/b", digest=Digest.of(b"absent"), size=6)
+
+    with pytest.raises(BlobUnknown) as caught:
+        await fetcher.fetch_all(HERE, [absent], Board())
+
+    assert "foreign" not in caught.value.message
