@@ -1,5 +1,6 @@
 """`lns.egress.v1.CredentialService`: parses, calls the use cases, converts."""
 
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -9,6 +10,7 @@ from lns.egress.v1 import credential_service_pb2 as pb
 from lns.egress.v1 import credential_service_pb2_grpc as rpc
 
 from services.core.artifacts.documents import canonical_json
+from services.core.budgets.metering import Metering, dollars_per_million
 from services.core.errors import RequestInvalid
 from services.core.integrations.catalogue import SHIPPED_ORIGIN, shipped_templates
 from services.core.integrations.definitions import IntegrationDefinition, integration_of_spec
@@ -137,7 +139,21 @@ def _format_definition(definition: IntegrationDefinition) -> pb.Integration:
         domains=definition.domains,
         env_var=credential.env_var if credential is not None else "",
         auth_kind="oauth" if definition.oauth is not None else "credential",
+        prices=_format_prices(definition.metering) if definition.metering is not None else (),
     )
+
+
+def _format_prices(metering: Metering) -> Iterator[pb.ModelPrice]:
+    for index, (model, price) in enumerate(metering.prices):
+        yield pb.ModelPrice(
+            model=model,
+            input=dollars_per_million(price.input),
+            output=dollars_per_million(price.output),
+            cache_read=dollars_per_million(price.cache_read),
+            cache_write=dollars_per_million(price.cache_write),
+            cache_write_long=dollars_per_million(price.cache_write_long),
+            origin="user" if index < metering.own_prices else "integration",
+        )
 
 
 def _format_template(identifier: str) -> pb.Integration:

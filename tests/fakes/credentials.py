@@ -7,6 +7,7 @@ from typing import Any
 
 from services.core.errors import CredentialUnusable
 from services.core.integrations.definitions import OAuthClient
+from services.core.integrations.user_file import UserFile
 from services.vm_runner.boundary.run_credentials import CredentialSource
 from services.vm_runner.credentials.credential import Credential, CredentialKey, SecretValue
 from services.vm_runner.credentials.integrations import Integrations
@@ -94,9 +95,9 @@ class Documents:
     def __init__(self) -> None:
         self.kept: dict[str, Mapping[str, Any]] = {}
 
-    async def read(self) -> Mapping[str, Mapping[str, Any]]:
+    async def read(self) -> UserFile:
         await asyncio.sleep(0)
-        return dict(self.kept)
+        return UserFile(documents=dict(self.kept))
 
     async def put(self, identifier: str, document: Mapping[str, Any]) -> None:
         await asyncio.sleep(0)

@@ -6,7 +6,7 @@ apart, surcharges for long prompts and discounts for batches are not in it.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from enum import StrEnum
 from functools import cache
@@ -77,15 +77,23 @@ class Metering:
         api: in whose words its replies speak.
         free: path patterns of requests that use nothing and say so by saying nothing.
         prices: by pattern of the model's name, `*` for any text; the first that fits counts.
+        own_prices: how many of them, the first, are of this machine's user.
     """
 
     api: UsageApi
     free: tuple[str, ...] = ()
     prices: tuple[tuple[str, ModelPrice], ...] = ()
+    own_prices: int = 0
 
     def price(self, model: str) -> ModelPrice | None:
         """Returns the price of a model, or None where the table has none."""
         return next((price for pattern, price in self.prices if _fits(pattern, model)), None)
+
+    def with_own_prices(self, table: Mapping[str, Any]) -> "Metering":
+        """Returns this with the prices of a user's validated table before its own."""
+        own = _prices(table)
+        others = (one for one in self.prices if one[0] not in table)
+        return replace(self, prices=(*own, *others), own_prices=len(own))
 
 
 def metering_of_spec(spec: Mapping[str, Any] | None) -> Metering | None:
@@ -95,8 +103,12 @@ def metering_of_spec(spec: Mapping[str, Any] | None) -> Metering | None:
     return Metering(
         api=UsageApi(spec["api"]),
         free=tuple(spec.get("free", ())),
-        prices=tuple((pattern, _price(one)) for pattern, one in spec.get("prices", {}).items()),
+        prices=_prices(spec.get("prices", {})),
     )
+
+
+def _prices(table: Mapping[str, Any]) -> tuple[tuple[str, ModelPrice], ...]:
+    return tuple((pattern, _price(one)) for pattern, one in table.items())
 
 
 def _price(entry: Mapping[str, Any]) -> ModelPrice:
@@ -108,6 +120,11 @@ def _price(entry: Mapping[str, Any]) -> ModelPrice:
         cache_write=_pico(entry.get("cacheWrite", first)),
         cache_write_long=_pico(entry.get("cacheWriteLong", entry.get("cacheWrite", first))),
     )
+
+
+def dollars_per_million(pico: int) -> str:
+    """Returns a price as tables have it: USD for a million tokens, such as `0.3`."""
+    return f"{Decimal(pico) / _PICO_PER_MILLION:f}"
 
 
 def _pico(dollars: float) -> int:

@@ -7,28 +7,31 @@ bundle's may not take the user's: a stored secret would be sent to other hosts t
 import json
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cache
 from importlib import resources
 from typing import Any, Final
 
 from services.core.artifacts import families
-from services.core.artifacts.documents import Artifact, parse_artifact, parse_document
-from services.core.errors import ArtifactInvalid, LimitExceeded, NameTaken, RequestInvalid
+from services.core.artifacts.documents import Artifact, parse_artifact
+from services.core.errors import ArtifactInvalid, NameTaken, RequestInvalid
 from services.core.integrations.definitions import IntegrationDefinition, integration_of_spec
 
-USER_FILE_NAME: Final = ".lns-integrations.yaml"
-MAX_USER_ENTRIES: Final = 256
 SHIPPED_ORIGIN: Final = "lns"
 
-_VERSION: Final = 1
 _TEMPLATE_HOST: Final = re.compile(r"\.invalid\b")
 
 
 class Catalogue:
     """Integrations by their ids."""
 
-    def __init__(self, definitions: Iterable[IntegrationDefinition] = ()) -> None:
+    def __init__(
+        self,
+        definitions: Iterable[IntegrationDefinition] = (),
+        prices: Mapping[str, Mapping[str, Any]] | None = None,
+    ) -> None:
         self._by_id: dict[str, IntegrationDefinition] = {}
+        self._prices = dict(prices or {})
         for definition in definitions:
             self._add(definition)
 
@@ -38,11 +41,30 @@ class Catalogue:
         Raises:
             NameTaken: one has the id of an integration of the catalogue, and is not the same.
         """
-        return Catalogue([*self._by_id.values(), *definitions])
+        return Catalogue([*self._by_id.values(), *definitions], self._prices)
+
+    def with_prices(self, prices: Mapping[str, Mapping[str, Any]]) -> "Catalogue":
+        """Returns this catalogue with a user's tables of prices before those of its integrations.
+
+        Prices are no part of what an integration means: a bundle may repeat one all the same.
+
+        Raises:
+            ArtifactInvalid: a table is for what cannot use it.
+        """
+        for identifier in prices:
+            known = self._by_id.get(identifier)
+            if known is None or known.metering is None:
+                raise ArtifactInvalid(
+                    f"there cannot be prices for {identifier}: "
+                    + ("no integration has this id" if known is None else "it counts no tokens"),
+                    hint=f"remove `{identifier}` from `prices`; `lns integration list` shows ids",
+                )
+        return Catalogue(self._by_id.values(), prices)
 
     def find(self, identifier: str) -> IntegrationDefinition | None:
         """Returns the integration of an id, or None."""
-        return self._by_id.get(identifier)
+        found = self._by_id.get(identifier)
+        return None if found is None else self._priced(found)
 
     def get(self, identifier: str) -> IntegrationDefinition:
         """Returns the integration of an id.
@@ -60,7 +82,13 @@ class Catalogue:
 
     def all(self) -> tuple[IntegrationDefinition, ...]:
         """Returns every integration, by id."""
-        return tuple(self._by_id[name] for name in sorted(self._by_id))
+        return tuple(self._priced(self._by_id[name]) for name in sorted(self._by_id))
+
+    def _priced(self, definition: IntegrationDefinition) -> IntegrationDefinition:
+        table = self._prices.get(definition.id)
+        if table is None or definition.metering is None:
+            return definition
+        return replace(definition, metering=definition.metering.with_own_prices(table))
 
     def _add(self, definition: IntegrationDefinition) -> None:
         known = self._by_id.get(definition.id)
@@ -110,39 +138,6 @@ def integration_of_document(data: bytes, *, origin: str) -> IntegrationDefinitio
         ArtifactInvalid: it is not a valid integration.
     """
     return _definition(parse_artifact(data, families.INTEGRATION), origin)
-
-
-def parse_user_file(data: bytes, *, name: str) -> dict[str, Mapping[str, Any]]:
-    """Returns the documents of a user's file, by id: `{version: 1, integrations: [document…]}`.
-
-    Raises:
-        ArtifactInvalid: it is not such a file, or an entry is not a valid integration.
-        LimitExceeded: it has more than 256 entries.
-    """
-    if not data.strip():
-        return {}
-    document = parse_document(data)
-    entries = document.get("integrations")
-    if document.get("version") != _VERSION or not isinstance(entries, list):
-        raise ArtifactInvalid(
-            f"{name} is not a file of integrations of this lns",
-            hint="it has `version: 1` and a list `integrations` of documents of the kind"
-            " Integration; `lns integration add` writes it",
-        )
-    if len(entries) > MAX_USER_ENTRIES:
-        raise LimitExceeded(f"{name} has more than {MAX_USER_ENTRIES} integrations")
-    return {one.name: one.document for one in map(_entry, entries)}
-
-
-def user_definitions(
-    documents: Mapping[str, Mapping[str, Any]], *, name: str
-) -> tuple[IntegrationDefinition, ...]:
-    """Returns the integrations of a user's file."""
-    return tuple(_definition(_entry(document), name) for document in documents.values())
-
-
-def _entry(document: Any) -> Artifact:
-    return parse_artifact(json.dumps(document).encode(), families.INTEGRATION)
 
 
 def _definition(artifact: Artifact, origin: str) -> IntegrationDefinition:

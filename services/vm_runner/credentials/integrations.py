@@ -12,14 +12,14 @@ from services.core.integrations.catalogue import (
     integration_of_document,
     shipped_catalogue,
     shipped_templates,
-    user_definitions,
 )
 from services.core.integrations.definitions import IntegrationDefinition
+from services.core.integrations.user_file import with_user_file
 from services.vm_runner.credentials.ports import IntegrationRecords
 
 
 class Integrations:
-    """What ships, with the user's own."""
+    """What ships, with the user's own integrations and prices."""
 
     def __init__(self, records: IntegrationRecords) -> None:
         self._records = records
@@ -28,16 +28,15 @@ class Integrations:
         """Returns every integration that can be used by its id.
 
         Raises:
-            ArtifactInvalid: the user's file is not one.
+            ArtifactInvalid: the user's file is not one, or has prices for what cannot use them.
             NameTaken: an entry of it has the id of one that ships.
         """
-        documents = await self._records.read()
-        own = user_definitions(documents, name=self._records.name)
-        return shipped_catalogue().with_more(own)
+        own = await self._records.read()
+        return with_user_file(shipped_catalogue(), own, name=self._records.name)
 
     async def document(self, identifier: str) -> Mapping[str, Any] | None:
         """Returns the document of one of the user's own, or of a template."""
-        own = (await self._records.read()).get(identifier)
+        own = (await self._records.read()).documents.get(identifier)
         return own if own is not None else shipped_templates().get(identifier)
 
     async def add(self, data: bytes) -> IntegrationDefinition:

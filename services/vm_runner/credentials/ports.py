@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from services.core.integrations.definitions import OAuthClient
+from services.core.integrations.user_file import UserFile
 from services.vm_runner.credentials.credential import Credential, CredentialKey, SecretValue
 
 
@@ -37,15 +38,15 @@ class CredentialRecords(Protocol):
 
 
 class IntegrationRecords(Protocol):
-    """The documents of the user's own integrations."""
+    """The user's own integrations and prices."""
 
     @property
     def name(self) -> str:
         """Name of the file, for users."""
         ...
 
-    async def read(self) -> Mapping[str, Mapping[str, Any]]:
-        """Returns the documents by id.
+    async def read(self) -> UserFile:
+        """Returns what the file says.
 
         Raises:
             ArtifactInvalid: the file is not one.

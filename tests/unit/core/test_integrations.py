@@ -6,15 +6,13 @@ from typing import Any
 
 import pytest
 
-from services.core.errors import ArtifactInvalid, LimitExceeded, NameTaken, RequestInvalid
+from services.core.errors import ArtifactInvalid, NameTaken, RequestInvalid
 from services.core.integrations.catalogue import (
     Catalogue,
     fill_template,
     integration_of_document,
-    parse_user_file,
     shipped_catalogue,
     shipped_templates,
-    user_definitions,
 )
 from services.core.integrations.definitions import (
     InjectionKind,
@@ -169,29 +167,6 @@ def test_an_unknown_id_is_refused_with_the_way_out() -> None:
         Catalogue().get("githup")
 
     assert "lns integration add" in caught.value.hint
-
-
-def test_a_users_file_holds_documents() -> None:
-    text = json.dumps({"version": 1, "integrations": [document()]}).encode()
-
-    (one,) = user_definitions(parse_user_file(text, name="f"), name="f")
-    assert (one.id, one.origin) == ("tracker", "f")
-    assert parse_user_file(b"", name="f") == {}
-
-
-@pytest.mark.parametrize(
-    "text", [b"[]", b"{}", b'{"version": 2, "integrations": []}', b'{"version": 1}', b"x: ["]
-)
-def test_a_file_that_is_not_one_is_refused(text: bytes) -> None:
-    with pytest.raises(ArtifactInvalid):
-        parse_user_file(text, name="f")
-
-
-def test_a_users_file_is_bounded() -> None:
-    text = json.dumps({"version": 1, "integrations": [document()] * 257}).encode()
-
-    with pytest.raises(LimitExceeded):
-        parse_user_file(text, name="f")
 
 
 def test_a_template_gets_its_users_host() -> None:

@@ -1,7 +1,7 @@
 """The schemas that ship with lns: JSON Schema 2020-12, one file a family.
 
-`common.json` has what several of them share; `policy-file.json` is for `lns-policy.yaml` and
-`lock-file.json` for `lns.lock`.
+`common.json` has what several of them share; `policy-file.json` is for `lns-policy.yaml`,
+`lock-file.json` for `lns.lock` and `integrations-file.json` for `.lns-integrations.yaml`.
 """
 
 import json
@@ -44,6 +44,14 @@ def policy_file_validator() -> SchemaValidator:
 def lock_file_validator() -> SchemaValidator:
     """Returns the validator of `lns.lock`; made once."""
     return SchemaValidator(_load("lock-file"), shared=[_load(_SHARED)])
+
+
+@cache
+def integrations_file_validator() -> SchemaValidator:
+    """Returns the validator of `.lns-integrations.yaml`; made once."""
+    return SchemaValidator(
+        _load("integrations-file"), shared=[_load(_SHARED), _load("integration")]
+    )
 
 
 @cache

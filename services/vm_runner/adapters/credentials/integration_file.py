@@ -1,4 +1,4 @@
-"""The user's own integrations: `~/.lns-integrations.yaml`, replaced as a whole."""
+"""The user's own integrations and prices: `~/.lns-integrations.yaml`, replaced as a whole."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -10,7 +10,12 @@ import yaml
 from services.chassis.blocking import Blocking
 from services.chassis.edited_files import edit_file, read_edited_file
 from services.core.errors import LimitExceeded
-from services.core.integrations.catalogue import MAX_USER_ENTRIES, parse_user_file
+from services.core.integrations.user_file import (
+    MAX_ENTRIES,
+    VERSION,
+    UserFile,
+    parse_user_file,
+)
 
 VARIABLE: Final = "LNS_INTEGRATIONS_PATH"
 _HEADER: Final = b"# Integrations of your own; `lns integration add|remove` edits this file.\n"
@@ -30,7 +35,7 @@ class IntegrationFile:
         """See `IntegrationRecords`."""
         return str(self._path)
 
-    async def read(self) -> Mapping[str, Mapping[str, Any]]:
+    async def read(self) -> UserFile:
         """See `IntegrationRecords`."""
         return await self._blocking.run(self._read)
 
@@ -43,14 +48,14 @@ class IntegrationFile:
 
         def change(documents: _Documents) -> None:
             documents[identifier] = document
-            if len(documents) > MAX_USER_ENTRIES:
-                raise LimitExceeded(f"{self.name} has {MAX_USER_ENTRIES} integrations already")
+            if len(documents) > MAX_ENTRIES:
+                raise LimitExceeded(f"{self.name} has {MAX_ENTRIES} integrations already")
 
         await self._blocking.run(self._change, change)
 
     async def remove(self, identifier: str) -> bool:
         """See `IntegrationRecords`."""
-        if identifier not in await self.read():
+        if identifier not in (await self.read()).documents:
             return False
 
         def change(documents: _Documents) -> None:
@@ -59,22 +64,26 @@ class IntegrationFile:
         await self._blocking.run(self._change, change)
         return True
 
-    def _read(self) -> _Documents:
+    def _read(self) -> UserFile:
         return parse_user_file(read_edited_file(self._path), name=self.name)
 
     def _change(self, change: Callable[[_Documents], None]) -> None:
         def edit(text: bytes) -> bytes:
-            documents = parse_user_file(text, name=self.name)
+            file = parse_user_file(text, name=self.name)
+            documents = dict(file.documents)
             change(documents)
-            return _format(documents)
+            return _format(UserFile(documents=documents, prices=file.prices))
 
         self._path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         edit_file(self._path, edit)
 
 
-def _format(documents: Mapping[str, Mapping[str, Any]]) -> bytes:
-    plain = json.loads(json.dumps([documents[name] for name in sorted(documents)]))
-    text = yaml.safe_dump(
-        {"version": 1, "integrations": plain}, sort_keys=False, allow_unicode=True
-    )
-    return _HEADER + text.encode()
+def _format(file: UserFile) -> bytes:
+    document: dict[str, Any] = {
+        "version": VERSION,
+        "integrations": [file.documents[name] for name in sorted(file.documents)],
+    }
+    if file.prices:
+        document["prices"] = file.prices
+    plain = json.loads(json.dumps(document))
+    return _HEADER + yaml.safe_dump(plain, sort_keys=False, allow_unicode=True).encode()

@@ -23,8 +23,8 @@ def load(name: str) -> dict[str, Any]:
     return loaded
 
 
-def test_there_is_one_file_a_family_and_three_more() -> None:
-    more = ["common", "policy-file", "lock-file"]
+def test_there_is_one_file_a_family_and_four_more() -> None:
+    more = ["common", "integrations-file", "policy-file", "lock-file"]
 
     assert sorted(f"{name}.json" for name in [*SLUGS, *more]) == FILES
 

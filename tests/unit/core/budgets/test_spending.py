@@ -1,12 +1,17 @@
 """What was used, what it cost, and what limits say of it."""
 
+import re
+from importlib import resources
+from pathlib import Path
+
 import pytest
 
 from services.core.budgets.limits import PICO, parse_budget
-from services.core.budgets.metering import Tokens, metering_of_spec
+from services.core.budgets.metering import Tokens, dollars_per_million, metering_of_spec
 from services.core.budgets.spending import Spending, near_limits, refusal, standing_text
 from services.core.integrations.catalogue import shipped_catalogue
 
+BUDGETS = Path(__file__).parents[4] / "docs" / "budgets.md"
 METERING = metering_of_spec(
     {
         "api": "anthropic",
@@ -91,3 +96,24 @@ def test_a_limit_is_near_from_80_percent_on() -> None:
     assert near_limits(limits, Spending(requests=7, received_bytes=79)) == []
     (near,) = near_limits(limits, Spending(requests=8))
     assert standing_text(near, Spending(requests=8)) == "8-requests of 10-requests (80 %)"
+
+
+def test_the_document_says_the_date_of_the_prices_that_ship() -> None:
+    folder = resources.files("services.core.integrations") / "shipped"
+    dates = {
+        date
+        for file in folder.iterdir()
+        if file.name.endswith(".yaml")
+        for date in re.findall(r"prices: +# list prices of (\d{4}-\d\d)", file.read_text())
+    }
+    (date,) = dates  # several dates: say each in the document
+    assert f"list prices of {date}" in " ".join(BUDGETS.read_text().split())
+
+
+def test_a_price_is_shown_as_tables_have_it() -> None:
+    table = {"m": {"input": 0.0375, "output": 15, "cacheRead": 0.3, "cacheWrite": 3.75}}
+    metering = metering_of_spec({"api": "anthropic", "prices": table})
+    assert metering is not None
+    (price,) = (one for _, one in metering.prices)
+    shown = [price.input, price.output, price.cache_read, price.cache_write, price.cache_write_long]
+    assert list(map(dollars_per_million, shown)) == ["0.0375", "15", "0.3", "3.75", "3.75"]

@@ -36,6 +36,7 @@ class Integration(_message.Message):
     CONNECTED_FIELD_NUMBER: _builtins.int
     IS_TEMPLATE_FIELD_NUMBER: _builtins.int
     DOCUMENT_FIELD_NUMBER: _builtins.int
+    PRICES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Its id."""
     title: _builtins.str
@@ -60,6 +61,10 @@ class Integration(_message.Message):
     def domains(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Domains that the secret is sent to."""
 
+    @_builtins.property
+    def prices(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelPrice]:
+        """What its models cost, for budgets in USD; of several patterns that fit a model the first counts."""
+
     def __init__(
         self,
         *,
@@ -73,14 +78,61 @@ class Integration(_message.Message):
         connected: _builtins.bool = ...,
         is_template: _builtins.bool = ...,
         document: _builtins.str = ...,
+        prices: _abc.Iterable[Global___ModelPrice] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["auth_kind", b"auth_kind", "connected", b"connected", "document", b"document", "domains", b"domains", "env_var", b"env_var", "hosts", b"hosts", "id", b"id", "is_template", b"is_template", "origin", b"origin", "title", b"title"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["auth_kind", b"auth_kind", "connected", b"connected", "document", b"document", "domains", b"domains", "env_var", b"env_var", "hosts", b"hosts", "id", b"id", "is_template", b"is_template", "origin", b"origin", "prices", b"prices", "title", b"title"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Integration: _TypeAlias = Integration  # noqa: Y015
+
+@_typing.final
+class ModelPrice(_message.Message):
+    """List prices of models, in USD for a million tokens, as decimals such as `0.3`."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    CACHE_READ_FIELD_NUMBER: _builtins.int
+    CACHE_WRITE_FIELD_NUMBER: _builtins.int
+    CACHE_WRITE_LONG_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """Pattern of the model's name; `*` stands for any text."""
+    input: _builtins.str
+    """Of tokens that are read."""
+    output: _builtins.str
+    """Of tokens that are written."""
+    cache_read: _builtins.str
+    """Of tokens that are read from a cache."""
+    cache_write: _builtins.str
+    """Of tokens that are kept in a cache for minutes."""
+    cache_write_long: _builtins.str
+    """Of tokens that are kept in a cache for an hour."""
+    origin: _builtins.str
+    """Where it comes from: `integration`, or `user` for the file of the user's own."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        input: _builtins.str = ...,
+        output: _builtins.str = ...,
+        cache_read: _builtins.str = ...,
+        cache_write: _builtins.str = ...,
+        cache_write_long: _builtins.str = ...,
+        origin: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cache_read", b"cache_read", "cache_write", b"cache_write", "cache_write_long", b"cache_write_long", "input", b"input", "model", b"model", "origin", b"origin", "output", b"output"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelPrice: _TypeAlias = ModelPrice  # noqa: Y015
 
 @_typing.final
 class StoredCredential(_message.Message):

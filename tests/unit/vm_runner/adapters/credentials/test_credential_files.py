@@ -10,6 +10,7 @@ import pytest
 
 from services.chassis.blocking import Blocking
 from services.core.errors import ArtifactInvalid, CredentialUnusable, SettingsInvalid
+from services.core.integrations.user_file import UserFile
 from services.vm_runner.adapters.credentials.credential_file import CredentialFile
 from services.vm_runner.adapters.credentials.integration_file import IntegrationFile
 from services.vm_runner.credentials.credential import Credential, CredentialKey, Source
@@ -175,13 +176,31 @@ async def test_integrations_are_added_replaced_and_removed(
 ) -> None:
     records = IntegrationFile(tmp_path / "i.yaml", blocking=blocking)
 
-    assert await records.read() == {}
+    assert await records.read() == UserFile()
     await records.put("tracker", DOCUMENT)
     await records.put("tracker", DOCUMENT)
 
-    assert await records.read() == {"tracker": DOCUMENT}
+    assert (await records.read()).documents == {"tracker": DOCUMENT}
     assert await records.remove("tracker")
     assert not await records.remove("tracker")
+
+
+async def test_prices_of_the_users_stay_when_integrations_change(
+    tmp_path: Path, blocking: Blocking
+) -> None:
+    path = tmp_path / "i.yaml"
+    path.write_text(
+        "version: 1\nintegrations: []\n"
+        "prices:\n  anthropic:\n    claude-*: {input: 0.1, output: 2}\n"
+    )
+    records = IntegrationFile(path, blocking=blocking)
+
+    await records.put("tracker", DOCUMENT)
+    await records.remove("tracker")
+
+    assert await records.read() == UserFile(
+        prices={"anthropic": {"claude-*": {"input": 0.1, "output": 2}}}
+    )
 
 
 @pytest.mark.parametrize("text", ["version: 2\nintegrations: []\n", "[", "integrations: {}\n"])
