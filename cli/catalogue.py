@@ -110,6 +110,7 @@ SECTIONS = (
     Section(
         title="This machine",
         entries=(
+            _entry("setup", "setup", "Install what runs need on this machine"),
             _entry("service", "service", "Manage the background processes with the services"),
             _entry("doctor", "doctor", "Check this machine and say how to fix what is missing"),
             _entry("config", "config", "Get and set defaults"),

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,15 +11,17 @@ import click
 from lns.registry.v1 import registry_service_pb2 as registry_pb
 from lns.vm.v1 import vm_service_pb2 as vm_pb
 
+from cli.commands import setup
 from cli.context import FAILURE, Context, command
 from cli.errors import way_out
 from cli.options import format_option
+from cli.render.checks import write_check
 from cli.render.output import write_rows
-from cli.render.text import printable
+from cli.setup.steps import Result, take
 from lns.client.connection.config import config_path, load_config
-from lns.client.connection.session import Peer, open_session
+from lns.client.connection.session import Peer, is_elsewhere, open_session
 from services.chassis.settings import state_directory
-from services.core.errors import LnsError
+from services.core.errors import LnsError, RequestInvalid
 from services.core.version import VERSION
 
 _PROBE_SECONDS = 120.0
@@ -30,39 +33,64 @@ _VERDICTS = {
     vm_pb.HostCheck.VERDICT_WARNING: "warning",
     vm_pb.HostCheck.VERDICT_FAILED: "failed",
 }
-_COLORS = {"ok": "green", "warning": "yellow", "failed": "red"}
+_FIXES = {"qemu": "qemu", "mkfs.ext4": "qemu", "kernel": "kernel"}
 
 Check = dict[str, Any]
 
 
 @command("doctor", doing="examine this machine")
 @click.option("--probe", is_flag=True, help="Try hardware virtualization again.")
+@click.option("--fix", is_flag=True, help="Install what is missing, as `lns setup` does.")
+@click.option("-y", "--yes", is_flag=True, help="With --fix: install without asking.")
 @format_option
-async def doctor(context: Context, probe: bool, form: str | None) -> int:
+async def doctor(context: Context, probe: bool, fix: bool, yes: bool, form: str | None) -> int:
     """Say what this machine can do and how to fix the rest; exit code 1 if runs are impossible."""
-    checks = [
-        _check("lns", "ok", f"version {VERSION}"),
-        _configuration(context),
-        _proxies(context),
-    ]
-    checks.append(state_check(state_directory(context.environment)))
-    checks += await _services(context, probe=probe)
+    checks = await _examine(context, probe=probe)
+    if fix and (steps := missing_steps(checks)):
+        await install_missing(context, steps, yes=yes)
+        checks = await _examine(context, probe=True)
     if form in (None, "table"):
         for check in checks:
-            _write(context, check)
+            write_check(context, **check)
     else:
         write_rows(checks, (), form=form, write=context.write)
     return FAILURE if any(check["verdict"] == "failed" for check in checks) else 0
 
 
-def _write(context: Context, check: Check) -> None:
-    verdict = check["verdict"]
-    # click leaves colours out where standard output is no terminal.
-    color = None if context.is_set("NO_COLOR") else _COLORS[verdict]
-    line = f" {printable(check['name']):<16} {printable(check['detail'])}"
-    context.write(line, mark=f"{verdict:<8}", colour=color)
-    if check["remedy"]:
-        context.write(f"{'':<8} {'':<16} → {printable(check['remedy'])}")
+async def _examine(context: Context, *, probe: bool) -> list[Check]:
+    return [
+        _check("lns", "ok", f"version {VERSION}"),
+        _configuration(context),
+        _proxies(context),
+        state_check(state_directory(context.environment)),
+        *await _services(context, probe=probe),
+    ]
+
+
+def missing_steps(checks: Sequence[Check]) -> list[str]:
+    """Returns the steps of `lns setup` that make failed checks pass."""
+    failed = [check["name"] for check in checks if check["verdict"] == "failed"]
+    return [name for name in setup.STEPS if name in {_FIXES.get(one) for one in failed}]
+
+
+async def install_missing(context: Context, names: Sequence[str], *, yes: bool) -> None:
+    """Takes steps of `lns setup`, and writes how they ended to standard error.
+
+    Raises:
+        RequestInvalid: the services that lack something are on another machine.
+    """
+    at = load_config(context).get(Peer.VM_RUNNER, "")
+    if at and is_elsewhere(at):
+        raise RequestInvalid(
+            f"{', '.join(names)} must be set up where vm_runner is: {at}",
+            hint=f"there: lns setup {' '.join(names)}",
+        )
+    steps = setup.make_steps(setup.this_machine(context), names)
+    consent = setup.consent_of(yes=yes)
+    for one in await asyncio.to_thread(take, steps, consent=consent, note=context.note):
+        if one.result is Result.FAILED:
+            context.note(f"lns: {one.step}: {one.detail}")
+            context.note(f"  try: {one.remedy}")
 
 
 def state_check(home: Path) -> Check:

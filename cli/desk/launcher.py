@@ -23,7 +23,7 @@ _FORWARDED = tuple(
     for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGWINCH")
 )
 _INTERACTIVE = frozenset({"attach", "--interactive", "--tty"})
-_OWN_PROCESS = frozenset({"service", "completion"})
+_OWN_PROCESS = frozenset({"service", "completion", "setup"})
 
 
 def through_desk(arguments: Sequence[str], environment: Mapping[str, str]) -> int | None:

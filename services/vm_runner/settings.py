@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from services.chassis.guest_kernels import kernel_cache
 from services.chassis.settings import SHORTEST, PeerSettings, ProcessSettings
 from services.chassis.settings_checks import check_fields, refused_by
 from services.chassis.settings_tree import setting
@@ -24,15 +25,6 @@ _USER_MOST = (1 << 32) - 2
 _PIDS_MOST = 1 << 22
 _DISK_LEAST = 16 << 20
 _LOG_LEAST = 4 << 10
-
-
-def kernel_cache(environment: Mapping[str, str]) -> Path:
-    """Returns the folder `lns/kernel` in the user's cache directory."""
-    cache = environment.get("XDG_CACHE_HOME", "")
-    if cache.startswith("/"):
-        return Path(cache) / "lns" / "kernel"
-    home = Path(environment["HOME"]) if environment.get("HOME") else Path.home()
-    return home / ".cache" / "lns" / "kernel"
 
 
 class CredentialStore(StrEnum):
@@ -103,8 +95,8 @@ class VmSettings:
     """QEMU's program. Empty: `qemu-system-` with this machine's architecture, from PATH."""
 
     kernel: Path | None = None
-    """The guest's kernel: a file, or a folder with `boot` and `lib/modules`. None: the newest of
-    `kernels`."""
+    """The guest's kernel: a file, or a folder with `boot` and `lib/modules`. None: of `kernels`,
+    the one that `lns setup --kernel` chose, else the newest."""
 
     kernels: Path = field(metadata=setting(default_from=kernel_cache))
     """Folder with a folder for each kernel, by default `lns/kernel` in the user's cache."""

@@ -13,11 +13,12 @@ from lns.materializer.v1 import materializer_service_pb2 as images_pb
 from lns.vm.v1 import vm_service_pb2, vm_service_pb2_grpc
 
 from services.chassis.channel import open_channel
+from services.chassis.guest_kernels import kernel_cache
 from services.chassis.server import running_server
 from services.chassis.settings import PeerSettings, ServerSettings
 from services.core.artifacts.families import family_by_slug
 from services.vm_runner.bootstrap import open_vm_runner
-from services.vm_runner.settings import VmSettings, kernel_cache
+from services.vm_runner.settings import VmSettings
 from services.vm_runner.vmm_options import AcceleratorMode
 from tests.support.guest_agent import require_agent
 from tests.support.materializer import Client, served

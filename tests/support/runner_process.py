@@ -12,8 +12,8 @@ from lns.vm.v1 import vm_service_pb2 as pb
 from lns.vm.v1 import vm_service_pb2_grpc
 
 from services.chassis.channel import open_channel
+from services.chassis.guest_kernels import kernel_cache
 from services.chassis.settings import PeerSettings
-from services.vm_runner.settings import kernel_cache
 from tests.support.vm_service import VmClient
 
 ROOT = Path(__file__).parents[2]

@@ -78,7 +78,9 @@ def find_mkfs() -> str:
     # A user's PATH often lacks the folders where distributions put it.
     program = shutil.which(_FORMAT[0]) or shutil.which(_FORMAT[0], path=_SYSTEM_PATHS)
     if program is None:
-        raise HostUnready("mkfs.ext4 is not installed", hint="apt-get install e2fsprogs")
+        raise HostUnready(
+            "mkfs.ext4 is not installed", hint="`lns setup qemu`, or install e2fsprogs"
+        )
     return program
 
 

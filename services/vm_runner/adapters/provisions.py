@@ -8,18 +8,12 @@ _ROOT = Path(__file__).resolve().parents[3]
 
 def is_checkout(root: Path = _ROOT) -> bool:
     """Says whether lns runs from its own repository, whose scripts are there."""
-    return (root / "scripts" / "setup" / "kernel").exists()
+    return (root / "scripts" / "setup" / "guest-agent").exists()
 
 
-def kernel_remedy(kernels: Path, *, root: Path = _ROOT) -> str:
-    """Returns how to get a guest kernel into the folder of kernels."""
-    if is_checkout(root):
-        return "run scripts/setup/kernel, or name a kernel with vm_runner.kernel"
-    architecture = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), "amd64")
-    return (
-        f"unpack Debian's linux-image-6.12.*-cloud-{architecture} (`apt-get download`, then"
-        f" `dpkg-deb -x PACKAGE.deb {kernels}/debian`), or set LNS_VM_RUNNER__KERNEL to a kernel"
-    )
+def kernel_remedy() -> str:
+    """Returns how to get a guest kernel."""
+    return "`lns setup kernel`, or name a kernel with vm_runner.kernel"
 
 
 def program_remedy(folder: str, *, root: Path = _ROOT) -> str:

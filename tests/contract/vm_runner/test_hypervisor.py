@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from services.chassis.blocking import Blocking
+from services.chassis.guest_kernels import kernel_cache
 from services.core.errors import GuestUnreachable, VmFailed
 from services.vm_runner import bootstrap
 from services.vm_runner.adapters.boot_files.cache import GuestFileCache
@@ -22,7 +23,7 @@ from services.vm_runner.adapters.qemu.hypervisor import QemuHypervisor
 from services.vm_runner.channel.requests import GuestConfig
 from services.vm_runner.channel.session import open_session
 from services.vm_runner.machines import Disk, HostPort, Hypervisor, MachineSpec, SavedMachine
-from services.vm_runner.settings import VmSettings, kernel_cache
+from services.vm_runner.settings import VmSettings
 from services.vm_runner.vmm_options import AcceleratorMode
 from tests.fakes.hypervisor import FakeHost, FakeHypervisor
 from tests.support.guest_agent import require_agent

@@ -14,9 +14,9 @@ from lns.types.v1 import run_plan_pb2
 from lns.vm.v1 import run_pb2, vm_service_pb2, vm_service_pb2_grpc
 
 from services.chassis.channel import open_channel
+from services.chassis.guest_kernels import kernel_cache
 from services.chassis.settings import PeerSettings
 from services.core.errors import GuestUnreachable
-from services.vm_runner.settings import kernel_cache
 from tests.support.eventually import eventually
 from tests.support.materializer import served
 from tests.support.microvm import busybox_image, require_microvms, served_runner

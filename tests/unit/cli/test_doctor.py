@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from cli.app import dispatch
-from cli.commands.doctor import registry_check, state_check
+from cli.commands.doctor import install_missing, registry_check, state_check
 from cli.context import Context
+from services.core.errors import RequestInvalid
 
 
 @pytest.mark.parametrize(
@@ -74,3 +75,12 @@ async def test_a_registry_is_said_to_answer_or_not() -> None:
     assert (there["verdict"], gone["verdict"], proxied["verdict"]) == ("ok", "warning", "ok")
     assert "accepts connections" in there["detail"]
     assert "cannot be connected to" in gone["detail"]
+
+
+async def test_what_another_machine_lacks_is_not_installed_on_this_one() -> None:
+    context = Context(environment={"LNS_ENDPOINT_VM_RUNNER": "node.example:7443", "HOME": "/-"})
+
+    with pytest.raises(RequestInvalid, match=r"node\.example:7443") as caught:
+        await install_missing(context, ["qemu"], yes=True)
+
+    assert caught.value.hint == "there: lns setup qemu"

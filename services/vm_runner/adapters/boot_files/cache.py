@@ -17,6 +17,7 @@ from pathlib import Path
 
 from services.chassis import durable
 from services.chassis.blocking import Blocking
+from services.chassis.guest_kernels import kernel_folders
 from services.core.errors import HostUnready
 from services.vm_runner.adapters.boot_files.host_roots import read_host_roots
 from services.vm_runner.adapters.boot_files.initramfs import build_initramfs
@@ -39,8 +40,8 @@ class GuestFileCache:
 
     Args:
         directory: where they are kept.
-        kernels: folder with a folder for each kernel (`boot/vmlinuz-*`, `lib/modules/*`).
-        kernel: a folder or kernel file to use instead of the newest one.
+        kernels: folder with a folder for each kernel, as `guest_kernels` says.
+        kernel: a folder or kernel file to use instead of the chosen or newest one.
         agent: the guest agent's binary.
         blocking: where files are read and written.
     """
@@ -104,13 +105,14 @@ class GuestFileCache:
     def _find_kernel(self) -> tuple[Path, str]:
         if self._kernel is not None and self._kernel.is_file():
             return self._kernel, self._kernel.name.removeprefix("vmlinuz-")
-        folders = [self._kernel] if self._kernel is not None else self._kernels.glob("*")
+        own = self._kernel
+        folders = [own] if own is not None else kernel_folders(self._kernels)
         images = [image for folder in folders for image in folder.glob("boot/vmlinuz-*")]
         if not images:
             where = self._kernel or self._kernels
             raise HostUnready(
                 f"no guest kernel was found in {where}",
-                hint=kernel_remedy(self._kernels),
+                hint=kernel_remedy(),
                 metadata={"kernel": str(where)},
             )
         newest = max(images, key=lambda path: _version(path.name))

@@ -186,7 +186,7 @@ class QemuHypervisor:
             package = "arm" if self._architecture is Architecture.AARCH64 else "x86"
             raise HostUnready(
                 f"{self._binary} is not installed",
-                hint=f"apt-get install --no-install-recommends qemu-system-{package}",
+                hint=f"`lns setup qemu`, or install Debian's qemu-system-{package}",
                 metadata={"program": self._binary},
             )
         return program
