@@ -100,7 +100,7 @@ mutants: venv guest-agent ## See whether quick tests notice harmful changes, one
 # --- development ----------------------------------------------------------------------------------
 
 .PHONY: gen lock bench clean
-gen: venv ## Generate the Python code of the protos and the tables of the documents
+gen: venv ## Generate the code of the protos, tables of the documents, manual pages
 	$(python) protos/generate.py
 	$(python) docs/generate.py
 	$(python) docs/generate_cli.py

@@ -1,4 +1,7 @@
-"""Generates the help texts in `docs/cli.md` and `README.md` from the command line itself.
+"""Generates what is written from the command line itself.
+
+That is the help texts in `docs/cli.md` and `README.md`, and in `share/` the manual pages and
+completion scripts, which are installed with the package.
 
     python docs/generate_cli.py            rewrite what lies between the marks
     python docs/generate_cli.py --check    write nothing; exit 1 and name what is not current
@@ -9,15 +12,16 @@ What stands around the marks is written by hand.
 import argparse
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "protos" / "gen")]
 
 import click  # noqa: E402  # the path is set above
+import manual_pages  # noqa: E402  # beside this file
 
 from cli.catalogue import SECTIONS, lns  # noqa: E402  # see above
+from cli.reference import commands_below, context_of  # noqa: E402  # see above
 
 _MARKED = "<!-- generated: {name} -->\n{text}\n<!-- end -->"
 
@@ -35,22 +39,13 @@ def reference() -> str:
         for entry in section.entries:
             parts += [
                 f"### lns {path}\n\n{_block(_help(command, f'lns {path}'))}"
-                for path, command in _commands(entry.name, entry.load())
+                for path, command in commands_below(entry.name, entry.load())
             ]
     return "\n\n".join(parts)
 
 
-def _commands(path: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
-    yield path, command
-    if isinstance(command, click.Group):
-        for name, below in command.commands.items():
-            yield from _commands(f"{path} {name}", below)
-
-
 def _help(command: click.Command, path: str) -> str:
-    with click.Context(
-        command, info_name=path, help_option_names=["-h", "--help"], terminal_width=100
-    ) as context:
+    with context_of(command, path) as context:
         return command.get_help(context)
 
 
@@ -87,6 +82,11 @@ def main() -> int:
             code = 1
         else:
             path.write_text(after, encoding="utf-8")
+    for name in manual_pages.not_current(ROOT):
+        print(f"{'not current' if check else 'changed'}: {name}")
+        code = 1 if check else code
+    if not check:
+        manual_pages.rewrite(ROOT)
     return code
 
 
