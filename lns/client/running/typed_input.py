@@ -4,6 +4,7 @@ A connection to a workload may be lost and taken up again. What was typed is the
 sent twice: the service says where the workload's standard input stands, and the client goes on from
 there. Positions here count the bytes of this client; those of the service count all clients' since
 the start of the workload, so where several write at once, what arrived of each is only estimated.
+What this client sends only after it lost its connection has not arrived, whatever others sent.
 """
 
 import asyncio
@@ -32,6 +33,7 @@ class TypedInput:
         self._pieces: deque[bytes] = deque()
         self._start = 0  # of what is kept
         self._sent = 0
+        self._sent_before = 0  # the connection was lost
         self._end = 0
         self._is_finished = False
         self._is_end_sent = False
@@ -53,6 +55,8 @@ class TypedInput:
 
     def connect(self, *, again: bool) -> None:
         """Begins a connection; one that is taken up again sends once it knows what arrived."""
+        if not self._is_held:
+            self._sent_before = self._sent
         self._is_end_sent = False
         self._is_held = again
         self._connected_at = self._sent = self._start
@@ -65,7 +69,7 @@ class TypedInput:
         """
         anchor, self._anchor = self._anchor, None
         if self._is_held and anchor is not None:
-            arrived = anchor.own + position - anchor.position
+            arrived = min(anchor.own + position - anchor.position, self._sent_before)
             self._forget(arrived if boot == anchor.boot else self._end)
             self._connected_at = self._sent = self._start
         self._anchor = _Anchor(self._connected_at, position, boot)
