@@ -50,15 +50,13 @@ demo-clean: ## Remove the demo's registry and stop the services that it started
 .PHONY: test check all-tests failed-tests unit contract behaviour integration e2e
 test: setup check all-tests ## Run every check and every test; set everything up first
 
-# One run of pytest for all tiers, with every prerequisite promised: what is missing fails.
 all-tests: setup
 	@scripts/setup/programs
-	LNS_REQUIRE=registry,qemu $(pytest) --ignore=tests/benchmarks tests
+	scripts/all-tests
 
 # Those that the last run left behind, and only those; none is a failure, too.
 failed-tests:
-	LNS_REQUIRE=registry,qemu $(pytest) --last-failed --last-failed-no-failures=none \
-	  --ignore=tests/benchmarks tests
+	scripts/all-tests again
 
 check: venv ## Check format, style, types, imports, protos and scripts
 	.venv/bin/ruff format --check
@@ -69,7 +67,7 @@ check: venv ## Check format, style, types, imports, protos and scripts
 	.venv/bin/buf lint
 	.venv/bin/buf format --diff --exit-code
 	$(python) protos/generate.py --check
-	shellcheck .ci/run demo/run demo/clean scripts/lock scripts/setup/*
+	shellcheck .ci/run demo/run demo/clean scripts/all-tests scripts/lock scripts/setup/*
 
 unit: venv ## Run the unit, proto and architecture tests
 	$(pytest) tests/unit tests/protos tests/architecture $(tests)
