@@ -5,7 +5,7 @@ import errno
 import os
 import time
 
-from services.vm_runner.file_server import answers, requests, wire
+from services.vm_runner.file_server import answers, requests, room, wire
 from services.vm_runner.file_server.handles import Listed, OpenDirectory
 from services.vm_runner.file_server.nodes import Node, identity_of
 from services.vm_runner.file_server.served import Served, refused
@@ -24,8 +24,6 @@ _fallocate = ctypes.CDLL(None, use_errno=True).fallocate
 _fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
 _GIVES_BACK = 3
 _FALLOCATE_MODES = (0, 1, _GIVES_BACK)  # take room; the same beyond the end; give a hole back
-_BLOCK_BYTES = 512  # of st_blocks
-_KEPT_BYTES = 32 << 20  # as `services.chassis.reserve`, which no helper process imports
 
 _WHENCE = (os.SEEK_DATA, os.SEEK_HOLE)
 
@@ -82,6 +80,7 @@ class Content:
         """Makes a file; returns no descriptor of an existing one: its kind must be looked at."""
         flags = wanted & _KEPT_FLAGS | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         directory = self._nodes.descriptor(parent)
+        room.check_name(directory)
         try:
             descriptor = os.open(name, flags, mode, dir_fd=directory)
         except FileExistsError:
@@ -96,6 +95,7 @@ class Content:
         self._served.check_writable()
         self._handles.check_room()
         directory = self._nodes.descriptor(self._nodes.get(request.node_id))
+        room.check_name(directory)
         flags = wanted & (os.O_ACCMODE | os.O_APPEND | os.O_EXCL) | os.O_TMPFILE | os.O_CLOEXEC
         descriptor = os.open(b".", flags, mode & _PERMISSIONS, dir_fd=directory)
         try:
@@ -121,7 +121,7 @@ class Content:
         """Writes to an open file."""
         wanted, data = requests.parse_write(request.body)
         file = self._handles.file(wanted.fh)
-        _check_room(file.descriptor, wanted.offset, len(data))
+        room.check_write(file.descriptor, wanted.offset, len(data))
         return answers.format_write(os.pwrite(file.descriptor, data, wanted.offset))
 
     def release(self, request: Request) -> bytes:
@@ -147,7 +147,7 @@ class Content:
         if wanted.mode not in _FALLOCATE_MODES:
             raise refused(errno.EOPNOTSUPP)
         if wanted.mode != _GIVES_BACK:
-            _check_room(descriptor, wanted.offset, wanted.length)
+            room.check_write(descriptor, wanted.offset, wanted.length)
         if _fallocate(descriptor, wanted.mode, wanted.offset, wanted.length) < 0:
             raise refused(ctypes.get_errno())
         return b""
@@ -165,13 +165,11 @@ class Content:
         wanted = requests.parse_copy(request.body)
         if wanted.flags:
             raise refused(errno.EINVAL)
-        copied = os.copy_file_range(
-            self._handles.file(wanted.fh_in).descriptor,
-            self._handles.file(wanted.fh_out).descriptor,
-            min(wanted.length, _COPY_MAX),
-            wanted.offset_in,
-            wanted.offset_out,
-        )
+        source = self._handles.file(wanted.fh_in).descriptor
+        target = self._handles.file(wanted.fh_out).descriptor
+        length = min(wanted.length, _COPY_MAX)
+        room.check_write(target, wanted.offset_out, length)
+        copied = os.copy_file_range(source, target, length, wanted.offset_in, wanted.offset_out)
         return answers.format_write(copied)
 
     # ---- directories ----
@@ -236,19 +234,3 @@ def _is_as_read(node: Node, status: os.stat_result) -> bool:
     is_same = node.settled == changed
     node.settled = changed if time.time_ns() - changed > _SETTLED_NS else 0
     return is_same
-
-
-def _check_room(descriptor: int, offset: int, length: int) -> None:
-    """Refuses to take what the host keeps free of its disk for itself.
-
-    What a file has already may be written again however full the disk is.
-    """
-    new = min(length, offset + length - os.fstat(descriptor).st_blocks * _BLOCK_BYTES)
-    if new > 0 and new > _room(os.fstatvfs(descriptor)):
-        raise refused(errno.ENOSPC)
-
-
-def _room(disk: os.statvfs_result) -> int:
-    """What may be written so that the host keeps 32 MiB, or a sixteenth of a small disk."""
-    kept = min(_KEPT_BYTES, disk.f_blocks * disk.f_frsize // 16)
-    return disk.f_bavail * disk.f_frsize - kept

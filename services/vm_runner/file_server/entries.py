@@ -5,7 +5,7 @@ import errno
 import os
 import stat
 
-from services.vm_runner.file_server import answers, requests, wire
+from services.vm_runner.file_server import answers, requests, room, wire
 from services.vm_runner.file_server.nodes import Node, identity_of
 from services.vm_runner.file_server.served import Served, refused
 from services.vm_runner.file_server.wire import AttrField, Request
@@ -165,6 +165,7 @@ class Entries:
     def _new(self, request: Request, name: bytes) -> Node:
         parent = self._nodes.get(request.node_id)
         self._served.check_new_name(parent, name)
+        room.check_name(self._nodes.descriptor(parent))
         return parent
 
     def _made(self, parent: Node, name: bytes) -> bytes:
