@@ -90,7 +90,7 @@ def parse_address(text: str) -> Address | None:
 
 
 def looks_like_address(text: str) -> bool:
-    """Says whether a text is an address or a failed one: its last label is a number."""
+    """Returns whether a text is an address or a failed one: its last label is a number."""
     return ":" in text or bool(_NUMBER.match(text.rstrip(".").rpartition(".")[2]))
 
 
@@ -98,7 +98,7 @@ def address_of_bytes(data: bytes) -> Address:
     """Returns the address in 16 bytes; a mapped one is IPv4.
 
     Raises:
-        ValueError: there are not 16 bytes.
+        ValueError: the length is not 16.
     """
     if len(data) != 16:  # noqa: PLR2004 - of IPv6
         raise ValueError("an address has 16 bytes")
@@ -134,7 +134,7 @@ def special_range(address: Address) -> SpecialRange | None:
 
 
 def is_named_by(network: Network, special: SpecialRange) -> bool:
-    """Says whether a rule's range names a special one: it lies within it.
+    """Returns whether a rule's range names a special one: it lies within it.
 
     So `0.0.0.0/0` names no private network, and `169.254.0.0/16` not the metadata in it.
     """

@@ -5,7 +5,7 @@
 
 `hash` is the SHA-256 of the line without it, which ends in `}` like the whole one; `previous` is
 the hash of the line before, or zeros in the first line of all. So a line that was changed, taken
-out or put in between others is found, and who kept the last hash finds lines that were cut off.
+out or inserted is found, and with the last hash kept elsewhere also lines that were cut off.
 """
 
 import hashlib

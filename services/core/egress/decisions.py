@@ -48,7 +48,7 @@ class Decision:
     Attributes:
         verdict: allow, ask or deny.
         cause: what it stands on.
-        text: the reason for a person, one line.
+        text: the reason for a user, one line.
         how_to_allow: the command or the edit that would permit it; empty where nothing does.
         opinion: that decided; None where no policy did.
         opinions: of all policies, in their order.
@@ -119,9 +119,9 @@ class Policies:
     def _is_opened(
         self, address: Address, port: int, special: SpecialRange, *, by_name: bool
     ) -> bool:
-        """Says whether rules name a special range around an address, and none of them denies.
+        """Returns whether rules name a special range around an address, and no rule denies it.
 
-        A name may lead there only if they allow it: who was asked, was asked about the name.
+        A name may lead there only if they allow it: the user was asked about the name alone.
         """
         verdicts = [
             opinion.verdict

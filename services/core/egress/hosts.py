@@ -115,7 +115,7 @@ def parse_authority(text: str, *, default_port: int) -> tuple[Host, int]:
 
 
 def is_below(name: str, pattern: str) -> bool:
-    """Says whether a name is `pattern`, or below the host of a pattern `*.host`."""
+    """Returns whether a name is `pattern`, or below the host of a pattern `*.host`."""
     if pattern.startswith("*."):
         return name.endswith(pattern[1:]) and len(name) > len(pattern) - 1
     return name == pattern

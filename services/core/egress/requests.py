@@ -22,7 +22,7 @@ class CompiledRule:
     path: str
 
     def permits(self, method: str, path: str) -> bool:
-        """Says whether a request fits, by one reading of its path."""
+        """Returns whether a request fits, by one reading of its path."""
         return self.method in ("*", method) and path_matches(self.path, path)
 
     def __str__(self) -> str:
@@ -89,7 +89,7 @@ class RequestDecision:
         permitted: whether it is let through.
         path: its path in the ordinary reading; empty where it has none.
         rule: the rule that permitted it, or for a refusal the route whose rules do not: with its
-            place. Empty where there are no rules.
+            place. Empty if it has no rules.
         how_to_allow: what would permit it.
         ambiguous: whether it is refused since no two servers read its path alike.
     """

@@ -122,7 +122,7 @@ class SnapshotFiles:
         await self._blocking.run(self._remove, key)
 
     def waiting_room(self) -> Path:
-        """Returns the directory for machines that were resumed ahead; it is there."""
+        """Returns the directory for machines that were resumed ahead, which exists."""
         return self._root / _ROOM
 
     def unfinished(self) -> tuple[Path, ...]:

@@ -1,4 +1,4 @@
-"""What runs wait for a person's word about: asked once, however many connections wait."""
+"""What runs ask users for: each question once, however many connections wait."""
 
 import asyncio
 import secrets
@@ -84,7 +84,7 @@ class Approvals:
     async def ask(
         self, question: Question, *, run_name: str, seconds: float, origin: str = "", note: str = ""
     ) -> Outcome:
-        """Waits for an answer, with everybody else who asks the same.
+        """Waits for an answer, together with all that ask the same.
 
         Raises:
             LimitExceeded: the run waits for too much already.
@@ -126,7 +126,7 @@ class Approvals:
         """Answers an approval by its id, or a unique prefix of it; returns it as it was.
 
         Raises:
-            ApprovalUnknown: there is none.
+            ApprovalUnknown: no approval has that id.
             RequestInvalid: several ids begin so.
         """
         found = [one for one in self._pending.values() if one.approval_id.startswith(text)]
@@ -141,7 +141,7 @@ class Approvals:
         return found[0]
 
     def settle(self, question: Question, outcome: Outcome) -> None:
-        """Answers a question that needs no person any more."""
+        """Answers a question that a user does not have to answer any more."""
         if known := self._pending.get(question):
             self._settle(known.approval_id, outcome)
 

@@ -70,7 +70,7 @@ class AuditLog:
         self._publish(record)
         self._changed.set()
         self._changed = asyncio.Event()
-        # Whoever is cancelled leaves its line to be written, once.
+        # The line is written, once, also if the caller is cancelled.
         await asyncio.shield(asyncio.ensure_future(self._write()))
         return record
 
@@ -118,7 +118,7 @@ class AuditLog:
                     continue
 
     def close(self) -> None:
-        """Ends the wait of those who follow."""
+        """Ends the wait of all followers."""
         self._closed = True
         self._changed.set()
 

@@ -58,7 +58,7 @@ class BoundedRun:
     Attributes:
         run: the run as it is recorded now.
         directory: of the run.
-        notice: tells people something.
+        notice: shows a notice to users.
         decided: takes what was decided about something that the run reaches.
     """
 

@@ -1,7 +1,7 @@
-"""What runner and egress worker of one run have to do with each other, while one link lasts.
+"""What runner and egress worker of one run have to do with each other while one link lasts.
 
-Each question of the worker is a task of its own: one that waits for a person or a slow name holds
-up no other. What is open is known here, so that a policy that changes takes effect on it.
+Each question of the worker is a task of its own: one that waits for a user or a slow name does
+not delay another. What is open is known here, so that a change of the policy takes effect on it.
 """
 
 import asyncio
@@ -143,7 +143,7 @@ class Dealings:
         )
 
     def _abandon(self) -> None:
-        """Gives up what nobody waits for any more: the worker is gone."""
+        """Cancels what is still under way: the worker has ended."""
         for task in self._answers:
             task.cancel()
 
@@ -351,7 +351,7 @@ class Dealings:
     # ---- the policy ----
 
     async def policy_changed(self, loaded: LoadedPolicy) -> None:
-        """Has a policy take effect on what is open and on what waits."""
+        """Applies a changed policy to open connections and to what waits."""
         await self._audit.append(
             EgressRecord(
                 kind=RecordKind.POLICY,

@@ -1,4 +1,4 @@
-"""From what a guest asks for to a verdict: policy, a person's word, and both remembered."""
+"""From what a guest asks for to a verdict: by the policy, a user, and earlier answers."""
 
 import json
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Ruling:
     Attributes:
         allowed: whether it may be.
         decision: of the policy.
-        reason: for people; a person's word where that decided.
+        reason: for a user; a user's answer if that decided.
     """
 
     allowed: bool
@@ -83,7 +83,7 @@ class Decider:
         await self._files.write(self._bounded.directory / ANSWERS_FILE, b"[]")
 
     def judge(self, loaded: LoadedPolicy, host: Host, port: int) -> Ruling | None:
-        """Returns what is known without asking anybody; None where somebody is to be asked."""
+        """Returns what is known without asking a user; None if a user has to be asked."""
         decision = loaded.policies.decide(host, port)
         answer = (self._answers or {}).get((str(host), port))
         if decision.verdict is Verdict.ALLOW:
@@ -96,7 +96,7 @@ class Decider:
         return None
 
     async def rule(self, host: Host, port: int) -> Ruling:
-        """Returns what becomes of a connection; asks somebody where the policy says so."""
+        """Decides on a connection; asks a user where the policy says so."""
         await self.load()
         loaded = await self._policy.current()
         known = self.judge(loaded, host, port)
@@ -105,7 +105,7 @@ class Decider:
         return await self.ask(loaded.policies.decide(host, port), host, port)
 
     async def ask(self, decision: Decision, host: Host, port: int, *, note: str = "") -> Ruling:
-        """Has somebody asked, waits, and remembers the answer."""
+        """Asks a user, waits, and remembers the answer."""
         run = self._bounded.run()
         question = Question(run_id=run.run_id, host=str(host), port=port)
         seconds = run.options.approve_timeout or APPROVE_SECONDS
@@ -121,7 +121,7 @@ class Decider:
         return Ruling(allowed=allowed, decision=decision, reason=_OUTCOMES[outcome])
 
     async def _remember(self, question: Question, outcome: Outcome) -> None:
-        """Keeps an answer, once for all who waited for it."""
+        """Keeps an answer, once for all that waited for it."""
         answers = self._answers if self._answers is not None else {}
         key, allowed = (question.host, question.port), outcome is Outcome.ALLOWED
         if answers.get(key) is allowed:
@@ -145,7 +145,7 @@ class Decider:
         )
 
     def settle_pending(self, loaded: LoadedPolicy) -> None:
-        """Answers what waits for a person and is decided by the policy as it is now."""
+        """Answers what waits for a user and is decided by the policy as it is now."""
         run_id = self._bounded.run().run_id
         for approval in self._approvals.list(run_id):
             question = approval.question
@@ -158,7 +158,7 @@ class Decider:
 
 
 def can_be_asked(decision: Decision) -> bool:
-    """Says whether a person may allow for one run what a policy does not.
+    """Returns whether a user may allow for one run what a policy does not.
 
     What a route denies stays denied, and so do ranges and ports that only a rule opens.
     """

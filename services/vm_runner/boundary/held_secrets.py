@@ -14,7 +14,7 @@ class HeldSecrets:
 
     Args:
         credentials: of its run.
-        send: tells the worker.
+        send: sends to the worker.
         begin: starts a task that ends with the link.
     """
 
@@ -30,7 +30,7 @@ class HeldSecrets:
         self._held: dict[str, asyncio.Task[None]] = {}
 
     async def hold_for(self, host: Host) -> None:
-        """Has the worker hold the secrets that go to a host, before it gets a connection there."""
+        """Sends the worker the secrets that go to a host, before it gets a connection there."""
         for one in await self._credentials.for_host(host):
             if one.id in self._held:
                 continue

@@ -23,11 +23,11 @@ class Dialled:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refused:
-    """There is no connection.
+    """A connection that was not made.
 
     Attributes:
-        reason: for people.
-        decision: that refused an address; None where nobody answered.
+        reason: for a user.
+        decision: that refused an address; None if the address did not answer.
         address: that was refused or did not answer.
     """
 

@@ -28,7 +28,7 @@ What this machine may reach is decided outside of it.
 GET  /denials    what was refused, why, and the command that would allow it
 GET  /policy     what is allowed, and how budgets stand
 POST /requests   {"host": "api.example.com", "port": 443, "reason": "why it is needed"}
-                 asks a person, waits, and says how it ended
+                 asks a user, waits, and answers with the decision
 """
 
 
@@ -130,8 +130,8 @@ def _parse_request(body: str) -> tuple[Host, int, str]:
     """Reads what is asked for.
 
     Raises:
-        ValueError: the body is no object of JSON with a host.
-        RequestInvalid: the host is none.
+        ValueError: the body is not a JSON object with a host.
+        RequestInvalid: the host is not valid.
     """
     data = json.loads(body)
     if not isinstance(data, dict) or not isinstance(data.get("host"), str):

@@ -62,7 +62,7 @@ class Network(Protocol):
         """Looks a name up, once.
 
         Raises:
-            HostUnreachable: it has no address, or nobody says so in time.
+            HostUnreachable: it has no address, or no answer came in time.
         """
         ...
 
@@ -70,7 +70,7 @@ class Network(Protocol):
         """Connects.
 
         Raises:
-            HostUnreachable: nobody answers there in time.
+            HostUnreachable: no answer came in time.
         """
         ...
 
@@ -128,7 +128,7 @@ class BoundaryFiles(Protocol):
         ...
 
     async def read(self, path: Path) -> bytes:
-        """Returns a file of a run; empty if there is none."""
+        """Returns a file of a run; empty if it does not exist."""
         ...
 
 

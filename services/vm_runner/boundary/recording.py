@@ -1,4 +1,4 @@
-"""From what was decided, and what a worker tells, to records. Pure."""
+"""Makes records of decisions and of a worker's reports. Pure."""
 
 from services.core.budgets.limits import BudgetUnit, format_amount
 from services.core.egress.hosts import Host
@@ -22,9 +22,9 @@ def record_of(
         ruling: why.
         host: that was asked for.
         port: that was asked for.
-        verdict: what became of it; an allowed one may still have found nobody.
+        verdict: what became of it; an allowed one may still have failed to connect.
         address: that was dialled, or refused.
-        connection: its number; 0 where there is none.
+        connection: its number; 0 if none was made.
     """
     opinion = ruling.decision.opinion
     return EgressRecord(

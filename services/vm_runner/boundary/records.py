@@ -1,4 +1,4 @@
-"""What is recorded of a run's egress, and who reads it."""
+"""Reads what is recorded of a run's egress."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields

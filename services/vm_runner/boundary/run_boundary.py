@@ -62,7 +62,7 @@ class RunBoundary:
         self._safe_file = True
 
     async def prepare(self, run: Run) -> list[str]:
-        """Sees to the policy before a run starts; returns what a person should read.
+        """Prepares the policy before a run starts; returns notices for the user.
 
         A policy file that the run could write to is read once, now. What was answered for the run
         holds until it ends: a start by its restart policy keeps it, one by a user does not.

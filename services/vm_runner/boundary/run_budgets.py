@@ -1,4 +1,4 @@
-"""The budgets of one run: asked before each request that counts for one, told what it cost.
+"""The budgets of one run: asked before each request that counts for one, and updated with its cost.
 
 One owner of the figures: this object, and its file in the run's directory, which is written before
 a request is let through. Requests are counted when they are let through, so that their limit is
@@ -243,7 +243,7 @@ class RunBudgets:
             self._written = version
 
     async def _warn(self, limits: Iterable[BudgetLimit], record: BudgetRecord) -> None:
-        """Has the run's notices speak of each limit once at 80 % and once when it is spent."""
+        """Writes a notice about each limit at 80 % and when it is spent, once each."""
         for limit in limits:
             spending = record.of(limit.integration)
             is_spent = refusal([limit], spending) is not None
@@ -278,7 +278,7 @@ def spent(before: Spending, usage: Usage, metering: Metering | None) -> Spending
 
 
 def _is_at(definition: IntegrationDefinition, host: Host, port: int) -> bool:
-    """Says whether a host is one of an integration's: of its routes, or where its secret goes."""
+    """Returns whether a host is an integration's: of its routes, or where its secret goes."""
     if host.kind is not HostKind.NAME:
         return False
     if any(is_below(str(host), domain) for domain in definition.domains):

@@ -1,8 +1,8 @@
 """The credentials of one run: placeholders in its guest, secrets in its worker.
 
 A secret goes to the worker only before a connection to one of its own domains is granted, or when a
-request with its placeholder waits for it; and only where the run's policy permits the integration,
-or a person does.
+request with its placeholder waits for it; and only if the run's policy or a user permits the
+integration.
 """
 
 import asyncio
@@ -60,7 +60,7 @@ class RunCredentials:
         policy: of the run.
         source: of integrations and secrets.
         approvals: of the node.
-        approve_seconds: how long a person is waited for where the run names no time.
+        approve_seconds: how long to wait for a user if the run names no time.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class RunCredentials:
     # ---- what a run uses ----
 
     async def prepare(self) -> list[str]:
-        """Finds the integrations of a run that starts; returns what a person should read.
+        """Finds the integrations of a run that starts; returns notices for the user.
 
         Raises:
             NameTaken: its bundle brings an integration under the id of another.
@@ -183,7 +183,7 @@ class RunCredentials:
     # ---- secrets ----
 
     async def may_use(self, identifier: str) -> bool:
-        """Says whether the policy, the bundle itself or a person permits an integration."""
+        """Returns whether the policy, the bundle itself or a user permits an integration."""
         brought = {one.id for one in self._run().plan.integrations}
         permitted = (await self._policy.current()).policy.integrations
         return identifier in permitted or identifier in brought or identifier in self._allowed
@@ -195,9 +195,9 @@ class RunCredentials:
         )
 
     async def follow(self, one: ActiveIntegration, send: Send, first: asyncio.Event) -> None:
-        """Has the worker hold a secret as it is now and as it becomes; sets `first` at once.
+        """Sends the worker a secret, and each later value of it; sets `first` after the first one.
 
-        What cannot be had any more is taken away.
+        A secret that is not available any more is taken from the worker.
         """
         async for found in self._source.vault.follow(one.definition, self._project):
             value = found.value if isinstance(found, SecretValue) else None
@@ -205,7 +205,7 @@ class RunCredentials:
             first.set()
 
     async def answer(self, wanted: CredentialWanted, send: Send) -> None:
-        """Answers a request that waits for a secret: at once, or when a person has acted."""
+        """Answers a request that waits for a secret: at once, or when a user has acted."""
         one = next((each for each in await self.active() if each.id == wanted.credential), None)
         if one is None:
             await send(CredentialAnswer(request=wanted.request, granted=False))
@@ -218,7 +218,7 @@ class RunCredentials:
         await send(CredentialAnswer(request=wanted.request, granted=granted, how_to_allow=how))
 
     async def settle_pending(self) -> None:
-        """Answers what waits for a person's permission and is permitted by the policy now."""
+        """Answers what waits for a user's permission and is permitted by the policy now."""
         for approval in self._approvals.list(self._run().run_id):
             question = approval.question
             if question.kind is not ApprovalKind.CREDENTIAL:
@@ -233,7 +233,7 @@ class RunCredentials:
                 self._approvals.settle(question, Outcome.ALLOWED)
 
     async def _had(self, one: ActiveIntegration) -> SecretValue | Missing:
-        """Returns the secret, after a person has permitted or stored it where need be."""
+        """Returns the secret, after a user has permitted or stored it if that is needed."""
         found = await self._source.vault.secret(one.definition, self._project)
         if isinstance(found, SecretValue) and await self.may_use(one.id):
             return found
@@ -249,7 +249,7 @@ class RunCredentials:
         )
 
     async def _ask(self, one: ActiveIntegration) -> Outcome:
-        """Has a person asked; one who stores a missing secret has answered."""
+        """Asks a user; storing a missing secret counts as an answer."""
         run = self._run()
         question = Question(
             run_id=run.run_id,
@@ -274,7 +274,7 @@ class RunCredentials:
 
     async def _settle_when_connected(self, one: ActiveIntegration, question: Question) -> None:
         if not await self.may_use(one.id):
-            return  # it is a person's word that is missing
+            return  # the user's permission is missing, not the secret
         async for found in self._source.vault.follow(one.definition, self._project):
             if isinstance(found, SecretValue):
                 self._approvals.settle(question, Outcome.ALLOWED)

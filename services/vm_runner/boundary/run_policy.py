@@ -1,6 +1,6 @@
-"""The policy of one run: a file that is looked at again whenever something is to be decided.
+"""The policy of one run: a file that is read again, if it changed, for each decision.
 
-It is the project's own, or, where a bundle brings a policy or nobody named a file, one in the run's
+It is the project's own, or, where a bundle brings a policy or no file was named, one in the run's
 directory. A file that became invalid, or vanished, changes nothing: the last valid text holds.
 """
 
@@ -98,7 +98,7 @@ class RunPolicy:
         await self._files.write(self.path, text)
 
     async def keep_copy(self, source: Path) -> str:
-        """Keeps the text of a policy file as the run's own; returns what a person should read.
+        """Keeps the text of a policy file as the run's own; returns a notice for the user.
 
         Raises:
             ArtifactInvalid: it is no policy.

@@ -1,4 +1,4 @@
-"""How programs of the guest are told of the run's authority, beside the bundles of the system."""
+"""How programs of the guest find the run's authority, beside the bundles of the system."""
 
 from typing import Final
 
@@ -6,7 +6,7 @@ AUTHORITY_FILE: Final = "/run/lns/ca.pem"
 BUNDLE_FILE: Final = "/run/lns/ca-bundle.pem"
 """Written by the guest agent, `trust.h`."""
 
-# Who reads what was measured with the programs themselves: docs/credentials.md has the table.
+# Which program reads which variable was measured: docs/credentials.md has the table.
 _ALL_ROOTS: Final = (
     "SSL_CERT_FILE",
     "REQUESTS_CA_BUNDLE",

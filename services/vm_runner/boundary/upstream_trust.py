@@ -1,4 +1,4 @@
-"""How the other end of terminated TLS is verified, and who the run is to it: by settings."""
+"""How the other end of terminated TLS is verified, and which certificate the run shows it."""
 
 import ssl
 from collections.abc import Mapping

@@ -34,7 +34,7 @@ class ActiveIntegration:
         return self.definition.id
 
     def goes_to(self, host: Host) -> bool:
-        """Says whether its secret is sent to a host."""
+        """Returns whether its secret is sent to a host."""
         return host.kind is HostKind.NAME and any(
             is_below(str(host), domain) for domain in self.credential.domains
         )

@@ -1,4 +1,4 @@
-"""Authorizations on another device: begun, polled until a person has agreed, then stored."""
+"""Authorizations on another device: begun, polled until the user has agreed, then stored."""
 
 import asyncio
 import secrets
@@ -45,7 +45,7 @@ class Authorizations:
     async def start(
         self, key: CredentialKey, definition: IntegrationDefinition
     ) -> tuple[str, DeviceCode]:
-        """Begins an authorization; returns its id and what a person must be shown.
+        """Begins an authorization; returns its id and what the user must be shown.
 
         Raises:
             RequestInvalid: the integration has no OAuth.
@@ -72,7 +72,7 @@ class Authorizations:
         return identifier, code
 
     async def finish(self, identifier: str) -> Credential:
-        """Waits until a person has agreed, and stores the credential.
+        """Waits until the user has agreed, and stores the credential.
 
         Raises:
             RequestInvalid: no authorization has this id.

@@ -16,7 +16,7 @@ _MAX_SECONDS: Final = 24 * 3600.0
 
 
 class Source(StrEnum):
-    """How the value of a credential is had."""
+    """Where the value of a credential comes from."""
 
     VALUE = "value"
     COMMAND = "command"
@@ -37,7 +37,7 @@ class Credential:
 
     Attributes:
         key: whose it is.
-        source: how its value is had.
+        source: where its value comes from.
         domains: where it may be sent: those that the integration had when it was stored.
         create_time: when it was stored.
         stored_in: `file` or `keyring`, or `command` for what is not stored.

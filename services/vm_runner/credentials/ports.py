@@ -105,7 +105,7 @@ class TokenIssuer(Protocol):
         ...
 
     async def poll(self, client: OAuthClient, code: DeviceCode) -> Tokens | None:
-        """Asks once for the tokens; None while the person has not agreed.
+        """Asks once for the tokens; None while the user has not agreed.
 
         Raises:
             CredentialUnusable: it was refused, has expired, or the issuer answers nonsense.

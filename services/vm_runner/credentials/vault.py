@@ -1,4 +1,4 @@
-"""The values of credentials: of a project or its user, had when needed, told when they change.
+"""The values of credentials, of a project or its user: fetched when needed, followed for changes.
 
 The vault is the only one that asks commands and issuers. Ten runs that need one value ask once.
 """
@@ -29,10 +29,10 @@ from services.vm_runner.credentials.ports import Commands, CredentialRecords, To
 log = structlog.get_logger()
 
 _EARLY: Final = timedelta(seconds=30)
-"""How long before its end a value is had anew, so that no request meets one that has ended."""
+"""How long before its end a value is fetched anew, so that no request is sent with an old one."""
 
 _AGAIN_SECONDS: Final = 30.0
-"""How long to wait before what failed is tried again for those who follow a credential."""
+"""How long to wait before a failed fetch is repeated for followers of a credential."""
 
 
 def _utc_now() -> datetime:
@@ -66,7 +66,7 @@ class Vault:
         """Stores a secret.
 
         Raises:
-            RequestInvalid: it cannot be a secret, or the integration has none.
+            RequestInvalid: it cannot be a secret, or the integration uses no secret.
             CredentialUnusable: the keyring takes nothing.
         """
         credential = self._new(key, definition, Source.VALUE)
@@ -128,7 +128,7 @@ class Vault:
     # ---- values ----
 
     async def is_connected(self, definition: IntegrationDefinition, project: str) -> bool:
-        """Says whether a credential is stored that may be sent where the integration sends it."""
+        """Returns whether a stored credential may be sent where the integration sends it."""
         found = await self._find(definition.id, project)
         return found is not None and _may_go(found, definition)
 
@@ -151,7 +151,7 @@ class Vault:
     async def follow(
         self, definition: IntegrationDefinition, project: str
     ) -> AsyncIterator[SecretValue | Missing]:
-        """Yields the value now, and whenever it changes, ends or can be had again; without end."""
+        """Yields the value now and whenever it changes, ends or is available again; never ends."""
         last: SecretValue | Missing | None = None
         while True:
             changed = self._changed

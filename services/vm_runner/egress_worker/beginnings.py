@@ -1,7 +1,7 @@
 """What a connection begins as: TLS, HTTP in the clear, or something else.
 
-Looked at before anything is passed on, for as long as it takes: who sends half a request line and
-waits gets no further by it.
+It is looked at before anything is passed on, however long that takes: a guest that sends half a
+request line and waits gains nothing.
 """
 
 import re

@@ -29,7 +29,7 @@ class BodyReader:
         """Returns how many of these bytes belong to the body, and notes whether it is over.
 
         Raises:
-            HeadInvalid: the chunks are none.
+            HeadInvalid: the chunks are malformed.
         """
         if self.done:
             return 0

@@ -1,4 +1,4 @@
-"""Reads the first message of a TLS client: whom it wants to speak to, and in which protocols.
+"""Reads the first message of a TLS client: the name that it wants, and the protocols.
 
 RFC 8446, section 4.1.2, and RFC 6066, section 3. Pure. The message may come in several records and
 in pieces of any size; what has to be passed on is kept by the caller.
@@ -36,7 +36,7 @@ class ClientHello:
 
 
 def may_be_hello(data: bytes) -> bool:
-    """Says whether bytes begin like TLS: a handshake record of any version 3.x."""
+    """Returns whether bytes begin like TLS: a handshake record of any version 3.x."""
     return data[:1] == b"\x16" and data[1:2] in (b"", b"\x03")
 
 

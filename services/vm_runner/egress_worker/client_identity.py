@@ -1,4 +1,4 @@
-"""TLS towards another end that asks who its client is.
+"""TLS towards another end that asks for a client certificate.
 
 Through pyOpenSSL, since a confined worker can load no certificate from a file. OpenSSL verifies the
 chain in the handshake; `cryptography` verifies the name, with the chain once more, before anything
@@ -36,7 +36,7 @@ class IdentityEngine(ServerEngine):
         protocols: that are offered.
 
     Raises:
-        ValueError: the certificate or its key is none.
+        ValueError: the certificate or its key cannot be read.
     """
 
     def __init__(

@@ -48,7 +48,7 @@ class Office(JudgeOffice, Protocol):
     """Where a connection reports, and asks."""
 
     async def report(self, message: ToRunner) -> None:
-        """Reports; waits while there is no room for reports."""
+        """Reports; waits while the queue of reports is full."""
         ...
 
 

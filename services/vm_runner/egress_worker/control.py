@@ -75,7 +75,7 @@ def decode_to_worker(data: bytes) -> ToWorker:
     """Reads a packet of the runner's.
 
     Raises:
-        ControlViolation: it is none.
+        ControlViolation: it is malformed.
     """
     return _decoded(_to_worker, data)
 
@@ -84,7 +84,7 @@ def decode_to_runner(data: bytes) -> ToRunner:
     """Reads a packet of a worker's, which may be hostile.
 
     Raises:
-        ControlViolation: it is none, or says what no worker has to say.
+        ControlViolation: it is malformed, or not one that a worker may send.
     """
     message = _decoded(_to_runner, data)
     if isinstance(message, Ask) and (

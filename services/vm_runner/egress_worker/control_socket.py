@@ -1,7 +1,7 @@
 """The control socket of a worker: packets in with their descriptors, packets out in order.
 
-The worker listens; the newest runner that connects is the one that is spoken to. What is to be
-reported while none is there waits, up to a bound, and then holds up whoever reports.
+The worker listens; the newest runner that connects is the one that is used. What is to be
+reported while no runner is connected waits, up to a bound; beyond it the reporter waits.
 """
 
 import array
@@ -28,7 +28,7 @@ def receive_packet(connection: socket.socket) -> tuple[bytes, list[int]]:
     """Receives one packet and its descriptors; an empty one is the end.
 
     Raises:
-        BlockingIOError: there is none now.
+        BlockingIOError: none has come yet.
         ControlViolation: it is longer than any may be.
         OSError: the connection broke.
     """
@@ -50,7 +50,7 @@ def send_packet(connection: socket.socket, data: bytes, descriptors: tuple[int, 
     """Sends one packet with descriptors.
 
     Raises:
-        BlockingIOError: there is no room now.
+        BlockingIOError: the socket's buffer is full.
         OSError: the connection broke.
     """
     ancillary = (
@@ -62,7 +62,7 @@ def send_packet(connection: socket.socket, data: bytes, descriptors: tuple[int, 
 
 
 def close_all(descriptors: "list[int] | array.array[int]") -> None:
-    """Closes descriptors that nobody wants."""
+    """Closes descriptors that are not used."""
     for descriptor in descriptors:
         with contextlib.suppress(OSError):
             os.close(descriptor)
@@ -108,7 +108,7 @@ class ControlSocket:
         self._due.set()
 
     def ask(self, message: ToRunner) -> None:
-        """Queues a question. While no runner is there it is not kept: `greet` repeats it."""
+        """Queues a question. Without a connected runner it is dropped: `greet` repeats it."""
         if self._connection is not None:
             self._queue.append((control.encode(message), True))
             self._due.set()

@@ -7,7 +7,7 @@ from typing import Final
 
 PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAME_MOST: Final = 64 * 1024
-"""Payload of the longest frame that is passed: what either end is told of the other's limit."""
+"""Payload of the longest frame that is passed: the limit that each end sees of the other."""
 
 FRAME_LEAST: Final = 16384
 _HEADER: Final = 9
@@ -161,10 +161,10 @@ def read_settings(frame: FrameHead) -> dict[int, int]:
     """Returns the settings of a frame, the last of each.
 
     Raises:
-        FrameInvalid: they are none.
+        FrameInvalid: they are malformed.
     """
     if len(frame.payload) % 6 or frame.stream or (frame.flags & Flag.ACK and frame.payload):
-        raise FrameInvalid("settings that are none")
+        raise FrameInvalid("malformed settings")
     return {
         int.from_bytes(frame.payload[at : at + 2], "big"): int.from_bytes(
             frame.payload[at + 2 : at + 6], "big"
@@ -186,7 +186,7 @@ def encode_settings(settings: dict[int, int]) -> bytes:
 
 
 def is_greeting(data: bytes) -> bool:
-    """Says whether bytes begin like a server of HTTP/2: with its settings."""
+    """Returns whether bytes begin like a server of HTTP/2: with its settings."""
     return data[3:9] == bytes((Kind.SETTINGS, 0, 0, 0, 0, 0))
 
 

@@ -20,7 +20,7 @@ _MCL_CURRENT, _MCL_FUTURE, _MCL_ONFAULT = 1, 2, 4
 
 
 def confine(*, uid: int, gids: Sequence[int], view_required: bool) -> str:
-    """Leaves everything behind but open descriptors; returns why there is no view of its own.
+    """Leaves everything behind but open descriptors; returns why it has no view of its own.
 
     Args:
         uid: the user to become where we are root.
@@ -28,7 +28,7 @@ def confine(*, uid: int, gids: Sequence[int], view_required: bool) -> str:
         view_required: whether a host that permits no view of its own is an error.
 
     Returns:
-        Empty where there is one.
+        Empty if it has one.
 
     Raises:
         OSError: a step failed that has to succeed.

@@ -1,4 +1,4 @@
-"""Heads of HTTP/1 messages, read strictly: what two readers could take for two things is none.
+"""Heads of HTTP/1 messages, read strictly: what two readers could read differently is refused.
 
 RFC 9112. h11 judges the syntax of each head; what it takes leniently and smugglers use (obs-fold,
 bare LF, `Content-Length` beside `Transfer-Encoding`) is refused before. A head that is not changed
@@ -30,7 +30,7 @@ Header = tuple[bytes, bytes]
 
 
 class HeadInvalid(Exception):
-    """A head is none, or one that readers take differently."""
+    """A head is malformed, or one that two readers could read differently."""
 
 
 class Framing(Enum):
@@ -137,7 +137,7 @@ def parse_request(head: bytes, *, most: int) -> RequestHead:
     """Reads the head of a request.
 
     Raises:
-        HeadInvalid: it is none.
+        HeadInvalid: it is malformed.
     """
     first, headers = _lines(head)
     reader = h11.Connection(h11.SERVER, max_incomplete_event_size=most)
@@ -163,7 +163,7 @@ def parse_reply(head: bytes, *, method: bytes, most: int) -> ReplyHead:
     """Reads the head of the reply to a request of some method.
 
     Raises:
-        HeadInvalid: it is none.
+        HeadInvalid: it is malformed.
     """
     first, headers = _lines(head)
     reader = h11.Connection(h11.CLIENT, max_incomplete_event_size=most)

@@ -35,7 +35,7 @@ class Http1:
     """One connection.
 
     Args:
-        guest: the program's side, under TLS where there is some.
+        guest: the program's side, inside TLS if it uses TLS.
         host: the other side.
         judge: of the connection.
         run: bounds and masks.
@@ -163,7 +163,7 @@ class Http1:
             await _cancelled(*([watching] if watching else []))
 
     async def _read_out(self, replying: "asyncio.Future[ReplyHead]") -> None:
-        """Reads the rest of a reply that nobody waits for: it says what was used at its end."""
+        """Reads the rest of a reply that its client left: usage is reported at its end."""
         self._guest_left = True
         await asyncio.wait([replying], timeout=_READ_OUT_SECONDS)
 

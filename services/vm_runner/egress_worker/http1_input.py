@@ -40,7 +40,7 @@ class Input:
         """Waits for more of a body; empty when it ends with the connection.
 
         Raises:
-            HeadInvalid: it is none, or ends too early.
+            HeadInvalid: it is malformed, or ends too early.
             SideLost: the side broke off.
         """
         data = bytes(self._buffer) or await self._side.read()

@@ -19,7 +19,7 @@ from services.vm_runner.egress_worker.sides import Side, SideLost, first_of
 
 
 class _Over(Exception):
-    """The host has ended in order: there is nothing more to wait for."""
+    """The host has ended in order: nothing more will come."""
 
 
 async def serve_http2(

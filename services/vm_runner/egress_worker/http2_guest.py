@@ -181,7 +181,7 @@ class FromGuest:
         self, stream: Stream, decoded: list[HeaderTuple], *, ends: bool
     ) -> None:
         if not ends or stream.guest_ended:
-            raise FrameInvalid("trailers that are none")
+            raise FrameInvalid("headers in the middle of a request")
         stream.guest_ended = True
         block = read_block(decoded, trailers=True)
 
@@ -275,7 +275,7 @@ class FromGuest:
             Setting.INITIAL_WINDOW_SIZE, self._wire.guest_stream_window
         )
         cap(settings, Setting.MAX_FRAME_SIZE, frames.FRAME_MOST)
-        settings[Setting.ENABLE_PUSH] = 0  # a push is a reply that nobody's request was judged for
+        settings[Setting.ENABLE_PUSH] = 0  # a push answers a request that was not judged
         return frames.encode_settings(settings)
 
     async def _give_up(self, stream: Stream, credential: str, asked: Asked) -> None:

@@ -15,7 +15,7 @@ from services.vm_runner.egress_worker.meters import Metered
 from services.vm_runner.egress_worker.traces import BodyScanner
 
 TABLE_MOST: Final = 64 * 1024
-"""Bytes of a table for decoding; neither end is told that the other's is larger."""
+"""Bytes of a table for decoding; a larger one is not announced to either end."""
 
 Action = Callable[[], Awaitable[None]]
 

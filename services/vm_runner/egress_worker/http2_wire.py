@@ -109,7 +109,7 @@ class Wire:
 
 
 def limit_tables(settings: dict[int, int], encoder: Encoder) -> None:
-    """Has an encoder keep to the table of who sent settings, and bounds what is passed on of it."""
+    """Limits an encoder to the table that settings permit, and bounds what is passed on."""
     table = settings.get(Setting.HEADER_TABLE_SIZE)
     if table is not None:
         encoder.header_table_size = min(table, _TABLE_OWN)

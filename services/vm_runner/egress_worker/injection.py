@@ -36,7 +36,7 @@ class Injected:
 
 
 def is_usable(secret: str) -> bool:
-    """Says whether a secret can stand in a header: it has one line, and something in it."""
+    """Returns whether a secret can stand in a header: it is one line, and not empty."""
     return bool(_USABLE.match(secret))
 
 

@@ -1,8 +1,8 @@
 """Judges the requests of one connection, whichever protocol they come in.
 
 In this order: nothing is tunnelled, the host is the connection's, no placeholder goes where it does
-not belong, the rules of every policy permit it, its secrets are there, and its budgets are not
-spent. Whatever comes of it is reported before the request goes on or is answered.
+not belong, the rules of every policy permit it, its secrets are known, and its budgets are not
+spent. The outcome is reported before the request goes on or is answered.
 """
 
 import json
@@ -44,7 +44,7 @@ class Asked:
     Attributes:
         method: as sent; a WebSocket by extended CONNECT counts as GET.
         target: origin form.
-        authority: of `Host` or `:authority`; empty where there is none.
+        authority: of `Host` or `:authority`; empty if it has neither.
         headers: all others with them.
         is_tunnel: whether it asks for a tunnel.
         is_socket: whether it is a WebSocket by extended CONNECT.
@@ -91,13 +91,13 @@ class Office(Protocol):
     """What a judge reports to and asks."""
 
     async def report(self, message: RequestDecided) -> None:
-        """Reports; waits while there is no room for reports."""
+        """Reports; waits while the queue of reports is full."""
         ...
 
     async def ask_credential(
         self, connection: int, credential: str, *, method: str, path: str
     ) -> CredentialAnswer:
-        """Waits until a credential is there or will not come."""
+        """Waits until a credential has come or has been refused."""
         ...
 
     async def ask_allowance(self, connection: int, budgets: tuple[str, ...]) -> AllowanceAnswer:
@@ -218,7 +218,7 @@ class Judge:
         return None
 
     def _agrees(self, asked: Asked) -> bool:
-        """Says whether a request is for the host of its connection."""
+        """Returns whether a request is for the host of its connection."""
         if self._grant.mode is Mode.PASS and (not self._grant.name or not asked.authority):
             return True  # an address may have any name; HTTP/1.0 names no host
         try:

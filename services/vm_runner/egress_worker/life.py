@@ -1,4 +1,4 @@
-"""The life of a worker's process once it has its descriptors, whoever started it."""
+"""The life of a worker's process once it has its descriptors, however it was started."""
 
 import asyncio
 import contextlib
@@ -46,12 +46,12 @@ def run(given: Given, upstream_contexts: UpstreamContexts, report: Callable[[str
     Args:
         given: what it works with.
         upstream_contexts: made before, since they read files.
-        report: told `ready` once it is confined.
+        report: called with `ready` once it is confined.
 
     Raises:
         OSError: it cannot be confined.
     """
-    # The loop's own descriptors are made before: there is no socketpair afterwards.
+    # The loop's own descriptors are made before: socketpair is not permitted afterwards.
     with asyncio.Runner() as runner:
         runner.get_loop()
         port, control = socket.socket(fileno=given.port), socket.socket(fileno=given.control)

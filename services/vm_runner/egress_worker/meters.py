@@ -18,7 +18,7 @@ class UsageOffice(Protocol):
     """Where usage is reported."""
 
     async def report(self, message: Usage) -> None:
-        """Reports; waits while there is no room for reports."""
+        """Reports; waits while the queue of reports is full."""
         ...
 
 
@@ -100,7 +100,7 @@ class Metered:
         self._usage = UsageReader(self._inspection.usage, status, headers, is_chunked=is_chunked)
 
     def switch(self) -> None:
-        """Notes that another protocol follows, in which nobody says what is used."""
+        """Notes that another protocol follows, which does not report usage."""
         self._status = _SWITCHING
         self._may_use = bool(self._inspection.usage)
 

@@ -19,7 +19,7 @@ class Injection(Part, frozen=True):
         domain: a host or `*.host`; the worker checks it against the connection's name again.
         header: the header's name for `API_KEY`; empty otherwise.
         placeholder: what the guest's programs hold.
-        integration: the integration's id, for people and budgets.
+        integration: the integration's id, for users and budgets.
     """
 
     credential: str
@@ -116,7 +116,7 @@ class Grant(Message, frozen=True, tag="grant"):
         connection: a number of the runner's that this run never used before.
         mode: how it is treated.
         name: what the guest asked for; empty where it asked for an address.
-        address: what was dialled, as text, for people and for the IP in `Host` or certificate.
+        address: what was dialled, as text, for users and for the IP in `Host` or certificate.
         port: what the guest asked for.
         inspection: for `INSPECT`, and what of it holds in the clear for `PASS`.
         leaf: for `INSPECT`; None where an earlier grant brought the one for this name.
@@ -201,7 +201,7 @@ class CredentialAnswer(Message, frozen=True, tag="credential-answer"):
 
     Attributes:
         request: of the `CredentialWanted`.
-        granted: whether the secret is there.
+        granted: whether the secret was given.
         how_to_allow: what to do, for the body of the 401.
     """
 

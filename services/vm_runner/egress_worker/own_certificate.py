@@ -12,7 +12,7 @@ def show_certificate(context: SSL.Context, leaf: Leaf) -> None:
     """Has a context show a certificate with its chain, and use its key.
 
     Raises:
-        ValueError: it is none, its key is neither of an elliptic curve nor of RSA, or another's.
+        ValueError: it is not a certificate, or its key is not its own or not of EC or RSA.
         TypeError: the key is encrypted.
     """
     first, *others = x509.load_pem_x509_certificates(leaf.chain)

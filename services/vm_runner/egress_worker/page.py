@@ -18,7 +18,7 @@ _HOSTS: Final = (PAGE_HOST.encode(), PAGE_HOST.encode() + b":80")
 
 
 class PageOffice(Protocol):
-    """Who has the pages."""
+    """Makes the pages."""
 
     async def ask_page(self, wanted: PageWanted) -> PageAnswer:
         """Waits for a page; its number is given there."""

@@ -37,13 +37,13 @@ class Questions:
         return [question for question, _ in self._open.values()]
 
     async def report(self, message: ToRunner) -> None:
-        """Reports; waits while there is no room for reports."""
+        """Reports; waits while the queue of reports is full."""
         await self._control.report(message)
 
     async def ask_credential(
         self, connection: int, credential: str, *, method: str, path: str
     ) -> CredentialAnswer:
-        """Waits until a credential is there or will not come."""
+        """Waits until a credential has come or has been refused."""
         number = next(self._numbers)
         wanted = CredentialWanted(
             request=number,
@@ -99,7 +99,7 @@ class Questions:
 
 
 def usage_of_nothing(wanted: AllowanceWanted) -> Usage:
-    """Returns the report on a request that was let through when nobody wanted it any more."""
+    """Returns the report on a request whose client had left when it was let through."""
     return Usage(
         connection=wanted.connection,
         budgets=wanted.budgets,

@@ -198,7 +198,7 @@ class Closed(Message, frozen=True, tag="closed"):
         received: bytes from there.
         requests: that were let through.
         reason: why, where it did not end by itself.
-        text: more of it for people, never with a secret.
+        text: more of it for a user, never with a secret.
     """
 
     connection: Id

@@ -1,7 +1,7 @@
 """The two sides of a connection: the guest's program, and what the runner dialled.
 
 A side is read until it ends and written at the pace of its reader. Bytes that were read count as
-taken when the next are asked for, so that what is not passed on holds up whoever sent it.
+taken when the next are asked for, so that what is not passed on holds up its sender.
 """
 
 import asyncio
@@ -154,7 +154,7 @@ class SocketSide:
                 self._socket.setsockopt(
                     socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0)
                 )
-        # Whoever waits for it is a task that its connection cancels.
+        # A task that waits for it is cancelled by its connection.
         self._socket.close()
 
 

@@ -207,7 +207,7 @@ class GuestContexts:
         """Takes a certificate for a name.
 
         Raises:
-            ValueError: it is none, or the key is not its key.
+            ValueError: it is not a certificate, or the key is not its key.
             TypeError: the key is encrypted.
         """
         self._make(name, leaf)

@@ -28,7 +28,7 @@ class TlsSide:
         """Carries out the handshake.
 
         Raises:
-            SideLost: it failed; the other end has been told why.
+            SideLost: it failed; the reason was sent to the other end.
         """
         try:
             while not self._engine.handshake():
@@ -82,9 +82,9 @@ class TlsSide:
         return bool(given)
 
     async def _flush(self, *, wait: bool = False) -> None:
-        """Sends what is encrypted, in its order, whoever made it.
+        """Sends what is encrypted, in its order.
 
-        Who holds the lock also sends what others made meanwhile; only writers wait for that.
+        The holder of the lock also sends what others encrypt meanwhile; only writers wait for that.
         """
         self._outgoing += self._engine.take()
         if not self._outgoing or (self._sending.locked() and not wait):

@@ -103,7 +103,7 @@ class Mask:
         )
 
     def apply(self, headers: tuple[Header, ...]) -> tuple[Header, ...]:
-        """Returns headers without secrets: the same object if there are none in them."""
+        """Returns headers without secrets: the same object if they hold none."""
         pattern = self._pattern
         if pattern is None or not any(pattern.search(value) for _, value in headers):
             return headers

@@ -1,8 +1,8 @@
-"""Has Python load everything that a worker will use, while there are still files to load it from.
+"""Has Python load everything that a worker will use, while it can still open files.
 
-Codecs, tables and extension modules are loaded when they are first used; a confined worker can open
-none of them. So each way that a worker goes is gone once before: names, both ends of TLS, heads of
-both protocols, messages.
+Codecs, tables and extension modules are loaded when they are first used; a confined worker
+cannot open them. So everything that a worker does is done once before: names, both ends of TLS,
+heads of both protocols, messages.
 """
 
 import datetime as dt

@@ -263,7 +263,7 @@ class Worker:
 
 
 def ask_of(opening: Opening) -> Ask:
-    """Returns what a guest asks for; a port that is none becomes 1, which nothing is allowed at."""
+    """Returns what a guest asks for; port 0 becomes 1, at which nothing is allowed."""
     port = opening.port or 1
     if opening.address is None:
         return Ask(ticket=opening.ticket, port=port, name=opening.name)

@@ -1,4 +1,4 @@
-"""Machines that wait for a run: resumed from a snapshot, and rehearsed, before anybody asks.
+"""Machines that wait for a run: resumed from a snapshot, and rehearsed, in advance.
 
 What emulation has executed before it executes three times faster, and what a guest has read before
 is in its memory. A machine is claimed once, by the run whose disk and sockets then are its own.
@@ -51,11 +51,11 @@ class Waiting:
 class Ahead:
     """The machines that wait.
 
-    `on_failure` is told of a snapshot from which nothing could be resumed.
+    `on_failure` is called with a snapshot from which nothing could be resumed.
 
     Args:
         hypervisor: of the node.
-        disks: who makes their writable layers.
+        disks: makes their writable layers.
         traffic: what it gives way to.
         room: directory for theirs.
         most: how many wait at most.
@@ -95,18 +95,18 @@ class Ahead:
         return tuple(one.wanted.snapshot.key for one in self._waiting)
 
     async def claim(self, key: str, spec: MachineSpec) -> Machine | None:
-        """Gives a run a machine that waits, with its writable layer; None if there is none.
+        """Gives a run a machine that waits, with its writable layer; None if none waits.
 
         Args:
             key: of the snapshot that the run could be resumed from.
-            spec: of the run's machine; the file of its writable layer is not there.
+            spec: of the run's machine; the file of its writable layer does not exist.
         """
         for one in self._waiting:
             if one.wanted.snapshot.key == key:
                 break
         else:
             return None
-        self._waiting.remove(one)  # from here on it is nobody else's
+        self._waiting.remove(one)  # from here on no other run can claim it
         serial = one.wanted.root.writable_disk
         try:
             disk = placed(one.spec, serial)
@@ -121,7 +121,7 @@ class Ahead:
         return one.machine
 
     def want(self, snapshot: Snapshot, spec: MachineSpec, root: Root) -> None:
-        """Has a machine wait for the next run like this one; who waited longest gives way."""
+        """Has a machine wait for the next run like this one, in the place of the oldest one."""
         wanted = Wanted(snapshot=snapshot, spec=spec, root=root)
         for one in list(self._recent):
             if one.snapshot.key == snapshot.key:
@@ -130,7 +130,7 @@ class Ahead:
         self._fill()
 
     async def drop(self, key: str = "") -> None:
-        """Ends the machines of a snapshot, or all, and has none wait for it any more."""
+        """Ends the machines of a snapshot, or all, and makes no new ones for it."""
         for wanted in list(self._recent):
             if not key or wanted.snapshot.key == key:
                 self._recent.remove(wanted)

@@ -1,7 +1,7 @@
 """Makes a snapshot of an image: a machine boots, mounts it, rehearses, is saved, and resumed once.
 
-It happens in the background and gives way to runs that start. Whoever wants a snapshot that is in
-the making waits for that one.
+It happens in the background and gives way to runs that start. A caller that wants a
+snapshot which is being made already waits for it.
 """
 
 import asyncio
@@ -58,7 +58,7 @@ class Maker:
 
         Args:
             key: of the snapshot.
-            spec: of a machine that is to be resumed from it.
+            spec: of a machine that will be resumed from it.
             root: what it has mounted.
 
         Raises:

@@ -1,7 +1,7 @@
 """What is done in a guest that has no run yet: an image is mounted, and a run rehearsed.
 
 A rehearsal executes the agent's own program, never one of the image: nothing of an image runs
-before somebody asks for it.
+before a run needs it.
 """
 
 from dataclasses import replace
@@ -18,7 +18,7 @@ _FILES = tuple(
     (path, b"\n") for path in ("/etc/hosts", "/etc/hostname", "/etc/machine-id", "/etc/resolv.conf")
 )
 _AUTHORITY = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
-"""Nobody's: it is gone with the rehearsal."""
+"""Of no use to anyone: it ends with the rehearsal."""
 
 _NOTHING = ProcessSpec(
     argv=("rehearsal",), stdio_stream=_STREAM, is_main=True, builtin=Builtin.NOTHING

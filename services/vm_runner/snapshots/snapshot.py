@@ -13,7 +13,7 @@ _KEY_FORMAT = "1"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Root:
-    """The root of a guest: an image, as its disks and as what the agent is told of it.
+    """The root of a guest: an image, as its disks and as what the agent is sent about it.
 
     Attributes:
         image_digest: digest of the image.
@@ -52,10 +52,10 @@ class Snapshot:
 
 
 def file_identity(path: Path) -> str:
-    """Returns a text that is another one when the file was replaced or written to.
+    """Returns a text that changes when the file is replaced or written to.
 
     Raises:
-        OSError: there is no such file.
+        OSError: the file does not exist.
     """
     status = path.stat()
     return f"{path}:{status.st_ino}:{status.st_size}:{status.st_mtime_ns}"

@@ -44,10 +44,10 @@ class Way(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """A machine, how it was had, and what a person should know of that.
+    """A machine, how it was started, and notices for the user.
 
     Attributes:
-        why: why it was not had in a faster way, for statistics.
+        why: why it was not started in a faster way, for statistics.
         remark: for the run's notices.
     """
 
@@ -62,9 +62,9 @@ class Starts:
 
     Args:
         hypervisor: of the node.
-        disks: who makes writable layers.
+        disks: makes writable layers.
         store: where snapshots are; None: every start is a boot.
-        maker: who makes them.
+        maker: makes them.
         ahead: the machines that wait.
         budget_bytes: what snapshots may take on the disk together.
     """
@@ -98,7 +98,7 @@ class Starts:
     # ---- beginning and end ----
 
     async def open(self) -> None:
-        """Takes up the snapshots that are there; those of files that were replaced go."""
+        """Reads the existing snapshots; removes those of files that were replaced."""
         if self._store is None:
             return
         for snapshot in await self._store.load():
@@ -212,14 +212,14 @@ class Starts:
         fingerprint = await self._hypervisor.fingerprint(spec)
         try:
             sources = await asyncio.to_thread(lambda: tuple(map(file_identity, root.disks)))
-        except OSError:  # whoever opens them says so better
+        except OSError:  # the error is reported where they are opened
             sources = ()
         return snapshot_key(fingerprint, root, sources)
 
     # ---- snapshots ----
 
     async def warm(self, spec: MachineSpec, root: Root) -> Snapshot:
-        """Makes the snapshot of a machine unless it is there, and a machine that waits.
+        """Makes the snapshot of a machine unless it exists, and a machine that waits.
 
         Raises:
             RequestInvalid: snapshots are turned off.
@@ -269,7 +269,7 @@ class Starts:
         """Returns the snapshot of a key, or of a unique prefix of one.
 
         Raises:
-            SnapshotUnknown: there is none, or more than one.
+            SnapshotUnknown: no snapshot, or more than one, has that key.
         """
         found = [one for key, one in self._known.items() if text and key.startswith(text)]
         if len(found) != 1:
@@ -292,7 +292,7 @@ class Starts:
         SNAPSHOT_BYTES.set(sum(one.size_bytes for one in self._known.values()))
 
     async def discard(self, key: str, why: str) -> str:
-        """Removes a snapshot that does not work; returns what to tell people."""
+        """Removes a snapshot that does not work; returns a notice for users."""
         log.warning("snapshot_discarded", key=key[:12], why=why)
         SNAPSHOTS.labels("discarded").inc()
         if key in self._discarded:  # whatever is made of it does not work here
@@ -308,7 +308,7 @@ class Starts:
             self._making[key] = asyncio.create_task(self._make(key, spec, root))
 
     async def _make(self, key: str, spec: MachineSpec, root: Root) -> Snapshot:
-        assert self._maker is not None  # noqa: S101  # nobody asks without one
+        assert self._maker is not None  # noqa: S101  # not called without one
         try:
             snapshot = await self._maker.make(key, spec, root)
             self._known[key] = snapshot
@@ -316,7 +316,7 @@ class Starts:
             await self._evict(keep=key)
             self._count_bytes()
         except LnsError as error:
-            self._given_up.add(key)  # until this service ends, or somebody asks for it by name
+            self._given_up.add(key)  # until this service ends, or a user asks for it by name
             SNAPSHOTS.labels("failed").inc()
             log.warning("snapshot_not_made", key=key[:12], message=error.message)
             raise

@@ -55,5 +55,5 @@ class SnapshotStore(Protocol):
         ...
 
     def waiting_room(self) -> Path:
-        """Returns the directory for machines that were resumed ahead; it is there."""
+        """Returns the directory for machines that were resumed ahead, which exists."""
         ...

@@ -1,4 +1,4 @@
-"""Who goes first: runs that start hold up what is done in the background."""
+"""Priority: runs that start hold up what is done in the background."""
 
 import asyncio
 import contextlib
@@ -46,7 +46,7 @@ class Traffic:
                 await holding
 
     async def _hold(self, machine: Machine) -> None:
-        with contextlib.suppress(GuestUnreachable):  # it has ended: whoever uses it finds out
+        with contextlib.suppress(GuestUnreachable):  # it has ended: its user will notice
             while True:
                 await self._busy.wait()
                 await machine.pause()

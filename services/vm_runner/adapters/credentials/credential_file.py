@@ -28,7 +28,7 @@ class CredentialFile:
     Args:
         path: the file.
         blocking: for its reads and writes.
-        keyring: opens the OS keyring; called when a secret goes there or is had from there.
+        keyring: opens the OS keyring; called when a secret is stored there or read from there.
         prefer_keyring: whether new secrets go there.
     """
 

@@ -94,7 +94,7 @@ class RunAuthorities:
         key = ec.generate_private_key(ec.SECP256R1())
         certificate = _root(key)
         try:
-            # Not durably: after a crash of the host there is no guest that trusts it.
+            # Not durably: no guest that trusts it survives a crash of the host.
             descriptor = os.open(directory / _KEY, _NEW_FILE, 0o600)
             with os.fdopen(descriptor, "wb") as file:
                 file.write(_private(key))

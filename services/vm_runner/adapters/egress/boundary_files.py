@@ -52,7 +52,7 @@ class BoundaryFiles:
         await self._blocking.run(_write, path, data)
 
     async def read(self, path: Path) -> bytes:
-        """Returns a file of a run; empty if there is none."""
+        """Returns a file of a run; empty if it does not exist."""
         return await self._blocking.run(_read, path)
 
 

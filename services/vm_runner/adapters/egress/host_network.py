@@ -42,7 +42,7 @@ class HostNetwork:
         looking = asyncio.ensure_future(self._blocking.run(_look_up, name))
         done, _ = await asyncio.wait({looking}, timeout=self._resolve_seconds)
         if not done:
-            # Its thread cannot be stopped; whoever waited goes on without it.
+            # Its thread cannot be stopped; the caller goes on without it.
             looking.add_done_callback(lambda late: late.cancelled() or late.exception())
             raise HostUnreachable(f"{name}: no answer about its addresses in time")
         return looking.result()
