@@ -91,12 +91,20 @@ async def _call(*arguments: str) -> tuple[int, str]:
 async def _checked(*arguments: str) -> str:
     code, output = await _call(*arguments)
     if code:
-        last = output.splitlines()[-1] if output else f"it ended with {code}"
-        raise HostUnready(
-            f"docker could not: {last[:300]}",
-            hint="is its daemon running, and are you permitted to use it? `docker info` says",
-        )
+        raise _failed(output or f"it ended with {code}")
     return output
+
+
+def _failed(output: str) -> HostUnready:
+    """Returns the error for what docker wrote; its last line often only points to its --help."""
+    lines = [line for line in output.splitlines() if line and "--help" not in line]
+    hint = "is its daemon running, and are you permitted to use it? `docker info` says"
+    if "already allocated" in output or "address already in use" in output:
+        hint = "choose another port: lns registry start --port 5001"
+    elif "Unable to find image" in output:
+        hint = f"docker could not fetch {_IMAGE}: load it with `docker load`, or check the network"
+    reason = (lines or [output])[-1].removeprefix("docker: ")
+    return HostUnready(f"docker failed: {reason[:300]}", hint=hint)
 
 
 async def _answers(port: int) -> None:
