@@ -361,6 +361,7 @@ def _host(
             accelerator=found.accelerator.value,
             is_hardware=found.accelerator is Accelerator.KVM,
             detail=found.detail,
+            remedy=found.remedy,
         )
 
     async def confined() -> ConfinementReport:

@@ -40,11 +40,12 @@ class HostReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcceleratorReport:
-    """How guest code is executed, and why."""
+    """How guest code is executed, why, and what would change it where somebody can."""
 
     accelerator: str
     is_hardware: bool
     detail: str
+    remedy: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,7 +152,8 @@ class Host:
             name="kvm",
             verdict=Verdict.WARNING,
             detail=found.detail,
-            remedy="runs work, but slower: use a machine with working hardware virtualization",
+            remedy=found.remedy
+            or "runs work, but slower: use a machine with working hardware virtualization",
         )
         return check, found.accelerator
 

@@ -111,15 +111,17 @@ async def test_kvm_that_is_missing_is_not_tried(machine: Machine) -> None:
     assert machine.starts == []
 
 
-async def test_kvm_that_is_forbidden_is_not_tried(
+async def test_kvm_that_is_forbidden_is_not_tried_and_what_would_permit_it_is_said(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    machine.device.chmod(0o600)
     monkeypatch.setattr(os, "access", lambda *_: False)  # to root nothing is forbidden
 
     found = await machine.find()
 
     assert found.accelerator is Accelerator.TCG
-    assert "join the group kvm" in found.detail
+    assert "may not be opened by this user" in found.detail
+    assert found.remedy.startswith(f"sudo chgrp kvm {machine.device} && sudo chmod 660 ")
     assert machine.starts == []
 
 

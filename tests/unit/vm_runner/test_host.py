@@ -68,3 +68,30 @@ def test_a_package_advises_no_script_that_it_does_not_have(tmp_path: Path) -> No
     assert "make" not in program_remedy("guest", root=tmp_path)
     assert program_remedy("guest") == "make -C services/vm_runner/guest"
     assert "`lns setup kernel`" in kernel_remedy()
+
+
+async def test_a_user_learns_what_would_permit_kvm_else_what_emulation_means(
+    tmp_path: Path,
+) -> None:
+    async def remedy_of(remedy: str) -> str:
+        async def forbidden(_: bool) -> AcceleratorReport:
+            return AcceleratorReport(
+                accelerator="tcg", is_hardware=False, detail="forbidden", remedy=remedy
+            )
+
+        subject = Host(
+            needs={},
+            accelerator=forbidden,
+            confinement=confinement,
+            snapshots=there,
+            home=tmp_path,
+            devices=tmp_path,
+        )
+        [check, *_] = (await subject.examine(again=False)).checks
+        assert check.verdict is Verdict.WARNING
+        return check.remedy
+
+    assert await remedy_of("join") == "join"
+    assert await remedy_of("") == (
+        "runs work, but slower: use a machine with working hardware virtualization"
+    )

@@ -5,10 +5,13 @@ boot (paravirtual KVM). Only guest code that answers proves anything.
 """
 
 import asyncio
+import grp
 import json
 import os
+import pwd
 import secrets
 import shutil
+import stat
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -27,14 +30,16 @@ log = structlog.get_logger()
 
 _PROBE_MEMORY_MIB = 128
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_GROUP_ACCESS = stat.S_IRGRP | stat.S_IWGRP
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """What was found, and why."""
+    """What was found, why, and what would change it where somebody can."""
 
     accelerator: Accelerator
     detail: str
+    remedy: str = ""
 
 
 Start = Callable[[MachineSpec, Accelerator], Awaitable[Machine]]
@@ -89,7 +94,7 @@ class AcceleratorChoice:
         if not self._device.exists():
             return _emulation(f"{self._device} does not exist: no virtualization, or not passed on")
         if not os.access(self._device, os.R_OK | os.W_OK):
-            return _emulation(f"{self._device} may not be opened: join the group kvm")
+            return _forbidden(self._device)
         if not again and (remembered := self._remembered()):
             return remembered
         finding = await self._probe(start)
@@ -155,6 +160,46 @@ class AcceleratorChoice:
 
 def _emulation(reason: str) -> Finding:
     return Finding(accelerator=Accelerator.TCG, detail=f"emulation: {reason}")
+
+
+def access_remedy(device: Path, *, mode: int, group: str, user: str) -> str:
+    """Returns what lets a user open a device; its group helps only where the group may itself.
+
+    Args:
+        device: of the host.
+        mode: its permissions.
+        group: the name of its group.
+        user: the name of the user.
+    """
+    opens = group != "root" and mode & _GROUP_ACCESS == _GROUP_ACCESS
+    first = "" if opens else f"sudo chgrp kvm {device} && sudo chmod 660 {device}, "
+    joined = group if opens else "kvm"
+    return f"{first}sudo usermod -aG {joined} {user}, log in again, then lns service restart"
+
+
+def _forbidden(device: Path) -> Finding:
+    status = device.stat()
+    return Finding(
+        accelerator=Accelerator.TCG,
+        detail=f"emulation: {device} may not be opened by this user",
+        remedy=access_remedy(
+            device, mode=status.st_mode, group=_group_name(status.st_gid), user=_user_name()
+        ),
+    )
+
+
+def _group_name(number: int) -> str:
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
+
+
+def _user_name() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return "USER"
 
 
 def _boot_id() -> str:
