@@ -21,10 +21,11 @@ help: ## Show this list
 
 .PHONY: setup venv guest-agent
 setup: ## Install everything that lns, its demo and its tests need
-	@scripts/setup/apt run demo test
+	@scripts/setup/apt run demo test foreign
 	@scripts/setup/venv
 	@scripts/setup/guest-agent
 	@scripts/setup/kernel
+	@scripts/setup/foreign
 	@scripts/setup/docker
 	@scripts/setup/registry-image
 	@scripts/setup/rootfs

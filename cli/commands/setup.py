@@ -21,18 +21,23 @@ from cli.setup.steps import Consent, Outcome, Result, Step, take
 from cli.setup.vmm import VmmStep
 from lns.client.connection import suite_process
 from lns.client.connection.suite_process import SuiteFiles
-from services.chassis.guest_kernels import kernel_cache
+from services.chassis.guest_kernels import FOREIGN, kernel_cache
 from services.chassis.settings import state_directory
 from services.core.errors import HostUnready, RequestInvalid
 
 STEPS = ("qemu", "kernel")
-"""Every step, in the order in which they are taken."""
+"""Every step that runs need, in the order in which they are taken."""
+
+FOREIGN_STEP = "foreign"
+"""What guests of another architecture need beside that; only taken if it is named."""
+
+_OTHER = {"x86_64": "aarch64", "aarch64": "x86_64"}
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
 @command("setup", doing="set this machine up")
-@click.argument("names", metavar="[STEP]...", nargs=-1, type=click.Choice(STEPS))
+@click.argument("names", metavar="[STEP]...", nargs=-1, type=click.Choice((*STEPS, FOREIGN_STEP)))
 @click.option("-y", "--yes", is_flag=True, help="Install what is missing without asking.")
 @click.option(
     "--kernel",
@@ -59,8 +64,9 @@ def setup(
 ) -> int:
     """Install what runs need: QEMU from the distribution, and a guest kernel.
 
-    Without a STEP all are taken: qemu, kernel. What is there already is left alone. The digest of a
-    kernel is shown and recorded beside it. Exit code 1 if something is still missing.
+    Without a STEP these are taken: qemu, kernel. The step foreign gets both for images of another
+    architecture, which are emulated. What is there already is left alone. The digest of a kernel is
+    shown and recorded beside it. Exit code 1 if something is still missing.
     """
     if digest and (kernel is None or not _DIGEST.fullmatch(digest)):
         raise RequestInvalid(
@@ -101,13 +107,22 @@ def make_steps(
     """Returns the steps of some names, in the order in which they are taken."""
     own = machine.environment.get("LNS_VM_RUNNER__KERNELS")
     kernels = KernelFolder(Path(own) if own else kernel_cache(machine.environment))
-    found: dict[str, Step] = {
-        "qemu": VmmStep(machine),
-        "kernel": NamedKernel(machine, kernels, kernel, digest=digest, update=update)
-        if kernel
-        else DistributionKernel(machine, kernels, update=update),
+    foreign = _OTHER.get(machine.architecture, "")
+    found: dict[str, list[Step]] = {
+        "qemu": [VmmStep(machine)],
+        "kernel": [
+            NamedKernel(machine, kernels, kernel, digest=digest, update=update)
+            if kernel
+            else DistributionKernel(machine, kernels, update=update)
+        ],
+        FOREIGN_STEP: [
+            VmmStep(machine, foreign=foreign),
+            DistributionKernel(
+                machine, KernelFolder(kernels.path / FOREIGN), update=update, foreign=foreign
+            ),
+        ],
     }
-    return [found[name] for name in STEPS if name in names]
+    return [step for name, steps in found.items() if name in names for step in steps]
 
 
 def consent_of(*, yes: bool) -> Consent:

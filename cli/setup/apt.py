@@ -20,10 +20,17 @@ class Apt:
 
     Args:
         machine: where it runs.
+        lists: folder for the lists of packages of another architecture; None for the machine's own.
+            What apt and dpkg know and install on the machine stays as it is.
+        architecture: the distribution's name of the other one.
     """
 
-    def __init__(self, machine: Machine) -> None:
+    def __init__(
+        self, machine: Machine, *, lists: Path | None = None, architecture: str = ""
+    ) -> None:
         self._machine = machine
+        self._lists = lists
+        self._options = () if lists is None else _apart(lists, architecture)
 
     @property
     def exists(self) -> bool:
@@ -37,7 +44,8 @@ class Apt:
             pattern: what the whole name must match.
         """
         _, found = self._machine.call(
-            "apt-cache", "search", "--names-only", f"^{pattern}$", seconds=_LOOK_SECONDS
+            *("apt-cache", *self._options, "search", "--names-only", f"^{pattern}$"),
+            seconds=_LOOK_SECONDS,
         )
         names = [line.split(" ", 1)[0] for line in found.splitlines()]
         known = [name for name in names if re.fullmatch(pattern, name)]
@@ -48,9 +56,14 @@ class Apt:
 
         Raises:
             HostUnready: apt could not, or this needs root.
+            OSError: the folder of the lists cannot be written.
         """
-        command = ("apt-get", *_LOCK, "update")
-        if not self._machine.is_root:
+        command = ("apt-get", *_LOCK, *self._options, "update")
+        if self._lists is not None:
+            for name in ("lists/partial", "archives/partial"):
+                (self._lists / name).mkdir(parents=True, exist_ok=True)
+            (self._lists / "status").touch()
+        elif not self._machine.is_root:
             raise HostUnready("apt's lists of packages are missing or old", hint=_as_root(command))
         self._checked(command)
 
@@ -72,7 +85,8 @@ class Apt:
         Raises:
             HostUnready: apt could not.
         """
-        command = ("apt-get", "-q", "-o", "APT::Sandbox::User=root", "download", package)
+        sandbox = ("-q", "-o", "APT::Sandbox::User=root")
+        command = ("apt-get", *sandbox, *self._options, "download", package)
         inside = ("sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", str(folder), *command)
         code, _ = self._machine.call(*inside, seconds=_SECONDS)
         if code:
@@ -87,6 +101,20 @@ class Apt:
             lines = [line for line in output.splitlines() if line.startswith("E: ")]
             why = (lines or output.splitlines() or [f"status {code}"])[-1].removeprefix("E: ")
             raise HostUnready(f"apt could not: {why[:300]}", hint=_repeated(shown or command))
+
+
+def _apart(lists: Path, architecture: str) -> tuple[str, ...]:
+    """Returns what has apt keep another architecture's packages apart, in a folder."""
+    options = (
+        f"APT::Architecture={architecture}",
+        f"APT::Architectures::={architecture}",
+        "APT::Sandbox::User=root",
+        f"Dir::State={lists}",
+        f"Dir::State::status={lists}/status",
+        f"Dir::Cache={lists}",
+        "Acquire::Languages=none",
+    )
+    return tuple(word for option in options for word in ("-o", option))
 
 
 def install_command(packages: Sequence[str]) -> str:

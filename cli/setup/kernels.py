@@ -24,16 +24,19 @@ class DistributionKernel:
         machine: where.
         kernels: where kernels are kept.
         update: whether to look for a newer one although there is one, and to leave a chosen one.
+        foreign: architecture of the guests, if it is not the machine's.
     """
 
-    name = "kernel"
-
-    def __init__(self, machine: Machine, kernels: KernelFolder, *, update: bool) -> None:
+    def __init__(
+        self, machine: Machine, kernels: KernelFolder, *, update: bool, foreign: str = ""
+    ) -> None:
+        self.name = "foreign kernel" if foreign else "kernel"
         self._machine = machine
         self._kernels = kernels
         self._update = update
-        self._apt = Apt(machine)
-        architecture = _DEBIAN.get(machine.architecture, machine.architecture)
+        architecture = _DEBIAN.get(foreign or machine.architecture, machine.architecture)
+        lists = kernels.path / ".apt" if foreign else None
+        self._apt = Apt(machine, lists=lists, architecture=architecture)
         self._pattern = rf"linux-image-6\.12\.[0-9.]+.*-cloud-{architecture}"
         self._package = ""
 

@@ -15,16 +15,17 @@ class VmmStep:
 
     Args:
         machine: where.
+        foreign: architecture of the guests, if it is not the machine's.
     """
 
-    name = "qemu"
-
-    def __init__(self, machine: Machine) -> None:
+    def __init__(self, machine: Machine, *, foreign: str = "") -> None:
+        self.name = "foreign qemu" if foreign else "qemu"
         self._machine = machine
         self._apt = Apt(machine)
-        own = machine.environment.get("LNS_VM_RUNNER__QEMU")
-        vmm = own or f"qemu-system-{machine.architecture}"
-        package = f"qemu-system-{_DEBIAN.get(machine.architecture, 'misc')}"
+        own = "" if foreign else machine.environment.get("LNS_VM_RUNNER__QEMU")
+        architecture = foreign or machine.architecture
+        vmm = own or f"qemu-system-{architecture}"
+        package = f"qemu-system-{_DEBIAN.get(architecture, 'misc')}"
         self._programs = {vmm: package, "mkfs.ext4": "e2fsprogs"}
 
     def look(self) -> str:

@@ -16,6 +16,11 @@ NAMED: Final = "named"
 """The folder with the kernels that users named: none of them is used for being the newest."""
 
 
+FOREIGN: Final = "foreign"
+"""The folder with the kernels of guests of another architecture than this machine's: a folder of
+kernels of its own, so that none of them is ever the newest of this machine's."""
+
+
 def kernel_cache(environment: Mapping[str, str]) -> Path:
     """Returns the folder `lns/kernel` in the user's cache directory."""
     cache = environment.get("XDG_CACHE_HOME", "")

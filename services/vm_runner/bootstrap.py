@@ -17,6 +17,7 @@ from lns.vm.v1 import vm_service_pb2_grpc as rpc
 
 from services.chassis.blocking import Blocking
 from services.chassis.channel import open_channel
+from services.chassis.guest_kernels import FOREIGN
 from services.chassis.keyrings import open_keyring
 from services.chassis.locks import owner_lock
 from services.chassis.reserve import Reserve
@@ -41,13 +42,15 @@ from services.vm_runner.adapters.file_servers import FileServers
 from services.vm_runner.adapters.log_files import LogFiles
 from services.vm_runner.adapters.materializer_client import MaterializerImages
 from services.vm_runner.adapters.memory_pressure import is_memory_tight
-from services.vm_runner.adapters.qemu.accelerator import AcceleratorChoice
-from services.vm_runner.adapters.qemu.command_line import Accelerator, Architecture
+from services.vm_runner.adapters.qemu.accelerator import AcceleratorChoice, Emulated
+from services.vm_runner.adapters.qemu.board import BOARDS, Accelerator
+from services.vm_runner.adapters.qemu.every_architecture import EveryArchitecture
 from services.vm_runner.adapters.qemu.hypervisor import QemuHypervisor
 from services.vm_runner.adapters.run_files import RunFiles
 from services.vm_runner.adapters.snapshot_files import SnapshotFiles
 from services.vm_runner.adapters.tcp_listeners import TcpListeners
 from services.vm_runner.adapters.volume_files import VolumeFiles
+from services.vm_runner.architectures import Architecture
 from services.vm_runner.boundary.approvals import Approvals
 from services.vm_runner.boundary.boundary import BoundaryOutside
 from services.vm_runner.boundary.run_credentials import CredentialSource
@@ -75,11 +78,6 @@ from services.vm_runner.vmm_options import ConfinementMode
 _THREADS = 16
 _RESOLVER_THREADS = 32
 _AUDIT_FILES = 4
-_ARCHITECTURES = {
-    "x86_64": Architecture.X86_64,
-    "aarch64": Architecture.AARCH64,
-    "arm64": Architecture.AARCH64,
-}
 
 
 @contextlib.asynccontextmanager
@@ -106,13 +104,12 @@ async def open_vm_runner(home: Path, own: VmSettings) -> AsyncIterator[Sequence[
                 own.materializer, images_pb.DESCRIPTOR, default_target=content_target(home)
             )
         )
-        files = _guest_files(home, own, blocking)
         choice = AcceleratorChoice(
             mode=own.accelerator, directory=home / "guest", probe_seconds=own.probe_time
         )
         cgroups = _cgroups(own)
         confinement = _confinement(own, cgroups)
-        hypervisor = _hypervisor(own, files, choice, confinement)
+        hypervisor = _hypervisors(home, own, choice, confinement, blocking)
         disks = Ext4Images()
         kept = await _reserve(home, blocking)
         answered, volumes = _kept(home, own, blocking, kept, disks)
@@ -144,7 +141,7 @@ async def open_vm_runner(home: Path, own: VmSettings) -> AsyncIterator[Sequence[
         stack.push_async_callback(runner.close)
         await runner.recover()
         stack.enter_context(runs_counted(runner.register.runs))
-        host = _host(hypervisor, choice, confinement, files, home, starts)
+        host = _host(hypervisor, choice, confinement, home, surroundings)
         servicer = VmServicer(runner, volumes, host, starts)
         yield [
             *_services(runner, servicer, surroundings),
@@ -156,7 +153,7 @@ async def open_vm_runner(home: Path, own: VmSettings) -> AsyncIterator[Sequence[
 async def _opened_starts(
     home: Path,
     own: VmSettings,
-    hypervisor: QemuHypervisor,
+    hypervisor: EveryArchitecture,
     disks: Ext4Images,
     images: MaterializerImages,
     traffic: Traffic,
@@ -228,27 +225,39 @@ def _kept(
     return answered, Volumes(store, disks, default_bytes=own.disk, answered=answered)
 
 
-def _hypervisor(
-    own: VmSettings, files: GuestFileCache, choice: AcceleratorChoice, confinement: Confinement
-) -> QemuHypervisor:
-    architecture = _architecture()
-    return QemuHypervisor(
-        binary=own.qemu or f"qemu-system-{architecture.value}",
-        files=files,
-        choice=choice,
-        confinement=confinement,
-        architecture=architecture,
-    )
+def _hypervisors(
+    home: Path,
+    own: VmSettings,
+    choice: AcceleratorChoice,
+    confinement: Confinement,
+    blocking: Blocking,
+) -> EveryArchitecture:
+    """Returns the node's hypervisors; what settings name is for guests of its own architecture."""
 
+    def of(architecture: Architecture, *, is_own: bool) -> QemuHypervisor:
+        agent = default_agent(Path(__file__).parent, architecture)
+        files = GuestFileCache(
+            directory=home / "guest",
+            architecture=architecture,
+            kernels=own.kernels if is_own else own.kernels / FOREIGN,
+            kernel=own.kernel if is_own else None,
+            agent=(own.agent if is_own else None) or agent,
+            blocking=blocking,
+        )
+        return QemuHypervisor(
+            binary=(own.qemu if is_own else "") or BOARDS[architecture].program,
+            files=files,
+            choice=choice if is_own else Emulated(),
+            confinement=confinement,
+            architecture=architecture,
+        )
 
-def _guest_files(home: Path, own: VmSettings, blocking: Blocking) -> GuestFileCache:
-    return GuestFileCache(
-        directory=home / "guest",
-        kernels=own.kernels,
-        kernel=own.kernel,
-        agent=own.agent or default_agent(Path(__file__).parent),
-        blocking=blocking,
-    )
+    machine = platform.machine()
+    architecture = Architecture.of_machine(machine)
+    if architecture is None:
+        raise HostUnready(f"microVMs are not supported on {machine} hosts")
+    foreign = {one: of(one, is_own=False) for one in architecture.others}
+    return EveryArchitecture(of(architecture, is_own=True), foreign)
 
 
 def _cgroups(own: VmSettings) -> Cgroups:
@@ -339,24 +348,19 @@ def _services(
 
 
 def _host(
-    hypervisor: QemuHypervisor,
+    hypervisors: EveryArchitecture,
     choice: AcceleratorChoice,
     confinement: Confinement,
-    files: GuestFileCache,
     home: Path,
-    starts: Starts,
+    surroundings: Surroundings,
 ) -> Host:
-    async def kernel() -> str:
-        return f"Linux {(await files.prepare()).release}, with the guest agent"
-
-    async def program() -> str:
-        return str(hypervisor.find_program())
+    own = hypervisors.own
 
     async def formatter() -> str:
         return find_mkfs()
 
     async def accelerator(again: bool) -> AcceleratorReport:
-        found = await choice.find(hypervisor.start_with, again=again)
+        found = await choice.find(own.start_with, again=again)
         return AcceleratorReport(
             accelerator=found.accelerator.value,
             is_hardware=found.accelerator is Accelerator.KVM,
@@ -365,19 +369,17 @@ def _host(
         )
 
     async def confined() -> ConfinementReport:
-        return await confinement.report(hypervisor.find_program())
+        return await confinement.report(own.find_program())
 
     return Host(
-        needs={"qemu": program, "kernel": kernel, "mkfs.ext4": formatter},
+        needs={**own.needs(), "mkfs.ext4": formatter},
         accelerator=accelerator,
         confinement=confined,
-        snapshots=starts.describe,
+        snapshots=surroundings.starts.describe,
         home=home,
+        foreign={
+            architecture: {**one.needs(), "mkfs.ext4": formatter}
+            for architecture, one in hypervisors.foreign.items()
+        },
+        platform=str(surroundings.platform),
     )
-
-
-def _architecture() -> Architecture:
-    machine = platform.machine()
-    if machine not in _ARCHITECTURES:
-        raise HostUnready(f"microVMs are not supported on {machine} hosts")
-    return _ARCHITECTURES[machine]

@@ -2,14 +2,19 @@
 
 import os
 import shutil
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 
-from services.core.errors import LnsError
+from services.core.errors import HostUnready, LnsError
+from services.vm_runner.architectures import Architecture
 
 _ROOM_LEAST = 2 << 30
+
+Needs = Mapping[str, Callable[[], Awaitable[str]]]
+"""For each thing that is needed, a function that describes it or raises why it cannot be used."""
 
 
 class Verdict(StrEnum):
@@ -71,17 +76,21 @@ class Host:
         confinement: finds out how VMMs are confined.
         snapshots: says how snapshots stand.
         home: the state directory, whose disk must have room.
+        foreign: the same as `needs` for guests of each other architecture, which need not be had.
+        platform: what guests of the host's architecture execute.
         devices: the folder of the host's devices.
     """
 
     def __init__(
         self,
         *,
-        needs: dict[str, Callable[[], Awaitable[str]]],
+        needs: Needs,
         accelerator: Callable[[bool], Awaitable[AcceleratorReport]],
         confinement: Callable[[], Awaitable[ConfinementReport]],
         snapshots: Callable[[], Awaitable[str]],
         home: Path,
+        foreign: Mapping[Architecture, Needs] = MappingProxyType({}),
+        platform: str = "",
         devices: Path = Path("/dev"),
     ) -> None:
         self._needs = needs
@@ -89,16 +98,32 @@ class Host:
         self._confinement = confinement
         self._snapshots = snapshots
         self._home = home
+        self._foreign = foreign
+        self._platform = platform
         self._devices = devices
 
-    async def require(self) -> None:
+    async def require(self, foreign: Architecture | None = None) -> None:
         """Checks that a run is possible.
+
+        Args:
+            foreign: architecture of its guest; None is the host's own.
 
         Raises:
             HostUnready: something is missing.
         """
-        for need in self._needs.values():
-            await need()
+        if foreign is None:
+            for need in self._needs.values():
+                await need()
+            return
+        try:
+            for need in self._foreign[foreign].values():
+                await need()
+        except HostUnready as error:
+            raise HostUnready(
+                f"{foreign.platform} cannot be emulated: {error.message}",
+                hint=error.hint,
+                metadata={**error.metadata, "platform": str(foreign.platform)},
+            ) from error
 
     async def examine(self, *, again: bool) -> HostReport:
         """Looks at everything; never raises."""
@@ -108,6 +133,7 @@ class Host:
         if not missing:
             check, accelerator = await self._check_accelerator(again=again)
         checks.insert(0, check)
+        checks.append(await self._check_platforms())
         checks.append(await self._check_confinement())
         if not missing:
             checks.append(await self._check("snapshots", self._snapshots))
@@ -156,6 +182,23 @@ class Host:
             or "runs work, but slower: use a machine with working hardware virtualization",
         )
         return check, found.accelerator
+
+    async def _check_platforms(self) -> HostCheck:
+        """Says which platforms' images run; what emulates others is a choice, not a need."""
+        executed, remedies = [self._platform], []
+        for architecture in self._foreign:
+            try:
+                await self.require(architecture)
+                executed.append(f"{architecture.platform} by emulation")
+            except LnsError as error:
+                executed.append(error.message)
+                remedies.append(error.hint)
+        return HostCheck(
+            name="platforms",
+            verdict=Verdict.OK,
+            detail="; ".join(filter(None, executed)),
+            remedy="; ".join(remedies),
+        )
 
     async def _check_confinement(self) -> HostCheck:
         try:

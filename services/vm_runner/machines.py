@@ -5,6 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
+from services.vm_runner.architectures import Architecture
 from services.vm_runner.channel.byte_channel import ByteChannel
 
 
@@ -44,6 +45,7 @@ class MachineSpec:
         ports: whose sockets, in `directory`, listen when the microVM has started.
         disk_rate: most bytes a second that its disks read and write together; 0 is no limit.
         memory_file: where its memory is kept so that it can be saved; None keeps it for itself.
+        architecture: of its CPUs; None is the host's own.
     """
 
     run_id: str
@@ -55,6 +57,7 @@ class MachineSpec:
     ports: tuple[HostPort, ...] = ()
     disk_rate: int = 0
     memory_file: Path | None = None
+    architecture: Architecture | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,7 +254,7 @@ class BootFiles:
     """What a guest boots from.
 
     Attributes:
-        vmlinux: the uncompressed kernel.
+        vmlinux: the uncompressed kernel; on arm64, its `Image`.
         initramfs: the agent and the modules it loads.
         release: of the kernel.
     """

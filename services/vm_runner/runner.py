@@ -14,15 +14,14 @@ from services.chassis import context
 from services.core.errors import (
     InUse,
     LnsError,
-    PlatformUnsupported,
     RequestInvalid,
     RunStateConflict,
     RunUnknown,
     Unimplemented,
     VolumeUnknown,
 )
-from services.core.platforms import Platform
 from services.core.run_plan import RunPlan, VolumeKind
+from services.vm_runner.architectures import Architecture
 from services.vm_runner.life.exit_status import signal_number
 from services.vm_runner.life.guest_plan import guest_root, machine_spec
 from services.vm_runner.life.recovery import take_up
@@ -112,7 +111,7 @@ class Runner:
             ImageUnknown: the image is not in the store.
         """
         _check(plan, options, image_digest)
-        _check_platform(plan, self._around.platform)
+        self._around.foreign_guest(plan)
         check_ports(plan, plain_registries=self._around.plain_registries)
         if group is not None:
             groups.check(group, plan.member)
@@ -171,6 +170,14 @@ class Runner:
                 await life.remove()
                 raise
         return life.run
+
+    def foreign_guest(self, plan: RunPlan) -> Architecture | None:
+        """Returns the architecture of a plan's guest where that is not this machine's.
+
+        Raises:
+            PlatformUnsupported: no guest of this machine executes the image.
+        """
+        return self._around.foreign_guest(plan)
 
     async def start(self, text: str, *, request_id: str = "") -> Run:
         """Starts a run that was created or ended; the same request starts it once."""
@@ -289,6 +296,7 @@ class Runner:
                 volumes=(),
                 default_disk=around.limits.disk_bytes,
                 default_rate=around.limits.disk_rate_bytes,
+                architecture=around.foreign_guest(plan),
             )
             return await around.starts.warm(spec, guest_root(run, image, around.boundary.settings))
         finally:
@@ -330,17 +338,6 @@ def _check(plan: RunPlan, options: RunOptions, image_digest: str) -> None:
     if plan.has_workflow:
         raise Unimplemented("runs with a workflow are not implemented: its steps would be ignored")
     _check_volumes(plan)
-
-
-def _check_platform(plan: RunPlan, executed: Platform) -> None:
-    """Refuses what would die of its first instruction: a plan may come from another machine."""
-    if plan.image is not None and not executed.accepts(plan.image.platform):
-        raise PlatformUnsupported(
-            f"{plan.image.requested or plan.image.reference} is made for {plan.image.platform}; the"
-            f" CPU of the guest executes {executed} at most",
-            hint="choose another image, or a machine that executes it",
-            metadata={"platform": str(executed)},
-        )
 
 
 def _check_volumes(plan: RunPlan) -> None:

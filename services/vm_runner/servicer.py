@@ -43,9 +43,10 @@ class VmServicer(rpc.VmServiceServicer):
 
     async def CreateRun(self, request: pb.CreateRunRequest, context: Any) -> pb.CreateRunResponse:
         """Records a run, and starts it unless `do_not_start` is set."""
-        await self._host.require()
+        plan = run_plan_messages.parse_run_plan(request.plan)
+        await self._host.require(self._runner.foreign_guest(plan))
         run = await self._runner.create(
-            plan=run_plan_messages.parse_run_plan(request.plan),
+            plan=plan,
             options=messages.parse_options(request.options),
             image_digest=request.image_digest,
             request_id=request.request_id,
@@ -56,7 +57,8 @@ class VmServicer(rpc.VmServiceServicer):
 
     async def StartRun(self, request: pb.StartRunRequest, context: Any) -> pb.StartRunResponse:
         """Starts a run that was created or ended."""
-        await self._host.require()
+        plan = self._runner.register.find(request.run).run.plan
+        await self._host.require(self._runner.foreign_guest(plan))
         run = await self._runner.start(request.run, request_id=request.request_id)
         return pb.StartRunResponse(run=messages.format_run(run))
 
@@ -269,8 +271,8 @@ class VmServicer(rpc.VmServiceServicer):
         self, request: pb.MakeSnapshotRequest, context: Any
     ) -> pb.MakeSnapshotResponse:
         """Makes the snapshot of a plan's image, and a machine that waits for a run."""
-        await self._host.require()
         plan = run_plan_messages.parse_run_plan(request.plan)
+        await self._host.require(self._runner.foreign_guest(plan))
         snapshot = await self._runner.warm(plan, request.image_digest)
         return pb.MakeSnapshotResponse(snapshot=self._snapshot(snapshot))
 

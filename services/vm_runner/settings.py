@@ -99,7 +99,8 @@ class VmSettings:
     the one that `lns setup --kernel` chose, else the newest."""
 
     kernels: Path = field(metadata=setting(default_from=kernel_cache))
-    """Folder with a folder for each kernel, by default `lns/kernel` in the user's cache."""
+    """Folder with a folder for each kernel, by default `lns/kernel` in the user's cache. Its folder
+    `foreign` has those of guests of another architecture."""
 
     agent: Path | None = None
     """The guest agent. None: the one that is shipped."""

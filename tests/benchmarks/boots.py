@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.vm_runner.adapters.boot_files.initramfs import build_initramfs
-from services.vm_runner.adapters.boot_files.kernel import extract_vmlinux
-from services.vm_runner.adapters.qemu import command_line as switches
+from services.vm_runner.adapters.boot_files.kernel_image import extract_kernel
+from services.vm_runner.adapters.qemu import board
+from services.vm_runner.adapters.qemu.command_line import Bare, Memory, Smp, Switch
+from services.vm_runner.architectures import Architecture
 from tests.benchmarks.client import Client, run_suite
 from tests.benchmarks.harness import (
     Comparison,
@@ -51,7 +53,7 @@ class BareBoot:
 
     vmlinux: Path
     initramfs: Path
-    accelerator: switches.Accelerator
+    accelerator: board.Accelerator
 
     def plain(self) -> Sample:
         """Boots as one would who types the command."""
@@ -68,22 +70,22 @@ class BareBoot:
 
     def as_lns_does(self) -> Sample:
         """Boots with the switches and kernel parameters of lns."""
-        architecture = switches.Architecture.X86_64
-        used: Sequence[switches.Switch] = (
-            switches.Bare(),
-            switches.Machine(architecture),
-            switches.Accel(self.accelerator),
-            switches.Cpu(self.accelerator),
-            switches.Smp(_CPUS),
-            switches.Memory(_MEMORY_MIB),
-            switches.Kernel(self.vmlinux, self.initramfs, architecture),
+        architecture = Architecture.X86_64
+        used: Sequence[Switch] = (
+            Bare(),
+            board.Machine(architecture),
+            board.Accel(self.accelerator),
+            board.Cpu(self.accelerator, architecture),
+            Smp(_CPUS),
+            Memory(_MEMORY_MIB),
+            board.Kernel(self.vmlinux, self.initramfs, architecture),
         )
         arguments = [argument for one in used for argument in one.arguments()]
         return self._boot(["qemu-system-x86_64", *arguments, "-serial", "stdio"])
 
     @property
     def _cpu(self) -> str:
-        return "host" if self.accelerator is switches.Accelerator.KVM else "max"
+        return "host" if self.accelerator is board.Accelerator.KVM else "max"
 
     def _boot(self, command: Sequence[str]) -> Sample:
         begin = time.perf_counter()
@@ -232,7 +234,7 @@ def prepared() -> Iterator[tuple[Client, BareBoot, str]]:
     """Services that have run the demo's image once, both ways, and what a bare boot needs."""
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"), "lns")
     layout = cache / "rootfs/current/oci"
-    kernels = sorted(cache.glob("kernel/*/boot/vmlinuz-*"))
+    kernels = sorted(cache.glob("kernel/*/boot/vmlinuz-*-amd64"))
     if not layout.exists() or not kernels:
         raise Unavailable("the demo's image or the guest kernel is missing: run make setup")
     with run_registry() as registry, run_suite() as client, new_folder() as folder:
@@ -250,8 +252,8 @@ def _bare_boot(folder: Path, kernel: Path, accelerator: str) -> BareBoot:
     init = folder / "init"
     subprocess.run(["musl-gcc", "-static", "-Os", "-o", init, source], check=True)
     vmlinux, initramfs = folder / "vmlinux", folder / "initramfs"
-    vmlinux.write_bytes(extract_vmlinux(kernel.read_bytes(), name=kernel.name))
+    vmlinux.write_bytes(extract_kernel(kernel.read_bytes(), Architecture.X86_64, name=kernel.name))
     initramfs.write_bytes(build_initramfs(agent=init.read_bytes(), modules=()))
     return BareBoot(
-        vmlinux=vmlinux, initramfs=initramfs, accelerator=switches.Accelerator(accelerator)
+        vmlinux=vmlinux, initramfs=initramfs, accelerator=board.Accelerator(accelerator)
     )

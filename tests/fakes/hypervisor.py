@@ -96,7 +96,8 @@ class FakeHypervisor:
 
     async def fingerprint(self, spec: MachineSpec) -> str:
         disks = [(disk.serial, disk.read_only, disk.size_bytes) for disk in spec.disks]
-        return repr((self.version, spec.vcpus, spec.memory_mib, disks, spec.ports))
+        machine = (spec.architecture, spec.vcpus, spec.memory_mib)
+        return repr((self.version, machine, disks, spec.ports))
 
     async def adopt(self, run_id: str, directory: Path) -> Machine | None:
         return self.host.machines.get(run_id)

@@ -11,6 +11,7 @@ from services.core.errors import (
     RequestInvalid,
     VmFailed,
 )
+from services.vm_runner.architectures import Architecture
 from services.vm_runner.host import AcceleratorReport, ConfinementReport, Host
 from services.vm_runner.ports import Image
 from services.vm_runner.storage.bind_host import BindSource, ServedBind
@@ -98,13 +99,20 @@ class FakeBindHost:
                 self.end(bind.port.name, "ended with status 0")
 
 
-def fake_host(home: Path, *, missing: LnsError | None = None) -> Host:
-    """A host with everything, or with one thing missing."""
+def fake_host(
+    home: Path, *, missing: LnsError | None = None, missing_foreign: LnsError | None = None
+) -> Host:
+    """A host with everything, or with one thing missing, for its own guests or for foreign ones."""
 
     async def qemu() -> str:
         if missing is not None:
             raise missing
         return "/usr/bin/qemu"
+
+    async def emulator() -> str:
+        if missing_foreign is not None:
+            raise missing_foreign
+        return "/usr/bin/qemu-of-another"
 
     async def accelerator(again: bool) -> AcceleratorReport:
         return AcceleratorReport(accelerator="tcg", is_hardware=False, detail="a test")
@@ -121,4 +129,5 @@ def fake_host(home: Path, *, missing: LnsError | None = None) -> Host:
         confinement=confinement,
         snapshots=snapshots,
         home=home,
+        foreign={architecture: {"qemu": emulator} for architecture in Architecture},
     )

@@ -12,8 +12,8 @@ from services.vm_runner.adapters.confinement.cgroups import Cgroups
 from services.vm_runner.adapters.confinement.confinement import Confinement, default_launcher
 from services.vm_runner.adapters.confinement.host_support import HostSupport
 from services.vm_runner.adapters.qemu.accelerator import AcceleratorChoice
-from services.vm_runner.adapters.qemu.command_line import Architecture
 from services.vm_runner.adapters.qemu.hypervisor import QemuHypervisor
+from services.vm_runner.architectures import Architecture
 from services.vm_runner.machines import BootFiles
 from services.vm_runner.vmm_options import ConfinementMode
 from tests.support.guest_agent import ROOT, require_agent

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from services.vm_runner.adapters.boot_files.cache import default_agent
 from services.vm_runner.adapters.socket_channel import adopt_socket
+from services.vm_runner.architectures import Architecture
 from services.vm_runner.channel.session import GuestSession, open_session
 from tests.support.prerequisites import Prerequisite, missing
 
@@ -19,7 +20,7 @@ ENV = ("PATH=/usr/local/bin:/usr/bin:/bin",)
 
 def require_agent() -> Path:
     """Return the agent's program, or end the test."""
-    agent = default_agent(ROOT / "services" / "vm_runner")
+    agent = default_agent(ROOT / "services" / "vm_runner", Architecture(platform.machine()))
     if platform.system() != "Linux" or not agent.exists():
         missing(Prerequisite.QEMU, f"{agent} is not built (make guest-agent)")
     return agent

@@ -13,14 +13,16 @@ from lns.materializer.v1 import materializer_service_pb2 as images_pb
 from lns.vm.v1 import vm_service_pb2, vm_service_pb2_grpc
 
 from services.chassis.channel import open_channel
-from services.chassis.guest_kernels import kernel_cache
+from services.chassis.guest_kernels import FOREIGN, kernel_cache
 from services.chassis.server import running_server
 from services.chassis.settings import PeerSettings, ServerSettings
 from services.core.artifacts.families import family_by_slug
+from services.vm_runner.adapters.boot_files.cache import default_agent
+from services.vm_runner.architectures import Architecture
 from services.vm_runner.bootstrap import open_vm_runner
 from services.vm_runner.settings import VmSettings
 from services.vm_runner.vmm_options import AcceleratorMode
-from tests.support.guest_agent import require_agent
+from tests.support.guest_agent import ROOT, require_agent
 from tests.support.materializer import Client, served
 from tests.support.prerequisites import Prerequisite, missing
 from tests.support.vm_service import VmClient
@@ -51,6 +53,21 @@ def require_microvms() -> Path:
     if busybox is None:
         missing(Prerequisite.QEMU, "there is no busybox; scripts/setup/apt installs it")
     return Path(busybox)
+
+
+def require_foreign() -> Architecture:
+    """Return the architecture that this machine emulates, or end the test."""
+    require_microvms()
+    (foreign,) = Architecture(platform.machine()).others
+    agent = default_agent(ROOT / "services" / "vm_runner", foreign)
+    kernels = kernel_cache(os.environ) / FOREIGN
+    if (
+        shutil.which(f"qemu-system-{foreign}") is None
+        or not agent.exists()
+        or not any(kernels.glob("*/boot/vmlinuz-*"))
+    ):
+        missing(Prerequisite.QEMU, f"{foreign} is not emulated; scripts/setup/foreign installs it")
+    return foreign
 
 
 class Tree:

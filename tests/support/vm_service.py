@@ -57,6 +57,7 @@ class VmWorld:
     log_bytes: int = 1 << 20
     stall_seconds: float = 5.0
     missing: LnsError | None = None
+    missing_foreign: LnsError | None = None
     hypervisor: FakeHypervisor = field(init=False)
     runner: Runner = field(init=False)
 
@@ -118,7 +119,7 @@ async def vm_service(world: VmWorld) -> AsyncIterator["VmClient"]:
             servicer=VmServicer(
                 runner,
                 volumes,
-                fake_host(world.home, missing=world.missing),
+                fake_host(world.home, missing=world.missing, missing_foreign=world.missing_foreign),
                 surroundings.starts,
             ),
             full_name="lns.vm.v1.VmService",

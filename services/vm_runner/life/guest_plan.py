@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from services.vm_runner.architectures import Architecture
 from services.vm_runner.boundary.boundary import (
     EGRESS_PORT,
     BoundarySettings,
@@ -47,6 +48,7 @@ def machine_spec(
     volumes: tuple[Disk, ...],
     default_disk: int,
     default_rate: int = 0,
+    architecture: Architecture | None = None,
 ) -> MachineSpec:
     """Returns the machine of a run.
 
@@ -57,6 +59,7 @@ def machine_spec(
         volumes: disks of its named volumes.
         default_disk: bytes of a writable layer whose size the plan leaves open.
         default_rate: bytes a second of its disks where the run sets none; 0 is no limit.
+        architecture: of its guest; None is the host's own.
     """
     resources = run.plan.resources
     writable = Disk(
@@ -74,6 +77,7 @@ def machine_spec(
         disks=(*(image_disks(image) if image else ()), *volumes, writable),
         ports=(*bind_ports(run), EGRESS_PORT),
         disk_rate=run.options.disk_rate_bytes or default_rate,
+        architecture=architecture,
     )
 
 

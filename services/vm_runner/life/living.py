@@ -172,6 +172,7 @@ class Living:
             directory=self.directory,
             volumes=self._around.volumes.disks(run),
             default_disk=self._around.limits.disk_bytes,
+            architecture=self._around.foreign_guest(run.plan),
         )
 
     async def end_suspended(self) -> None:

@@ -102,6 +102,12 @@ class Start:
             return None
         around = self._around
         image = self._image = await self._image_of_run()
+        foreign = around.foreign_guest(run.plan)
+        if foreign is not None:
+            await self._notice(
+                f"the image is made for {foreign.platform}: its guest is emulated on this"
+                f" {around.platform} machine"
+            )
         spec = machine_spec(
             run,
             image,
@@ -109,6 +115,7 @@ class Start:
             volumes=around.volumes.disks(run),
             default_disk=around.limits.disk_bytes,
             default_rate=around.limits.disk_rate_bytes,
+            architecture=foreign,
         )
         self._start_from = spec, guest_root(run, image, around.boundary.settings)
         started = await around.starts.start(*self._start_from, cold=run.options.cold)

@@ -5,7 +5,10 @@ from dataclasses import dataclass, field
 
 from services.chassis.broadcast import Broadcast
 from services.chassis.machine import own_platform
+from services.core.errors import PlatformUnsupported
 from services.core.platforms import Platform
+from services.core.run_plan import RunPlan
+from services.vm_runner.architectures import Architecture, executed, guest_of
 from services.vm_runner.boundary.boundary import BoundaryOutside, BoundedRun
 from services.vm_runner.life.boot_queue import BootQueue
 from services.vm_runner.machines import Hypervisor
@@ -60,9 +63,27 @@ class Surroundings:
     boundary: BoundaryOutside
     answered: AnsweredRequests
     platform: Platform = field(default_factory=own_platform)
-    """What guests execute, whichever way their CPU is made."""
+    """What guests of this machine's architecture execute, whichever way their CPU is made."""
     plain_registries: tuple[str, ...] = ()
     events: Broadcast[NodeEvent] = field(default_factory=Broadcast)
+
+    def foreign_guest(self, plan: RunPlan) -> Architecture | None:
+        """Returns the architecture of a plan's guest where that is not this machine's.
+
+        Raises:
+            PlatformUnsupported: no guest of this machine executes the image.
+        """
+        if plan.image is None:
+            return None
+        found = guest_of(plan.image.platform, host=self.platform)
+        if found is None:
+            raise PlatformUnsupported(
+                f"{plan.image.requested or plan.image.reference} is made for {plan.image.platform};"
+                f" the CPU of the guest executes {executed(self.platform)} at most",
+                hint="choose another image, or a machine that executes it",
+                metadata={"platform": str(self.platform)},
+            )
+        return None if found.platform.architecture == self.platform.architecture else found
 
     def happened(self, run: Run, event: RunEvent) -> None:
         """Tells those who watch the node what happened to a run."""

@@ -18,8 +18,8 @@ from services.core.errors import GuestUnreachable, VmFailed
 from services.vm_runner import bootstrap
 from services.vm_runner.adapters.boot_files.cache import GuestFileCache
 from services.vm_runner.adapters.qemu.accelerator import AcceleratorChoice
-from services.vm_runner.adapters.qemu.command_line import Architecture
 from services.vm_runner.adapters.qemu.hypervisor import QemuHypervisor
+from services.vm_runner.architectures import Architecture
 from services.vm_runner.channel.requests import GuestConfig
 from services.vm_runner.channel.session import open_session
 from services.vm_runner.machines import Disk, HostPort, Hypervisor, MachineSpec, SavedMachine
@@ -54,6 +54,7 @@ async def qemu(home: Path) -> AsyncIterator[Make]:
     with Blocking(2) as blocking:
         files = GuestFileCache(
             directory=home / "guest",
+            architecture=Architecture(platform.machine()),
             kernels=settings.kernels,
             kernel=None,
             agent=require_agent(),

@@ -9,7 +9,7 @@ import pytest
 
 from services.vm_runner import machines
 from services.vm_runner.adapters.qemu.accelerator import AcceleratorChoice, Finding
-from services.vm_runner.adapters.qemu.command_line import Accelerator
+from services.vm_runner.adapters.qemu.board import Accelerator
 from services.vm_runner.machines import MachineSpec
 from services.vm_runner.vmm_options import AcceleratorMode
 from tests.support import fake_qemu

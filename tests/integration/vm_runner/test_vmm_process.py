@@ -8,7 +8,7 @@ import pytest
 
 from services.core.errors import VmFailed
 from services.vm_runner.adapters.qemu.accelerator import AcceleratorChoice
-from services.vm_runner.adapters.qemu.command_line import Accelerator
+from services.vm_runner.adapters.qemu.board import Accelerator
 from services.vm_runner.adapters.qemu.hypervisor import QemuHypervisor
 from services.vm_runner.machines import Disk, Machine, MachineSpec
 from services.vm_runner.vmm_options import AcceleratorMode

@@ -1,4 +1,4 @@
-"""Kernel and initial file system of the guest, made once for each kernel and agent.
+"""Kernel and initial file system of guests, made once for each kernel and agent.
 
 `guest/<key>/vmlinux` and `guest/<key>/initramfs`, where the key is a digest over what they are made
 of. A directory appears whole (renamed into place); others than the current one are left for the
@@ -8,7 +8,6 @@ runs that boot from them and removed when nothing has used them for a month.
 import asyncio
 import hashlib
 import os
-import platform
 import re
 import secrets
 import shutil
@@ -23,10 +22,16 @@ from services.vm_runner.adapters.boot_files.host_roots import read_host_roots
 from services.vm_runner.adapters.boot_files.initramfs import build_initramfs
 from services.vm_runner.adapters.boot_files.kernel import (
     decompress_module,
-    extract_vmlinux,
+    no_kernel,
     order_modules,
 )
+from services.vm_runner.adapters.boot_files.kernel_image import (
+    HEAD_BYTES,
+    extract_kernel,
+    kernel_architecture,
+)
 from services.vm_runner.adapters.provisions import kernel_remedy, program_remedy
+from services.vm_runner.architectures import Architecture
 from services.vm_runner.machines import BootFiles
 
 _FORMAT = "1"
@@ -40,6 +45,7 @@ class GuestFileCache:
 
     Args:
         directory: where they are kept.
+        architecture: of the guests.
         kernels: folder with a folder for each kernel, as `guest_kernels` says.
         kernel: a folder or kernel file to use instead of the chosen or newest one.
         agent: the guest agent's binary.
@@ -50,12 +56,14 @@ class GuestFileCache:
         self,
         *,
         directory: Path,
+        architecture: Architecture,
         kernels: Path,
         kernel: Path | None,
         agent: Path,
         blocking: Blocking,
     ) -> None:
         self._directory = directory
+        self._architecture = architecture
         self._kernels = kernels
         self._kernel = kernel
         self._agent = agent
@@ -87,7 +95,7 @@ class GuestFileCache:
         return BootFiles(vmlinux=place / "vmlinux", initramfs=place / "initramfs", release=release)
 
     def _make(self, place: Path, image: Path, release: str, agent: bytes, roots: bytes) -> None:
-        vmlinux = extract_vmlinux(_read(image), name=str(image))
+        vmlinux = extract_kernel(_read(image), self._architecture, name=str(image))
         modules = order_modules(_MODULES, _ModuleFolder(_module_folder(image, release)).load)
         initramfs = build_initramfs(agent=agent, modules=modules, roots=roots)
         temporary = self._directory / f"{durable.TEMPORARY_PREFIX}{secrets.token_hex(8)}"
@@ -107,13 +115,19 @@ class GuestFileCache:
             return self._kernel, self._kernel.name.removeprefix("vmlinuz-")
         own = self._kernel
         folders = [own] if own is not None else kernel_folders(self._kernels)
-        images = [image for folder in folders for image in folder.glob("boot/vmlinuz-*")]
+        found = [image for folder in folders for image in folder.glob("boot/vmlinuz-*")]
+        of = {image: _architecture(image) for image in found}
+        images = [image for image in found if of[image] is self._architecture] or [
+            image for image in found if of[image] is None
+        ]
+        if not images and found and self._kernel is not None:
+            raise no_kernel(str(found[0]), f"it is not a kernel for {self._architecture}")
         if not images:
             where = self._kernel or self._kernels
             raise HostUnready(
-                f"no guest kernel was found in {where}",
-                hint=kernel_remedy(),
-                metadata={"kernel": str(where)},
+                f"no guest kernel for {self._architecture} was found in {where}",
+                hint=kernel_remedy(self._architecture),
+                metadata={"kernel": str(where), "architecture": self._architecture},
             )
         newest = max(images, key=lambda path: _version(path.name))
         return newest, newest.name.removeprefix("vmlinuz-")
@@ -124,7 +138,7 @@ class GuestFileCache:
         except FileNotFoundError:
             raise HostUnready(
                 f"the guest agent {self._agent} does not exist",
-                hint=program_remedy("guest"),
+                hint=program_remedy("guest", self._architecture),
                 metadata={"agent": str(self._agent)},
             ) from None
 
@@ -134,6 +148,14 @@ def _read(path: Path) -> bytes:
         if os.fstat(file.fileno()).st_size > _KERNEL_MAX:
             raise HostUnready(f"{path} is too large for a kernel", hint=_OTHER_KERNEL)
         return file.read()
+
+
+def _architecture(image: Path) -> Architecture | None:
+    try:
+        with image.open("rb") as file:
+            return kernel_architecture(file.read(HEAD_BYTES))
+    except OSError:  # as if it were not there
+        return None
 
 
 def _version(name: str) -> tuple[int, ...]:
@@ -167,6 +189,6 @@ class _ModuleFolder:
         return None if path is None else decompress_module(path.read_bytes(), name=name)
 
 
-def default_agent(package: Path) -> Path:
-    """Returns where the agent for this host's architecture is built."""
-    return package / "guest" / "build" / f"lns-agent-{platform.machine()}"
+def default_agent(package: Path, architecture: Architecture) -> Path:
+    """Returns where the agent for guests of an architecture is built."""
+    return package / "guest" / "build" / f"lns-agent-{architecture}"

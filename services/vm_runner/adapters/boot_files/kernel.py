@@ -1,11 +1,6 @@
-"""Takes a distribution's Linux kernel apart: the ELF image in a bzImage, what a module needs.
-
-Pure: bytes in, bytes out. QEMU boots an uncompressed `vmlinux` through its PVH entry, which saves
-the guest its own decompression (about a second under emulation).
-"""
+"""Takes a distribution's Linux kernel apart: what QEMU boots in it, what a module needs. Pure."""
 
 import lzma
-import struct
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 
@@ -13,45 +8,20 @@ import zstandard
 
 from services.core.errors import HostUnready
 
-_ELF_MAGIC = b"\x7fELF"
-_BOOT_MAGIC = b"HdrS"
-_PAYLOAD_VERSION = 0x0208
+ELF_MAGIC = b"\x7fELF"
 _MODULE_MAX = 64 << 20
 
 
-def extract_vmlinux(image: bytes, *, name: str) -> bytes:
-    """Returns the uncompressed kernel of a bzImage; an ELF file is returned as it is.
-
-    The places are those of the x86 boot protocol: setup sectors at 0x1f1, the payload's offset and
-    length at 0x248 from protocol 2.08 on.
+def decompressed(decompress: Callable[[bytes], bytes], payload: bytes, name: str) -> bytes:
+    """Returns a payload decompressed.
 
     Raises:
-        HostUnready: the file is no kernel, or compressed in a way that is not known here.
+        HostUnready: it does not decompress.
     """
-    if image[:4] == _ELF_MAGIC:
-        return image
-    if len(image) < 0x250 or image[0x202:0x206] != _BOOT_MAGIC:  # noqa: PLR2004 - the header's end
-        raise _no_kernel(name, "it is neither an ELF file nor a bzImage")
-    (version,) = struct.unpack_from("<H", image, 0x206)
-    if version < _PAYLOAD_VERSION:
-        raise _no_kernel(name, "its boot protocol is too old")
-    offset, length = struct.unpack_from("<II", image, 0x248)
-    start = ((image[0x1F1] or 4) + 1) * 512 + offset
-    payload = image[start : start + length]
-    for magic, decompress in _DECOMPRESSORS.items():
-        if payload.startswith(magic):
-            kernel = _decompressed(decompress, payload, name)
-            if kernel[:4] != _ELF_MAGIC:
-                raise _no_kernel(name, "what it holds is no ELF file")
-            return kernel
-    raise _no_kernel(name, "its compression is not known")
-
-
-def _decompressed(decompress: Callable[[bytes], bytes], payload: bytes, name: str) -> bytes:
     try:
         return decompress(payload)
     except (EOFError, zlib.error, lzma.LZMAError, zstandard.ZstdError) as error:
-        raise _no_kernel(name, f"it does not decompress: {error}") from error
+        raise no_kernel(name, f"it does not decompress: {error}") from error
 
 
 def _unzstd(payload: bytes) -> bytes:
@@ -79,14 +49,16 @@ def _unxz(payload: bytes) -> bytes:
     return data
 
 
-_DECOMPRESSORS: Mapping[bytes, Callable[[bytes], bytes]] = {
+DECOMPRESSORS: Mapping[bytes, Callable[[bytes], bytes]] = {
     b"\x28\xb5\x2f\xfd": _unzstd,
     b"\x1f\x8b\x08": _gunzip,
     b"\xfd7zXZ\x00": _unxz,
 }
+"""How the formats are decompressed, each known by its first bytes."""
 
 
-def _no_kernel(name: str, reason: str) -> HostUnready:
+def no_kernel(name: str, reason: str) -> HostUnready:
+    """Returns the error of a file that is no kernel, or none for this machine."""
     return HostUnready(
         f"{name} cannot be booted: {reason}",
         hint="name another kernel with vm_runner.kernel",
@@ -100,12 +72,12 @@ def decompress_module(data: bytes, *, name: str) -> bytes:
     Raises:
         HostUnready: it does not decompress.
     """
-    for magic, decompress in _DECOMPRESSORS.items():
+    for magic, decompress in DECOMPRESSORS.items():
         if data.startswith(magic):
-            data = _decompressed(decompress, data, name)
+            data = decompressed(decompress, data, name)
             break
-    if data[:4] != _ELF_MAGIC or len(data) > _MODULE_MAX:
-        raise _no_kernel(name, "it is no kernel module")
+    if data[:4] != ELF_MAGIC or len(data) > _MODULE_MAX:
+        raise no_kernel(name, "it is no kernel module")
     return data
 
 

@@ -16,12 +16,13 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import structlog
 
 from services.chassis import durable
 from services.core.errors import LnsError
-from services.vm_runner.adapters.qemu.command_line import Accelerator
+from services.vm_runner.adapters.qemu.board import Accelerator
 from services.vm_runner.channel.session import open_session
 from services.vm_runner.machines import Machine, MachineSpec
 from services.vm_runner.vmm_options import AcceleratorMode
@@ -43,6 +44,22 @@ class Finding:
 
 
 Start = Callable[[MachineSpec, Accelerator], Awaitable[Machine]]
+
+
+class Choice(Protocol):
+    """Chooses how guest code is executed."""
+
+    async def choose(self, start: Start) -> Accelerator:
+        """Returns how; `start` starts a guest to try it with."""
+        ...
+
+
+class Emulated:
+    """The choice for guests of another architecture than the host's: there is no other."""
+
+    async def choose(self, start: Start) -> Accelerator:
+        """Returns emulation."""
+        return Accelerator.TCG
 
 
 class AcceleratorChoice:

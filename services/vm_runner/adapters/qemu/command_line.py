@@ -6,7 +6,6 @@ disks: it is given descriptors, numbered in the order of `descriptors`.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
@@ -16,7 +15,17 @@ from services.vm_runner.adapters.confinement.switches import (
     Read,
     Write,
 )
+from services.vm_runner.adapters.qemu.board import (
+    Accel,
+    Accelerator,
+    Console,
+    Cpu,
+    GenerationId,
+    Kernel,
+    Machine,
+)
 from services.vm_runner.adapters.qemu.disk_rate import DISK_RATE, DiskRate
+from services.vm_runner.architectures import Architecture
 from services.vm_runner.machines import Disk, HostPort, MachineSpec, SavedMachine
 
 CHANNEL_SOCKET = "channel.sock"
@@ -29,20 +38,6 @@ _CHANNEL_DESCRIPTOR = FIRST_DESCRIPTOR + 1
 _FIRST_DISK_DESCRIPTOR = FIRST_DESCRIPTOR + 2
 _FIRST_DISK_SLOT = 3
 _FUNCTIONS = 8
-
-
-class Accelerator(StrEnum):
-    """How guest code is executed."""
-
-    KVM = "kvm"
-    TCG = "tcg"
-
-
-class Architecture(StrEnum):
-    """Architectures of hosts and guests."""
-
-    X86_64 = "x86_64"
-    AARCH64 = "aarch64"
 
 
 class Switch(Protocol):
@@ -83,46 +78,6 @@ class Sandbox:
             "-sandbox",
             "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
         )
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """`-machine`: the board, without the devices that a microVM has no use for."""
-
-    architecture: Architecture
-
-    def arguments(self) -> tuple[str, ...]:
-        """Returns the switch and its value."""
-        if self.architecture is Architecture.AARCH64:
-            return ("-machine", "virt,gic-version=max,highmem=on")
-        return (
-            "-machine",
-            "q35,smm=off,hpet=off,usb=off,graphics=off,vmport=off,sata=off,smbus=off,i8042=off",
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Accel:
-    """`-accel`."""
-
-    accelerator: Accelerator
-
-    def arguments(self) -> tuple[str, ...]:
-        """Returns the switch and its value."""
-        if self.accelerator is Accelerator.KVM:
-            return ("-accel", "kvm")
-        return ("-accel", "tcg,thread=multi,tb-size=128")
-
-
-@dataclass(frozen=True, slots=True)
-class Cpu:
-    """`-cpu`: the host's where it executes the code itself, else all that is emulated."""
-
-    accelerator: Accelerator
-
-    def arguments(self) -> tuple[str, ...]:
-        """Returns the switch and its value."""
-        return ("-cpu", "host" if self.accelerator is Accelerator.KVM else "max")
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,63 +136,12 @@ class PrivateMemory:
 
 
 @dataclass(frozen=True, slots=True)
-class GenerationId:
-    """A generation id, new with each start: a guest that was resumed notices, and reseeds."""
-
-    architecture: Architecture
-
-    def arguments(self) -> tuple[str, ...]:
-        """Returns the switch and its value; there is no such device but for x86."""
-        if self.architecture is not Architecture.X86_64:
-            return ()
-        return ("-device", "vmgenid,guid=auto")
-
-
-@dataclass(frozen=True, slots=True)
 class Incoming:
     """`-incoming`: nothing is executed before QMP says what is resumed."""
 
     def arguments(self) -> tuple[str, ...]:
         """Returns the switch and its value."""
         return ("-incoming", "defer")
-
-
-@dataclass(frozen=True, slots=True)
-class Kernel:
-    """`-kernel`, `-initrd`, `-append`: what is booted; nothing of a run is in it."""
-
-    vmlinux: Path
-    initramfs: Path
-    architecture: Architecture
-
-    def arguments(self) -> tuple[str, ...]:
-        """Returns the switches and their values."""
-        console = "ttyS0" if self.architecture is Architecture.X86_64 else "ttyAMA0"
-        append = f"console={console} {KERNEL_PARAMETERS}"
-        return (
-            "-kernel", str(self.vmlinux), "-initrd", str(self.initramfs), "-append", append,
-        )  # fmt: skip
-
-
-KERNEL_PARAMETERS = (
-    "quiet loglevel=4 panic=-1 reboot=t "
-    # Measured under emulation: without what follows the guest boots a fifth longer.
-    "8250.nr_uarts=1 i8042.noaux cryptomgr.notests random.trust_cpu=on"
-)
-"""Of the guest's kernel: messages only of what goes wrong; a panic ends the machine at once."""
-
-
-@dataclass(frozen=True, slots=True)
-class Console:
-    """The kernel's console, to QEMU's standard output: it can be read when QEMU is gone.
-
-    QEMU writes a character only where there is room, and waits for room beside its other work:
-    neither its CPUs nor QMP stand still when nobody reads.
-    """
-
-    def arguments(self) -> tuple[str, ...]:
-        """Returns the switches and their values."""
-        return ("-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console")
 
 
 @dataclass(frozen=True, slots=True)
@@ -365,7 +269,7 @@ def command_line(
         Sandbox(),
         Machine(architecture),
         Accel(accelerator),
-        Cpu(accelerator),
+        Cpu(accelerator, architecture),
         Smp(spec.vcpus),
         Memory(spec.memory_mib),
         _memory(spec, is_resumed=is_resumed and has_memory_file),

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import platform
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,11 +16,11 @@ from services.vm_runner.adapters.confinement.confinement import (
 from services.vm_runner.adapters.confinement.measures import PID_FILE, boot_paths
 from services.vm_runner.adapters.confinement.switches import Ram
 from services.vm_runner.adapters.processes import Process, find_process
-from services.vm_runner.adapters.qemu.accelerator import AcceleratorChoice
+from services.vm_runner.adapters.provisions import emulator_remedy
+from services.vm_runner.adapters.qemu.accelerator import Choice
+from services.vm_runner.adapters.qemu.board import BOARDS, Accelerator
 from services.vm_runner.adapters.qemu.capacity import check_size, host_memory_mib
 from services.vm_runner.adapters.qemu.command_line import (
-    Accelerator,
-    Architecture,
     Name,
     command_line,
     descriptors,
@@ -28,6 +29,7 @@ from services.vm_runner.adapters.qemu.command_line import (
 from services.vm_runner.adapters.qemu.machine import NAME_FILE, QemuMachine, clear
 from services.vm_runner.adapters.qemu.message_pipe import MessagePipe
 from services.vm_runner.adapters.qemu.process import find_program, start_process
+from services.vm_runner.architectures import Architecture
 from services.vm_runner.machines import (
     BootFiles,
     GuestFiles,
@@ -38,14 +40,14 @@ from services.vm_runner.machines import (
 
 
 class QemuHypervisor:
-    """QEMU on this host.
+    """QEMU on this host, for guests of one architecture.
 
     Args:
         binary: QEMU's program, by name or path.
         files: where kernel and initial file system come from.
         choice: how guest code is executed.
         confinement: of QEMU's processes.
-        architecture: of host and guest.
+        architecture: of the guests.
     """
 
     def __init__(
@@ -53,7 +55,7 @@ class QemuHypervisor:
         *,
         binary: str,
         files: GuestFiles,
-        choice: AcceleratorChoice,
+        choice: Choice,
         confinement: Confinement,
         architecture: Architecture,
     ) -> None:
@@ -113,7 +115,12 @@ class QemuHypervisor:
             for disk in spec.disks
         )
         processor = _processor() if accelerator is Accelerator.KVM else ""
-        parts = (str(status.st_size), str(status.st_mtime_ns), processor, *sizes, *command)
+        parts = (
+            self._architecture,
+            *(str(status.st_size), str(status.st_mtime_ns), processor),
+            *sizes,
+            *command,
+        )
         return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
     async def _start(
@@ -183,13 +190,27 @@ class QemuHypervisor:
         """
         program = find_program(self._binary)
         if program is None:
-            package = "arm" if self._architecture is Architecture.AARCH64 else "x86"
+            package = BOARDS[self._architecture].package
             raise HostUnready(
                 f"{self._binary} is not installed",
-                hint=f"`lns setup qemu`, or install Debian's qemu-system-{package}",
+                hint=f"{emulator_remedy(self._architecture)}, or install Debian's {package}",
                 metadata={"program": self._binary},
             )
         return program
+
+    def needs(self) -> Mapping[str, Callable[[], Awaitable[str]]]:
+        """Returns what guests need beside what all do: functions that describe it, or raise.
+
+        They raise HostUnready: it is missing, or cannot be used.
+        """
+
+        async def program() -> str:
+            return str(self.find_program())
+
+        async def kernel() -> str:
+            return f"Linux {(await self._files.prepare()).release}, with the guest agent"
+
+        return {"qemu": program, "kernel": kernel}
 
     async def adopt(self, run_id: str, directory: Path) -> Machine | None:
         """Returns the microVM of that name that an earlier process started, if it is alive."""

@@ -15,7 +15,8 @@ from services.core.errors import GuestUnreachable, VmFailed
 from services.vm_runner.adapters.confinement.confinement import Confinement
 from services.vm_runner.adapters.confinement.measures import PID_FILE
 from services.vm_runner.adapters.processes import Process, open_files
-from services.vm_runner.adapters.qemu.command_line import CHANNEL_SOCKET, QMP_SOCKET, Accelerator
+from services.vm_runner.adapters.qemu.board import Accelerator
+from services.vm_runner.adapters.qemu.command_line import CHANNEL_SOCKET, QMP_SOCKET
 from services.vm_runner.adapters.qemu.control import QemuControl
 from services.vm_runner.adapters.qemu.message_pipe import MessagePipe
 from services.vm_runner.adapters.socket_channel import connect_unix

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import platform
 import stat
 import struct
 import subprocess
@@ -24,6 +25,7 @@ from services.core.errors import HostUnready
 PACKAGE = "linux-image-6.12.9+deb12-cloud-amd64"
 OLDER = "linux-image-6.12.8+deb12-cloud-amd64"
 RELEASE = "6.12.9+deb12-cloud-amd64"
+OWN = platform.machine()
 
 
 def bzimage(release: str) -> bytes:
@@ -282,6 +284,50 @@ def test_a_digest_that_is_stated_must_be_the_files(
 
     assert (refused, taken, malformed) == (1, 0, 1)
     assert digest in step["detail"]
+
+
+def test_what_foreign_guests_need_is_kept_apart_from_what_is_the_machine_s(
+    machine: Distribution, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    foreign, debian = ("aarch64", "arm64") if OWN == "x86_64" else ("x86_64", "amd64")
+    release = f"6.12.9+deb12-cloud-{debian}"
+    made = package(tmp_path, release=release)
+    get = f'case "$*" in *download*) cp {made} .;; esac'
+    machine.apt(get, f"linux-image-{release}")
+    for program in (f"qemu-system-{foreign}", "mkfs.ext4"):
+        machine.program(program, "")
+
+    code, steps = setup(machine, capsys, "foreign", "--yes")
+    _, again = setup(machine, capsys, "foreign")
+
+    assert code == 0
+    assert [(one["step"], one["result"]) for one in steps] == [
+        ("foreign qemu", "already"),
+        ("foreign kernel", "done"),
+    ]
+    assert [one["result"] for one in again] == ["already", "already"]
+    assert (machine.kernels / "foreign" / release / "boot" / f"vmlinuz-{release}").exists()
+    assert not any(folder.name == release for folder in kernel_folders(machine.kernels))
+    calls = machine.called("apt-get") + machine.called("apt-cache")
+    lists = machine.kernels / "foreign" / ".apt"
+    assert calls
+    for call in calls:
+        assert f"APT::Architecture={debian} " in call
+        assert f"Dir::State={lists} " in call
+        assert f"Dir::State::status={lists}/status " in call
+
+
+def test_an_emulator_that_is_missing_is_installed(machine: Distribution) -> None:
+    machine.apt("exit 0")
+
+    (outcome,) = take(
+        [VmmStep(at(machine, is_root=False), foreign="aarch64")],
+        consent=lambda _: True,
+        note=lambda _: None,
+    )
+
+    assert "qemu-system-arm" in outcome.remedy
+    assert outcome.step == "foreign qemu"
 
 
 def test_qemu_comes_from_the_distribution_and_stays(machine: Distribution) -> None:

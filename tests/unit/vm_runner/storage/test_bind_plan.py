@@ -7,12 +7,12 @@ from pathlib import Path
 
 from services.core.run_plan import VolumeKind, VolumeMount
 from services.vm_runner.adapters.confinement.switches import Listen
+from services.vm_runner.adapters.qemu.board import Accelerator
 from services.vm_runner.adapters.qemu.command_line import (
-    Accelerator,
-    Architecture,
     command_line,
     descriptors,
 )
+from services.vm_runner.architectures import Architecture
 from services.vm_runner.channel.mounts import GuestBind, GuestVolume, mount_field
 from services.vm_runner.channel.wire import Tag
 from services.vm_runner.life.guest_plan import guest_config

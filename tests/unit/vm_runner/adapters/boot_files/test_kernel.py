@@ -1,6 +1,5 @@
 import gzip
 import lzma
-import struct
 from collections.abc import Callable
 
 import pytest
@@ -9,66 +8,9 @@ import zstandard
 from services.core.errors import HostUnready
 from services.vm_runner.adapters.boot_files.kernel import (
     decompress_module,
-    extract_vmlinux,
     module_needs,
     order_modules,
 )
-
-VMLINUX = b"\x7fELF" + bytes(range(256)) * 64
-
-
-def bzimage(payload: bytes, *, version: int = 0x020F, sectors: int = 4) -> bytes:
-    """A kernel image with that payload behind its real-mode part."""
-    setup = bytearray((sectors + 1) * 512)
-    setup[0x1F1] = sectors
-    setup[0x202:0x206] = b"HdrS"
-    struct.pack_into("<H", setup, 0x206, version)
-    struct.pack_into("<II", setup, 0x248, 64, len(payload))
-    return bytes(setup) + bytes(64) + payload + b"trailing"
-
-
-def zstd_as_the_kernel_has_it(data: bytes) -> bytes:
-    """Without a content size in the frame, with the size behind it."""
-    compressor = zstandard.ZstdCompressor(write_content_size=False).compressobj()
-    frame = compressor.compress(data) + compressor.flush()
-    return frame + struct.pack("<I", len(data))
-
-
-@pytest.mark.parametrize(
-    "compress",
-    [zstd_as_the_kernel_has_it, gzip.compress, lzma.compress],
-    ids=["zstd", "gzip", "xz"],
-)
-def test_the_kernel_in_an_image_is_found(compress: Callable[[bytes], bytes]) -> None:
-    assert extract_vmlinux(bzimage(compress(VMLINUX)), name="k") == VMLINUX
-
-
-def test_a_kernel_that_is_not_compressed_stays_as_it_is() -> None:
-    assert extract_vmlinux(VMLINUX, name="k") == VMLINUX
-
-
-@pytest.mark.parametrize(
-    ("image", "reason"),
-    [
-        (b"", "neither"),
-        (b"#!/bin/sh\n" * 100, "neither"),
-        (bzimage(gzip.compress(VMLINUX), version=0x0200), "too old"),
-        (bzimage(b"unknown"), "compression is not known"),
-        (bzimage(gzip.compress(b"no kernel")), "no ELF"),
-        (bzimage(gzip.compress(VMLINUX)[:-20]), "cut off"),
-        (bzimage(b"\x28\xb5\x2f\xfd" + bytes(30)), "decompress"),
-        (bzimage(lzma.compress(VMLINUX)[:40]), "cut off"),
-    ],
-    ids=["empty", "script", "old", "unknown", "no elf", "cut gzip", "bad zstd", "cut xz"],
-)
-def test_what_cannot_be_booted_is_reported_with_the_reason_and_the_way_out(
-    image: bytes, reason: str
-) -> None:
-    with pytest.raises(HostUnready, match=reason) as caught:
-        extract_vmlinux(image, name="/boot/vmlinuz")
-
-    assert "/boot/vmlinuz" in caught.value.message
-    assert caught.value.hint
 
 
 def module(*needs: str) -> bytes:

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from services.vm_runner.adapters.confinement.switches import Listen, Read, Write
+from services.vm_runner.adapters.qemu.board import Accelerator
 from services.vm_runner.adapters.qemu.command_line import (
     MAX_DISKS,
-    Accelerator,
-    Architecture,
     command_line,
     descriptors,
     state_descriptor,
 )
+from services.vm_runner.architectures import Architecture
 from services.vm_runner.machines import Disk, HostPort, MachineSpec, SavedMachine
 
 DISKS = (
@@ -173,11 +173,35 @@ def test_the_accelerator_decides_the_cpu(accelerator: Accelerator, accel: str, c
     assert values(command, "-cpu") == [cpu]
 
 
-def test_an_arm_machine_is_a_virt_board_with_its_own_console() -> None:
-    command = line(architecture=Architecture.AARCH64)
+@pytest.mark.parametrize(
+    ("architecture", "machine", "console", "cpu", "generation_id"),
+    [
+        (Architecture.X86_64, "q35", "ttyS0", "max", True),
+        (Architecture.AARCH64, "virt", "ttyAMA0", "max,pauth-impdef=on", False),
+    ],
+)
+def test_each_architecture_has_a_board_with_its_console(
+    architecture: Architecture, machine: str, console: str, cpu: str, generation_id: bool
+) -> None:
+    command = line(architecture=architecture)
 
-    assert values(command, "-machine")[0].startswith("virt,")
-    assert "console=ttyAMA0" in values(command, "-append")[0]
+    assert values(command, "-machine")[0].split(",")[0] == machine
+    assert values(command, "-append")[0].split()[0] == f"console={console}"
+    assert values(command, "-cpu") == [cpu]
+    assert ("vmgenid,guid=auto" in command) == generation_id
+
+
+def test_all_but_the_board_is_the_same_for_all_architectures() -> None:
+    """Disks stand at the same slots of the same bus, and ports are of the same device."""
+    many = tuple(Disk(serial=f"d{n}", path=Path("/x"), read_only=True) for n in range(9))
+    amd, arm = (
+        values(line(disks=many, architecture=architecture), "-device")
+        for architecture in Architecture
+    )
+
+    assert [one for one in amd if not one.startswith("vmgenid")] == arm
+    assert "addr=0x3.0,multifunction=on" in arm[2]
+    assert "addr=0x4.0,multifunction=on" in arm[-1]
 
 
 def test_sockets_are_named_within_the_run_s_directory() -> None:
