@@ -1,5 +1,6 @@
 """What tests of every tier may ask for."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -16,6 +17,17 @@ from tests.support.artifacts import keep_logs
 # How long an example takes says nothing on a machine that does other things too.
 settings.register_profile("lns", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("lns")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Keeps the collector of garbage away from what pytest collects, which lives to its end."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from tests.support.vm_service import VmClient, VmWorld
 
 pb = vm_service_pb2
 Run = run_pb2.Run
-EXECS = 10_000
+EXECS = 2_500  # more than a channel may have streams at once
 AT_ONCE = 16
 ENOUGH = 64 << 20
 
@@ -49,8 +49,8 @@ async def a_run(vm: VmClient) -> Run:
     return await vm.until(run.run_id, Run.STATE_RUNNING)
 
 
-@pytest.mark.timeout(400)
-async def test_ten_thousand_execs_leave_nothing_behind(vm: VmClient, world: VmWorld) -> None:
+@pytest.mark.timeout(200)
+async def test_thousands_of_execs_leave_nothing_behind(vm: VmClient, world: VmWorld) -> None:
     run = await a_run(vm)
     agent = world.host.machines[run.run_id].pid
     session = world.runner.register.find(run.run_id).guest()

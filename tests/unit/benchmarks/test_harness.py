@@ -21,7 +21,7 @@ MIB = 1 << 20
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.sync", lambda: None)
+    monkeypatch.setattr("tests.benchmarks.harness._settle", lambda: None)
 
 
 def taking(name: str, *samples: Sample | Exception, order: list[str] | None = None) -> Contender:
