@@ -1,6 +1,7 @@
 """OAuth's device flow (RFC 8628) and refresh (RFC 6749 section 6) at an integration's issuer."""
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -22,6 +23,7 @@ _READ_SECONDS: Final = 20.0
 _INTERVAL_SECONDS: Final = 5.0
 _LONGEST_SECONDS: Final = 3600.0
 _SLOWER_SECONDS: Final = 5.0
+_CODE: Final = re.compile(r"[a-z_]{1,40}")
 
 
 class OAuthIssuer:
@@ -148,8 +150,9 @@ def _why(status: int, answer: Mapping[str, Any]) -> str:
         "expired_token": "it took too long",
         "invalid_grant": "the issuer does not accept it any more",
     }
-    if isinstance(error, str) and error.isascii() and error.isprintable():
-        return known.get(error, error[:100])
+    # RFC 6749's codes are words; whatever else an issuer says may be the token that it was sent.
+    if isinstance(error, str) and _CODE.fullmatch(error):
+        return known.get(error, error)
     return f"status {status}"
 
 

@@ -1,5 +1,6 @@
 """OAuth's device flow and refresh against a real issuer on loopback, kind and hostile."""
 
+import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -55,8 +56,9 @@ class Issuer:
         )
 
 
-@pytest.fixture
-def server() -> Iterator[Issuer]:
+@contextlib.contextmanager
+def serving() -> Iterator[Issuer]:
+    """Yields an issuer that answers."""
     issuer = Issuer()
     thread = threading.Thread(target=issuer.server.serve_forever, args=(0.05,))
     thread.start()
@@ -64,6 +66,12 @@ def server() -> Iterator[Issuer]:
     issuer.server.shutdown()
     issuer.server.server_close()
     thread.join()
+
+
+@pytest.fixture
+def server() -> Iterator[Issuer]:
+    with serving() as issuer:
+        yield issuer
 
 
 @pytest.fixture
