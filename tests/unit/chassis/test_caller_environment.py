@@ -1,13 +1,17 @@
 """The variables of a client go with its calls, over its owner's socket only."""
 
 from pathlib import Path
+from typing import Any, cast
 
+import grpc.aio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.chassis import calls, context
 from services.chassis.caller_environment import KEY, VARIABLES, decode, encode
+from services.chassis.interceptors import ServedCall
+from services.chassis.scopes import identify
 from services.core.errors import SettingsInvalid
 
 HERE = Path("/home/me/project")
@@ -61,3 +65,36 @@ def test_variables_go_over_unix_sockets_only(target: str, *, sent: bool) -> None
         return dict(options.arguments(1.0, None, None)["metadata"])
 
     assert (KEY in context.detached().run(metadata)) is sent
+
+
+class Served:
+    """What grpc says of a call: who made it."""
+
+    def __init__(self, peer: str) -> None:
+        self._peer = peer
+
+    def peer(self) -> str:
+        return self._peer
+
+
+@pytest.mark.parametrize(
+    ("peer", "is_taken"),
+    [
+        ("unix:", True),
+        ("unix:/run/lns.sock", True),
+        ("ipv4:127.0.0.1:40000", False),
+        ("ipv6:%5B::1%5D:40000", False),
+        ("vsock:2:40000", False),
+    ],
+)
+async def test_variables_are_taken_from_unix_sockets_only(peer: str, *, is_taken: bool) -> None:
+    variables = b'{"HOME": "/h"}'
+    call = ServedCall(
+        method="/lns.test/Get",
+        metadata={KEY: variables},
+        streams_answers=False,
+        context=cast("grpc.aio.ServicerContext[Any, Any]", Served(peer)),
+    )
+
+    async with identify(call):
+        assert context.environment() == (variables if is_taken else b"")

@@ -400,6 +400,26 @@ def test_secrets_kept_on_purpose_are_files_like_others(folder: Path) -> None:
         guest.rename(b".docker", b"docker")
 
 
+@pytest.mark.parametrize("hides_secrets", [True, False])
+def test_what_says_what_a_run_may_reach_is_not_in_its_bind(
+    folder: Path, *, hides_secrets: bool
+) -> None:
+    (folder / "lns-policy.yaml").write_text("network: {}\n")
+    (folder / "sub" / "lns-policy.yaml").write_text("an example\n")
+    with serving(folder, hides_secrets=hides_secrets) as guest:
+        sub = guest.walk("sub").node
+        assert b"lns-policy.yaml" not in guest.names()
+        for act in (
+            lambda: guest.walk("lns-policy.yaml"),
+            lambda: guest.unlink(b"lns-policy.yaml"),
+            lambda: guest.rename(b"lns-policy.yaml", b"other"),
+            lambda: guest.rename(b"lns-policy.yaml", b"policy", to=sub),
+        ):
+            fails(errno.ENOENT, act)
+        assert guest.content(guest.walk("sub/lns-policy.yaml").node) == b"an example\n"
+    assert (folder / "lns-policy.yaml").read_text() == "network: {}\n"
+
+
 # ---- bounds ----
 
 
