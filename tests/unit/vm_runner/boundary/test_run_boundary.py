@@ -15,6 +15,7 @@ from services.chassis.blocking import Blocking
 from services.core.egress import audit
 from services.core.errors import RunStateConflict
 from services.core.run_plan import Policy, PolicyRoute, PolicyRule, Verdict
+from services.vm_runner.boundary import run_boundary
 from services.vm_runner.boundary.approvals import Approval, Approvals
 from services.vm_runner.boundary.boundary import BoundedRun
 from services.vm_runner.boundary.records import EgressRecord, RecordKind
@@ -356,6 +357,23 @@ async def test_an_edit_takes_effect_on_what_is_open_and_on_what_waits(world: Wor
         revoked = next(one for one in orders if isinstance(one, Revoke))
         assert revoked.connection == granted.connection
         assert any(isinstance(one, Grant) and one.ticket == 8 for one in orders)
+
+
+async def test_the_next_connection_is_decided_by_the_file_as_it_is_then(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_boundary, "_LOOK_SECONDS", 3600.0)  # nothing but the question looks
+    world.policy("allow api.example.com")
+    async with world.serving() as link:
+        assert isinstance(await answer(link), Grant)
+        world.policy("deny api.example.com")
+        assert isinstance(await answer(link), Refuse)
+        world.policy("allow api.example.com")
+        assert isinstance(await answer(link), Grant)
+
+
+def test_the_file_is_looked_at_twice_a_second_for_what_is_open() -> None:
+    assert 0 < run_boundary._LOOK_SECONDS <= 0.5
 
 
 async def test_a_bad_edit_keeps_the_old_policy_and_is_reported(world: World) -> None:
