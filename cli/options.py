@@ -186,8 +186,8 @@ life_options = combined(
         click.option(
             "--disk-rate",
             metavar="SIZE",
-            help="Most that its disks read and write together in a second: 50Mi; a number is MiB."
-            " [default: no limit]",
+            help="Most that its disks read and write together in a second, and as much for each"
+            " bind: 50Mi; a number is MiB. [default: no limit]",
         ),
     ]
 )

@@ -282,7 +282,8 @@ def _confinement(own: VmSettings, cgroups: Cgroups) -> Confinement:
 
 def _binds(home: Path, own: VmSettings, cgroups: Cgroups) -> Binds:
     required = own.confinement is ConfinementMode.REQUIRED
-    return Binds(FileServers(home, cgroups=cgroups, view_required=required))
+    servers = FileServers(home, cgroups=cgroups, view_required=required)
+    return Binds(servers, default_rate=own.disk_rate)
 
 
 def _boundary(

@@ -152,8 +152,9 @@ class VmSettings:
     """Size of a run's writable layer, if the plan sets no size. It is sparse."""
 
     disk_rate: ByteCount = field(default=0, metadata=setting(least=0))
-    """Most that the disks of a run read and write together in a second, if the run sets no rate. 0:
-    what the host's disk gives. A run with a rate takes no machine that waits."""
+    """Most that the disks of a run read and write together in a second, and as much for each of its
+    binds, if the run sets no rate. 0: what the host's disk gives. A run with a rate takes no
+    machine that waits."""
 
     log: ByteCount = field(default=64 << 20, metadata=setting(least=_LOG_LEAST))
     """Bytes of log that are kept of a run, if the run sets no limit."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from services.vm_runner.file_server import wire
 from services.vm_runner.file_server.handles import Handles
 from services.vm_runner.file_server.nodes import NodeTable
+from services.vm_runner.file_server.pace import Pace
 from services.vm_runner.file_server.served import Served
 from services.vm_runner.file_server.session import Session
 from services.vm_runner.file_server.wire import Opcode
@@ -246,6 +247,7 @@ def serving(
     most_open: int = 16,
     handles: int = 32,
     owner: int | None = None,
+    pace: Pace | None = None,
 ) -> Iterator[FuseClient]:
     """Serve a directory in this process, without a boundary around it."""
     owners = wire.Owners(uid=os.geteuid() if owner is None else owner, gids=(os.getegid(),))
@@ -257,6 +259,7 @@ def serving(
         descriptors=os.open("/proc/self/fd", os.O_PATH),
         read_only=read_only,
         hides_secrets=hides_secrets,
+        pace=pace or Pace(),
     )
     before = os.umask(0)
     try:

@@ -90,6 +90,7 @@ class FileServers:
             "--pid-file", _helper(bind).pid_file.name,
             "--socket", bind.port.socket,
             "--source", str(bind.source),
+            "--rate", str(bind.rate),
             *(f"--cgroup={directory}" for directory in cgroups),
             *(name for name, is_on in switches.items() if is_on),
         ]  # fmt: skip

@@ -13,6 +13,7 @@ from pathlib import Path
 from services.vm_runner.file_server.ground import FILES_MOST, Ground, confine
 from services.vm_runner.file_server.handles import Handles
 from services.vm_runner.file_server.nodes import NodeTable
+from services.vm_runner.file_server.pace import Pace
 from services.vm_runner.file_server.served import Served
 from services.vm_runner.file_server.session import Session
 from services.vm_runner.file_server.wire import Malformed
@@ -62,6 +63,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--socket", required=True)
     parser.add_argument("--source", required=True, type=Path)
     parser.add_argument("--cgroup", action="append", default=[], type=Path, help="to join")
+    parser.add_argument("--rate", type=int, default=0, help="bytes a second; 0: no limit")
     parser.add_argument("--read-only", action="store_true")
     parser.add_argument("--keep-secrets", action="store_true")
     parser.add_argument("--view-required", action="store_true")
@@ -77,6 +79,7 @@ def _served(ground: Ground, arguments: argparse.Namespace) -> Served:
         descriptors=ground.descriptors,
         read_only=arguments.read_only,
         hides_secrets=not arguments.keep_secrets,
+        pace=Pace(arguments.rate),
     )
 
 

@@ -115,13 +115,16 @@ class Content:
         """Reads from an open file."""
         wanted = requests.parse_read(request.body)
         file = self._handles.file(wanted.fh)
-        return os.pread(file.descriptor, min(wanted.size, wire.MAX_WRITE), wanted.offset)
+        data = os.pread(file.descriptor, min(wanted.size, wire.MAX_WRITE), wanted.offset)
+        self._served.pace.pass_on(len(data))
+        return data
 
     def write(self, request: Request) -> bytes:
         """Writes to an open file."""
         wanted, data = requests.parse_write(request.body)
         file = self._handles.file(wanted.fh)
         room.check_write(file.descriptor, wanted.offset, len(data))
+        self._served.pace.pass_on(len(data))
         return answers.format_write(os.pwrite(file.descriptor, data, wanted.offset))
 
     def release(self, request: Request) -> bytes:
@@ -167,9 +170,10 @@ class Content:
             raise refused(errno.EINVAL)
         source = self._handles.file(wanted.fh_in).descriptor
         target = self._handles.file(wanted.fh_out).descriptor
-        length = min(wanted.length, _COPY_MAX)
+        length = self._served.pace.portion(min(wanted.length, _COPY_MAX))
         room.check_write(target, wanted.offset_out, length)
         copied = os.copy_file_range(source, target, length, wanted.offset_in, wanted.offset_out)
+        self._served.pace.pass_on(copied)
         return answers.format_write(copied)
 
     # ---- directories ----

@@ -5,11 +5,12 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from services.vm_runner.file_server import answers, wire
 from services.vm_runner.file_server.handles import Handles
 from services.vm_runner.file_server.nodes import Node, NodeTable, identity_of
+from services.vm_runner.file_server.pace import Pace
 from services.vm_runner.storage import secret_names
 
 
@@ -29,6 +30,7 @@ class Served:
         descriptors: of `/proc/self/fd`, by which a node that is only named is opened.
         read_only: nothing is changed.
         hides_secrets: files at the top that look like secrets are not there for the guest.
+        pace: of the bytes that are read and written.
     """
 
     nodes: NodeTable
@@ -37,6 +39,7 @@ class Served:
     descriptors: int
     read_only: bool
     hides_secrets: bool
+    pace: Pace = field(default_factory=Pace)
 
     def is_hidden(self, parent: Node, name: bytes) -> bool:
         """Returns whether an entry is not there for the guest."""

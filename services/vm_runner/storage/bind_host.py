@@ -24,7 +24,10 @@ class BindSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServedBind:
-    """What is served at a port of a microVM; at most one server of each port is alive."""
+    """What is served at a port of a microVM; at most one server of each port is alive.
+
+    `rate` is how many bytes a second it reads and writes at most; 0 is no limit.
+    """
 
     run_id: str
     directory: Path
@@ -32,6 +35,7 @@ class ServedBind:
     source: Path
     read_only: bool
     keep_secrets: bool
+    rate: int = 0
 
 
 class BindHost(Protocol):

@@ -29,8 +29,15 @@ _NAMED_SECRETS = 5
 class Binds:
     """The binds of live runs."""
 
-    def __init__(self, host: BindHost) -> None:
+    def __init__(self, host: BindHost, *, default_rate: int = 0) -> None:
+        """Serves nothing yet.
+
+        Args:
+            host: the host's files.
+            default_rate: bytes a second of each bind of a run that sets no rate; 0 is no limit.
+        """
         self._host = host
+        self._default_rate = default_rate
         self._sources: dict[str, tuple[BindSource, ...]] = {}
 
     async def look(self, run: Run) -> list[str]:
@@ -131,6 +138,7 @@ class Binds:
                 source=path,
                 read_only=mount.read_only,
                 keep_secrets=mount.keep_secrets,
+                rate=run.options.disk_rate_bytes or self._default_rate,
             )
             for port, mount, path in zip(bind_ports(run), mounts, paths, strict=True)
         )

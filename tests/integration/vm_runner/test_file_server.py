@@ -13,6 +13,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -34,7 +35,7 @@ as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root serves others'
 RUN = "f" * 32
 
 
-def a_bind(directory: Path, source: Path, **more: bool) -> ServedBind:
+def a_bind(directory: Path, source: Path, *, rate: int = 0, **more: bool) -> ServedBind:
     return ServedBind(
         run_id=RUN,
         directory=directory,
@@ -42,6 +43,7 @@ def a_bind(directory: Path, source: Path, **more: bool) -> ServedBind:
         source=source,
         read_only=more.get("read_only", False),
         keep_secrets=more.get("keep_secrets", False),
+        rate=rate,
     )
 
 
@@ -62,11 +64,11 @@ def a_vmm(directory: Path) -> Iterator[socket.socket]:
 
 @asynccontextmanager
 async def served(
-    directory: Path, source: Path, **more: bool
+    directory: Path, source: Path, *, rate: int = 0, **more: bool
 ) -> AsyncIterator[tuple[FuseClient, int]]:
     """Serves a bind by a process; yields a guest of it, and the process's pid."""
     servers = a_host(directory, view_required=more.pop("view_required", False))
-    bind = a_bind(directory, source, **more)
+    bind = a_bind(directory, source, rate=rate, **more)
     with a_vmm(directory) as listening:
         await servers.serve(bind)
         connection, _ = listening.accept()
@@ -101,6 +103,15 @@ def process_directory(pid: int) -> Path:
 def status(pid: int) -> dict[str, str]:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return {name: value.strip() for name, _, value in (line.partition(":") for line in lines)}
+
+
+async def test_a_rate_is_kept_inside_the_confinement(short_directory: Path, folder: Path) -> None:
+    async with served(short_directory, folder, rate=1 << 20) as (guest, _):
+        _, fh = guest.create(b"f")
+        began = time.monotonic()
+        for at in range(0, 2 << 20, 128 << 10):
+            guest.write(fh, b"x" * (128 << 10), at)
+        assert time.monotonic() - began >= 0.9  # a second's worth came at once
 
 
 # ---- whose rights ----

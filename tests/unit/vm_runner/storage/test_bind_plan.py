@@ -5,6 +5,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pytest
+
 from services.core.run_plan import VolumeKind, VolumeMount
 from services.vm_runner.adapters.confinement.switches import Listen
 from services.vm_runner.adapters.qemu.board import Accelerator
@@ -17,9 +19,11 @@ from services.vm_runner.channel.mounts import GuestBind, GuestVolume, mount_fiel
 from services.vm_runner.channel.wire import Tag
 from services.vm_runner.life.guest_plan import guest_config
 from services.vm_runner.machines import Disk, HostPort, MachineSpec
-from services.vm_runner.records.runs import Run
-from services.vm_runner.storage.binds import bind_ports
+from services.vm_runner.records.runs import Run, RunOptions
+from services.vm_runner.storage.bind_host import BindSource
+from services.vm_runner.storage.binds import Binds, bind_ports
 from tests.fakes.egress import SETTINGS
+from tests.fakes.vm_outside import FakeBindHost
 from tests.support.runs import a_plan
 
 
@@ -92,3 +96,20 @@ def test_the_agent_is_sent_what_to_mount() -> None:
 
     assert mount_field(volume) == (Tag.VOLUME, b"ro\0vol0\0/d")
     assert mount_field(bind) == (Tag.BIND, "rw\0file\0lns.bind0\0/ä\0joe:wheel".encode())
+
+
+@pytest.mark.parametrize(
+    ("of_run", "by_default", "expected"), [(0, 0, 0), (0, 7, 7), (5, 7, 5), (5, 0, 5)]
+)
+async def test_each_bind_has_the_rate_of_its_run(
+    tmp_path: Path, of_run: int, by_default: int, expected: int
+) -> None:
+    host = FakeBindHost(sources={one: BindSource(path=Path(one), is_file=False) for one in "ab"})
+    mounts = [VolumeMount(kind=VolumeKind.BIND, source=one, target=f"/{one}") for one in "ab"]
+    run = replace(a_run(*mounts), options=RunOptions(disk_rate_bytes=of_run))
+    binds = Binds(host, default_rate=by_default)
+
+    await binds.look(run)
+    await binds.serve(run, tmp_path)
+
+    assert [bind.rate for bind in host.serving.values()] == [expected, expected]

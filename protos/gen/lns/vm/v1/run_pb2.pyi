@@ -341,7 +341,9 @@ class RunOptions(_message.Message):
     log_limit_bytes: _builtins.int
     """Most bytes of log kept; 0 takes the runner's default."""
     disk_rate_bytes: _builtins.int
-    """Most bytes a second that the run's disks read and write together; 0 takes the runner's default."""
+    """Most bytes a second that the run's disks read and write together, and as much for each of its binds; 0 takes the
+    runner's default.
+    """
     policy_file: _builtins.str
     """Absolute path of the policy file on the node, whose edits take effect on the run; empty, or a file that is not there:
     the plan's policy is written to a file of the run's own.
