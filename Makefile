@@ -11,6 +11,7 @@ pytest := $(python) -m pytest
 tests  ?=
 benchmarks ?=
 only ?=
+architectures ?=
 options ?=
 
 .PHONY: help
@@ -68,7 +69,7 @@ check: venv ## Check format, style, types, imports, protos and scripts
 	.venv/bin/buf lint
 	.venv/bin/buf format --diff --exit-code
 	$(python) protos/generate.py --check
-	shellcheck .ci/run demo/run demo/clean scripts/all-tests scripts/lock scripts/setup/*
+	shellcheck .ci/run demo/run demo/clean scripts/all-tests scripts/lock scripts/release scripts/setup/*
 
 unit: venv ## Run the unit, proto and architecture tests
 	$(pytest) tests/unit tests/protos tests/architecture $(tests)
@@ -98,7 +99,7 @@ mutants: venv guest-agent ## See whether quick tests notice harmful changes, one
 
 # --- development ----------------------------------------------------------------------------------
 
-.PHONY: gen lock bench clean
+.PHONY: gen lock bench release clean
 gen: venv ## Generate the code of the protos, tables of the documents, manual pages
 	$(python) protos/generate.py
 	$(python) docs/generate.py
@@ -110,6 +111,9 @@ lock: venv ## Pin the dependencies of pyproject.toml anew
 bench: setup ## Measure against the alternatives a user has (benchmarks="transfers boots")
 	@scripts/setup/apt bench
 	$(python) -m tests.benchmarks $(benchmarks)
+
+release: setup ## Build source archive and wheels, twice, compare and try them (architectures="x86_64 aarch64")
+	@scripts/release $(architectures)
 
 clean: ## Remove what was built here (not the caches below ~/.cache/lns)
 	rm -rf .venv build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
