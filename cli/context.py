@@ -104,7 +104,7 @@ def _decorator(
             shown = {name: _shown(value) for name, value in parameters.items()}
             context.doing = doing.format_map(shown).rstrip()
             context.failure = failure
-            with _interruptible():
+            with _interruptible(), _traced(context):
                 result = function(context, **parameters)
                 return asyncio.run(result) if inspect.iscoroutine(result) else result
 
@@ -129,6 +129,22 @@ def _interruptible() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _traced(context: Context) -> Iterator[None]:
+    """Begins a trace with the command, where OpenTelemetry's variables ask for that."""
+    if not any(name.startswith("OTEL_") for name in context.environment):
+        yield
+        return
+    from services.chassis import tracing  # noqa: PLC0415 - most commands do without
+
+    name = click.get_current_context().command_path
+    with tracing.exported(context.environment, process="lns-cli") as untraced:
+        if untraced:
+            context.note(f"lns: {untraced}")
+        with tracing.span(name):
+            yield
 
 
 def _shown(value: Any) -> str:

@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 import grpc
 import grpc.aio
 
-from services.chassis import caller_environment, context
+from services.chassis import caller_environment, context, tracing
 from services.chassis.reachability import Finding, examine
 from services.chassis.rpc_methods import service_name
 from services.chassis.settings import TlsSettings
@@ -79,13 +79,17 @@ class Options:
                 self._examined = time.monotonic()
             return self._finding
 
-    def arguments(self, default: float, timeout: float | None, metadata: Any) -> dict[str, Any]:
+    def arguments(
+        self, default: float, timeout: float | None, metadata: Any, *, traceparent: str = ""
+    ) -> dict[str, Any]:
         """Returns timeout and metadata of one call: never later than the call that it serves."""
         own = default if timeout is None else timeout
         inherited = context.remaining() - _MARGIN_SECONDS
         given = tuple(metadata or ())
         if all(key != REQUEST_ID_KEY for key, _ in given):
             given += ((REQUEST_ID_KEY, context.request_id() or context.new_request_id()),)
+        if traceparent:
+            given += ((tracing.KEY, traceparent),)
         variables = context.environment()
         if variables and self.target.startswith("unix:"):
             given += ((caller_environment.KEY, variables),)
@@ -277,6 +281,18 @@ class _Method:
         self._options = options
         self._name = name
 
+    def _begin(
+        self, request: Any, default: float, timeout: float | None, metadata: Any, rest: Any
+    ) -> Any:
+        """Begins grpc's call, in a span of its own."""
+        span = tracing.begin(self._name.strip("/"), kind="CLIENT", rpc_system="grpc")
+        arguments = self._options.arguments(
+            default, timeout, metadata, traceparent=span.traceparent
+        )
+        inner = self._inner()(request, **arguments, **rest)
+        span.end_with(inner)
+        return inner
+
 
 class UnaryUnary(_Method):
     """One request, one answer."""
@@ -290,8 +306,8 @@ class UnaryUnary(_Method):
         **rest: Any,
     ) -> _Answering[Any, Any]:
         """Starts the call; awaiting it gives the answer or raises `LnsError`."""
-        arguments = self._options.arguments(self._options.timeout, timeout, metadata)
-        return _Answering(self._inner()(request, **arguments, **rest), self._options, self._name)
+        inner = self._begin(request, self._options.timeout, timeout, metadata, rest)
+        return _Answering(inner, self._options, self._name)
 
 
 class UnaryStream(_Method):
@@ -306,8 +322,8 @@ class UnaryStream(_Method):
         **rest: Any,
     ) -> _Streaming[Any, Any]:
         """Starts the call; iterating it gives the answers or raises `LnsError`."""
-        arguments = self._options.arguments(self._options.stream_timeout, timeout, metadata)
-        return _Streaming(self._inner()(request, **arguments, **rest), self._options, self._name)
+        inner = self._begin(request, self._options.stream_timeout, timeout, metadata, rest)
+        return _Streaming(inner, self._options, self._name)
 
 
 class StreamUnary(_Method):
@@ -324,9 +340,8 @@ class StreamUnary(_Method):
 
         What `request_iterator` raises is raised to whoever awaits, and the call is cancelled.
         """
-        arguments = self._options.arguments(self._options.stream_timeout, timeout, metadata)
         requests = None if request_iterator is None else _Requests(request_iterator)
-        inner = self._inner()(requests, **arguments, **rest)
+        inner = self._begin(requests, self._options.stream_timeout, timeout, metadata, rest)
         return _WritingAnswering(inner, self._options, self._name, requests)
 
 
@@ -344,7 +359,6 @@ class StreamStream(_Method):
 
         What `request_iterator` raises is raised to whoever reads, and the call is cancelled.
         """
-        arguments = self._options.arguments(self._options.stream_timeout, timeout, metadata)
         requests = None if request_iterator is None else _Requests(request_iterator)
-        inner = self._inner()(requests, **arguments, **rest)
+        inner = self._begin(requests, self._options.stream_timeout, timeout, metadata, rest)
         return _WritingStreaming(inner, self._options, self._name, requests)

@@ -1,4 +1,4 @@
-"""What belongs to the call being served: its request id, its deadline, its caller's variables.
+"""What belongs to the call being served: request id, trace, deadline, its caller's variables.
 
 The server's interceptor sets them, the channel passes them on to the next hop. Work that outlives
 or serves several calls (a shared download, a supervisor) runs in `detached()` context, so that no
@@ -11,12 +11,12 @@ import re
 import time
 import uuid
 
+_TRACEPARENT = re.compile(r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 _request_id: contextvars.ContextVar[str] = contextvars.ContextVar("request_id", default="")
 _deadline: contextvars.ContextVar[float] = contextvars.ContextVar("deadline", default=math.inf)
-
-
+_traceparent: contextvars.ContextVar[str] = contextvars.ContextVar("traceparent", default="")
 _environment: contextvars.ContextVar[bytes] = contextvars.ContextVar("environment", default=b"")
 
 
@@ -38,6 +38,21 @@ def request_id() -> str:
 def set_request_id(value: str) -> None:
     """Makes `value` the request id for the rest of this task and what it starts."""
     _request_id.set(value)
+
+
+def is_traceparent(text: str) -> bool:
+    """Says whether `text` names a trace and a span as W3C's Trace Context does."""
+    return _TRACEPARENT.fullmatch(text) is not None
+
+
+def traceparent() -> str:
+    """Returns the trace and span that the current work belongs to, or the empty string."""
+    return _traceparent.get()
+
+
+def set_traceparent(value: str) -> None:
+    """Makes `value` the trace and span for the rest of this task and what it starts."""
+    _traceparent.set(value)
 
 
 def environment() -> bytes:

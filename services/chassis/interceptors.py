@@ -4,6 +4,7 @@ One interceptor wraps the handler of each call and enters a list of scopes aroun
 asynchronous context manager that takes the `ServedCall`. The standard ones, outermost first:
 
     identify     request id and method into the context and the log
+    trace        a span in the caller's trace, where traces are made
     observe      one `rpc_finished` line and the metrics
     answer       every exception becomes a status; an unexpected one's text never reaches the caller
     authorize    the peer's certificate against the settings

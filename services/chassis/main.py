@@ -18,7 +18,7 @@ from typing import TypeVar
 
 import structlog
 
-from services.chassis import logs, metrics
+from services.chassis import logs, metrics, tracing
 from services.chassis.reserve import full_disk_is_typed
 from services.chassis.server import Service, serve
 from services.chassis.settings import SECTIONS, ProcessSettings
@@ -72,8 +72,15 @@ def run(
         print(render(settings), end="")  # noqa: T201  # what was asked for
         return 0
     logs.configure(settings.log)
+    name = socket.removesuffix(".sock")
+    process = name if name == "lns" else f"lns-{name}"
     try:
-        with full_disk_is_typed(settings.home, what="what the service keeps"):
+        with (
+            tracing.exported(os.environ, process=process) as untraced,
+            full_disk_is_typed(settings.home, what="what the service keeps"),
+        ):
+            if untraced:
+                log.warning("no_traces", message=untraced)
             asyncio.run(_serve(settings, open_services, ready))
     except LnsError as error:
         log.error(  # noqa: TRY400  # what it says is all that a person needs

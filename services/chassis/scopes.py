@@ -11,7 +11,7 @@ import grpc
 import grpc.aio
 import structlog
 
-from services.chassis import caller_environment, context, metrics
+from services.chassis import caller_environment, context, metrics, tracing
 from services.chassis.calls import REQUEST_ID_KEY
 from services.chassis.interceptors import Scope, ServedCall
 from services.chassis.reserve import is_full
@@ -35,7 +35,7 @@ def standard_scopes(
     revoked: RevocationList | None = None,
 ) -> list[Scope]:
     """Returns the scopes of every lns server, outermost first."""
-    return [identify, observe, answer, authorize(allow, revoked), limit(unary_limit)]
+    return [identify, trace, observe, answer, authorize(allow, revoked), limit(unary_limit)]
 
 
 @contextlib.asynccontextmanager
@@ -51,6 +51,27 @@ async def identify(call: ServedCall) -> AsyncIterator[None]:
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(request_id=request_id, method=call.method)
     yield
+
+
+@contextlib.asynccontextmanager
+async def trace(call: ServedCall) -> AsyncIterator[None]:
+    """Continues the caller's trace, with a span for the call; probes have none."""
+    given = call.metadata.get(tracing.KEY, "")
+    if isinstance(given, str) and context.is_traceparent(given):
+        context.set_traceparent(given)
+    if call.method.startswith(_OPEN_PREFIXES):
+        yield
+        return
+    service, _, method = call.method.strip("/").partition("/")
+    with tracing.span(
+        call.method.strip("/"), kind="SERVER", rpc_system="grpc", rpc_service=service,
+        rpc_method=method, lns_request_id=context.request_id(),
+    ) as span:  # fmt: skip
+        try:
+            yield
+        finally:
+            if call.reason:
+                span.set(lns_reason=call.reason)
 
 
 @contextlib.asynccontextmanager

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 
 import structlog
 
+from services.chassis import tracing
 from services.core.egress import audit
 from services.core.errors import ContentCorrupt, LnsError
 from services.vm_runner import metrics
@@ -130,6 +131,9 @@ class AuditLog:
 def _count(record: EgressRecord) -> None:
     if record.verdict:
         metrics.EGRESS_VERDICTS.labels(record.kind.value, record.verdict).inc()
+        tracing.begin(
+            "egress.decision", lns_egress_kind=record.kind.value, lns_egress_verdict=record.verdict
+        ).end()
     if record.kind is RecordKind.CLOSED:
         metrics.EGRESS_BYTES.labels("out").inc(record.sent_bytes)
         metrics.EGRESS_BYTES.labels("in").inc(record.received_bytes)

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import structlog
 
+from services.chassis import tracing
 from services.chassis.tasks import first_error
 from services.core.errors import GuestUnreachable, LnsError, VmFailed
 from services.vm_runner import metrics
@@ -120,7 +121,8 @@ class Boot:
         """
         clock = BootClock()
         try:
-            machine = self.machine = await self._bring()
+            with tracing.span("vm.boot", lns_run=self._owner.run.run_id):
+                machine = self.machine = await self._bring()
             if machine is None:
                 await self._owner.happened(lambda run: lifecycle.exited(run, _KILLED, now=_now()))
                 return
@@ -238,12 +240,14 @@ class Boot:
                 clock.guest_greeted()
                 self._origin.answered(self._owner.run)
                 self.session = session
-                await self._assemble(session)
+                with tracing.span("guest.mount"):
+                    await self._assemble(session)
                 clock.root_mounted()
                 output = WorkloadOutput(
                     self._owner.log, self._owner.run.boot, on_trouble=self._owner.notice
                 )
-                process = await self._start_workload(session, output)
+                with tracing.span("guest.exec"):
+                    process = await self._start_workload(session, output)
                 times = replace(clock.workload_started(session.welcome), way=self._origin.way)
                 await self._see_to_the_end(session, process, output, times)
                 await self._shut_down(session)

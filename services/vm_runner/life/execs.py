@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 
+from services.chassis import tracing
 from services.chassis.tasks import first_error
 from services.core.errors import LnsError
 from services.vm_runner.channel.events import ProcessPhase
@@ -166,7 +167,8 @@ async def start_exec(
     process = session.start_process(process_id, spec)
     attachment = ExecAttachment(session, process, spec)
     try:
-        state = await process.wait_started()
+        with tracing.span("guest.exec"):
+            state = await process.wait_started()
         failure = start_failure(state, program=spec.argv[0])
         if failure is not None:
             raise failure

@@ -6,7 +6,11 @@ from pathlib import Path
 import prometheus_client
 import pytest
 from lns.vm.v1 import run_pb2, vm_service_pb2
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from services.chassis import tracing
 from services.core.errors import (
     CapacityExhausted,
     GuestUnreachable,
@@ -499,3 +503,17 @@ async def test_a_disk_that_fills_while_a_run_is_recorded_is_reported(
     with pytest.raises(CapacityExhausted):
         await vm.shell("true")
     assert world.images.leased == {}
+
+
+async def test_a_trace_leads_to_the_guest_s_exec(vm: VmClient) -> None:
+    exporter, provider = InMemorySpanExporter(), TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+
+    with tracing.made_by(provider), tracing.span("lns run") as command:
+        trace = command.traceparent
+        run = await vm.shell("exit 3")
+        await vm.ended(run.run_id)
+
+    spans = exporter.get_finished_spans()
+    of_command = [one for one in spans if one.context and f"{one.context.trace_id:032x}" in trace]
+    assert {"vm.boot", "guest.mount", "guest.exec"} <= {one.name for one in of_command}
