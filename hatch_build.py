@@ -1,7 +1,8 @@
 """Gives the wheel the tag of the machine whose programs are in it.
 
-The guest agent and the launcher of VMMs are binaries: a wheel for any machine would install where
-they cannot be executed.
+The launcher of VMMs is a program of the host: a wheel for any machine would install where it cannot
+be executed. Guest agents are programs of guests, which have either architecture: a wheel carries
+each that was built.
 """
 
 import re
@@ -10,22 +11,22 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-_PROGRAMS = "services/vm_runner/*/build/lns-*"
+_LAUNCHERS = "services/vm_runner/confine/build/lns-confine-*"
 
 
 def wheel_tag(root: Path) -> str:
     """Returns the tag of a wheel that is built of a source tree.
 
     Raises:
-        ValueError: programs of several architectures are built, and a wheel is for one.
+        ValueError: launchers of several architectures are built, and a wheel is for one.
     """
     found = {
         match[1]
-        for path in root.glob(_PROGRAMS)
-        if (match := re.fullmatch(r"lns-(?:agent|confine)-(\w+)", path.name))
+        for path in root.glob(_LAUNCHERS)
+        if (match := re.fullmatch(r"lns-confine-(\w+)", path.name))
     }
     if len(found) > 1:
-        raise ValueError(f"programs for {', '.join(sorted(found))}: build a wheel for each alone")
+        raise ValueError(f"launchers for {', '.join(sorted(found))}: build a wheel for each alone")
     return f"py3-none-linux_{found.pop()}" if found else "py3-none-any"
 
 

@@ -95,7 +95,7 @@ async def kubernetes(
 
 
 async def _lock(session: Session, request: pb.ResolveRequest) -> bytes:
-    locking = pb.LockRequest(reference=request.reference)
+    locking = pb.LockRequest(reference=request.reference, emulate_foreign=request.emulate_foreign)
     if request.HasField("platform"):
         locking.platform.CopyFrom(request.platform)
     return (await session.resolver.Lock(locking)).lock

@@ -92,7 +92,12 @@ async def lock(
     if len(words) != 1 or check is not None:
         raise RequestInvalid("lock wants a reference, or a lock to check", hint="see --help")
     context.doing = f"lock {words[0]}"
-    request = pb.LockRequest(reference=words[0], platform=parse_platform(platform))
+    config = load_config(context)
+    request = pb.LockRequest(
+        reference=words[0],
+        platform=parse_platform(platform or config.get("platform")),
+        emulate_foreign=platform is None and config.get("foreign") == "emulate",
+    )
     async with open_session(context, Peer.RESOLVER, Peer.REGISTRY_GATEWAY) as session:
         response = await session.resolver.Lock(request)
         if not no_pin:

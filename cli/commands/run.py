@@ -5,7 +5,7 @@ import dataclasses
 import sys
 import time
 import uuid
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -220,9 +220,16 @@ async def _run(
     if started:
         phases.add("started", max(started))
     if not quiet:
-        emulated = any(one.run.accelerator == "tcg" for one in watches)
-        context.note(phases.line() + (" (emulated: see lns doctor)" if emulated else ""))
+        context.note(phases.line() + emulation(one.run for one in watches))
     return code, [one.run for one in watches]
+
+
+def emulation(runs: Iterable[run_pb2.Run]) -> str:
+    """Returns what the phase line says of guests that are emulated: of which architecture."""
+    emulated = [run for run in runs if run.accelerator == "tcg"]
+    named = {run.plan.image.platform.architecture for run in emulated} - {""}
+    which = f"{', '.join(sorted(named))} " if named else ""
+    return f" ({which}emulated: see lns doctor)" if emulated else ""
 
 
 async def _or_say_what_goes_on(

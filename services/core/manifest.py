@@ -27,7 +27,7 @@ from services.core.errors import (
     PlatformUnsupported,
     RegistryProtocol,
 )
-from services.core.platforms import Platform, describe_platforms
+from services.core.platforms import Platform, describe_platforms, way_out
 
 MAX_MANIFEST_BYTES: Final = 4 * 1024 * 1024
 MAX_LAYERS: Final = 512
@@ -147,7 +147,7 @@ class Index:
         raise PlatformUnsupported(
             f"no manifest exists for {platform}; the index offers"
             f" {describe_platforms([*known, *found])}",
-            hint="choose one of them with --platform",
+            hint=way_out(platform, [*known, *found]),
             metadata={"platform": str(platform), "digest": self.descriptor.digest},
         )
 

@@ -182,6 +182,24 @@ def x86_level(flags: Collection[str]) -> int:
     return level
 
 
+def emulated_beside(machine: Platform) -> tuple[Platform, ...]:
+    """Returns the platforms whose guests a machine can emulate, beside what it executes itself."""
+    both = (Platform(architecture="amd64"), Platform(architecture="arm64"))
+    if machine.os != "linux" or all(one.architecture != machine.architecture for one in both):
+        return ()
+    foreign = (one for one in both if one.architecture != machine.architecture)
+    return tuple(of_cpu(one, (), emulated=True) for one in foreign)
+
+
+def way_out(wanted: Platform, offered: Iterable[Platform]) -> str:
+    """Returns what a user does whom nothing that is offered suits."""
+    emulated = emulated_beside(wanted)
+    for one in offered:
+        if one.is_known and any(other.accepts(one) for other in emulated):
+            return f"`--platform {one}` takes that one, in an emulated guest"
+    return "choose one of them with --platform"
+
+
 def describe_platforms(platforms: Iterable[Platform]) -> str:
     """Returns platforms as a person reads them, each once; `none` for none."""
     shown = list(dict.fromkeys(str(one) for one in platforms))

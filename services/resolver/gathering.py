@@ -23,7 +23,7 @@ from services.core.errors import (
     ManifestUnknown,
     PlatformUnsupported,
 )
-from services.core.platforms import Platform
+from services.core.platforms import Platform, way_out
 from services.core.reference import Reference, has_host
 from services.core.run_plan import PinnedManifest
 from services.resolver.image_config import ImageConfig, parse_image_config
@@ -87,6 +87,7 @@ class Gathering:
         source: where manifests come from.
         platform: platform of the images.
         executed: the same with the variant that the machine's guests execute.
+        emulated: further platforms, tried in turn for an image that has not the first.
         problems: takes what is wrong.
         parallel: how many manifests are fetched at a time.
     """
@@ -97,12 +98,13 @@ class Gathering:
         *,
         platform: Platform,
         executed: Platform,
+        emulated: tuple[Platform, ...] = (),
         problems: Problems,
         parallel: int,
     ) -> None:
         self._source = source
         self._platform = platform
-        self._executed = executed
+        self.executed = (executed, *emulated)
         self._problems = problems
         self._slots = asyncio.Semaphore(parallel)
         self._turns: dict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -152,7 +154,7 @@ class Gathering:
         """
         problems = self._problems.part()
         try:
-            return read_image(reference, await self.fetch(reference), self._executed)
+            return read_image(reference, await self.fetch(reference), self.executed)
         except LnsError as error:
             problems.add_error(label, error)
             return None
@@ -175,8 +177,22 @@ class Gathering:
         async with self._slots:
             try:
                 return await self._source.fetch(reference, platform=self._platform)
+            except PlatformUnsupported as error:
+                return await self._fetch_emulated(reference, error)
             except LnsError as error:
                 return error
+
+    async def _fetch_emulated(
+        self, reference: str, refusal: PlatformUnsupported
+    ) -> FetchedManifest | LnsError:
+        for platform in self.executed[1:]:
+            try:
+                return await self._source.fetch(reference, platform=platform)
+            except PlatformUnsupported:
+                continue
+            except LnsError as error:
+                return error
+        return refusal
 
     async def _component(
         self, wanted: ComponentRef, bundle: FetchedManifest, *, again: ComponentRef | None
@@ -261,8 +277,13 @@ async def read_component(
     return Component(label=label, requested=requested, fetched=fetched, artifact=artifact)
 
 
-def read_image(requested: str, fetched: FetchedManifest, platform: Platform) -> Image:
+def read_image(requested: str, fetched: FetchedManifest, executed: tuple[Platform, ...]) -> Image:
     """Reads the configuration of a fetched image.
+
+    Args:
+        requested: the reference as it was written.
+        fetched: the image.
+        executed: the platforms that it may be for; one that names none is for the first.
 
     Raises:
         ArtifactTypeUnsupported: it is no image.
@@ -274,17 +295,20 @@ def read_image(requested: str, fetched: FetchedManifest, platform: Platform) -> 
         raise ArtifactTypeUnsupported(
             f"{requested} is {describe(fetched, family)}, where an image is expected"
         )
+    platform = executed[0]
     config = parse_image_config(fetched.config)
     if not config.platform.is_known:
         config = replace(config, platform=platform)
-    if not platform.accepts(config.platform):
+    if not any(one.accepts(config.platform) for one in executed):
         kind = replace(platform, variant="")
         same = kind == replace(config.platform, variant="")
         executes = f"; the CPU of the guest executes {platform} at most" if same else ""
         raise PlatformUnsupported(
             f"{requested} is made for {config.platform}, not for {kind if same else platform}"
             f"{executes}",
-            hint="choose another image, or another --platform",
+            hint="choose another image, or another --platform"
+            if same
+            else way_out(platform, [config.platform]),
             metadata={"platform": str(platform)},
         )
     return Image(requested=requested, fetched=fetched, config=config)

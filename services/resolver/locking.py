@@ -32,13 +32,20 @@ class Locking:
         self._resolver = resolver
         self._manifests = manifests
 
-    async def lock(self, reference: str, *, platform: Platform | None) -> Lock:
+    async def lock(
+        self, reference: str, *, platform: Platform | None, foreign: bool = False
+    ) -> Lock:
         """Returns the pinned closure of a reference.
+
+        Args:
+            reference: what to lock.
+            platform: platform of its images; None for the resolver's own.
+            foreign: whether an image that has only another platform is taken.
 
         Raises:
             LnsError: as `Resolver.resolve`.
         """
-        plans = await self._resolver.resolve(reference, platform=platform)
+        plans = await self._resolver.resolve(reference, platform=platform, foreign=foreign)
         return lock_plans(reference, platform or self._resolver.platform, plans)
 
     async def check(self, text: bytes) -> tuple[LockDifference, ...]:
@@ -49,7 +56,7 @@ class Locking:
             LnsError: as `Resolver.resolve`.
         """
         locked = await asyncio.to_thread(parse_lock, text)
-        current = await self.lock(locked.reference, platform=locked.platform)
+        current = await self.lock(locked.reference, platform=locked.platform, foreign=True)
         return compare(locked, current)
 
     async def resolve(
@@ -79,7 +86,7 @@ class Locking:
         source = StoredManifests(self._manifests) if offline else self._manifests
         pinned = LockedManifests(locked, source)
         plans = await self._resolver.resolve(
-            locked.reference, platform=locked.platform, manifests=pinned
+            locked.reference, platform=locked.platform, manifests=pinned, foreign=True
         )
         check_exact(locked, lock_plans(locked.reference, locked.platform, plans))
         return await self._resolver.resolve(
@@ -88,4 +95,5 @@ class Locking:
             defaults=defaults,
             platform=locked.platform,
             manifests=pinned,
+            foreign=True,  # what was taken is pinned: who locked it has decided
         )

@@ -10,7 +10,7 @@ from services.core.artifacts import families
 from services.core.artifacts.families import family_of_manifest
 from services.core.artifacts.specs import AgentSpec, SandboxSpec, bundle_components
 from services.core.errors import ArtifactTypeUnsupported, LnsError
-from services.core.platforms import Platform
+from services.core.platforms import Platform, emulated_beside
 from services.core.run_plan import (
     Integration,
     OriginKind,
@@ -74,6 +74,7 @@ class Resolution:
         manifests: where manifests come from.
         settings: what the resolver goes by.
         platform: platform of the images.
+        foreign: whether an image that has only another platform is taken, for an emulated guest.
         overrides: what the command line says.
         defaults: those of `lns config`.
     """
@@ -87,17 +88,20 @@ class Resolution:
         platform: Platform,
         overrides: Overrides,
         defaults: Defaults,
+        foreign: bool = False,
     ) -> None:
         self._reference = reference
         self._settings = settings
-        self._executed = platform.on(settings.machine or settings.platform)
+        self._machine = settings.machine or settings.platform
+        executed = platform.on(self._machine)
         self._overrides = overrides
         self._defaults = defaults
         self._problems = Problems()
         self._gathering = Gathering(
             manifests,
             platform=platform,
-            executed=self._executed,
+            executed=executed,
+            emulated=emulated_beside(executed) if foreign else (),
             problems=self._problems,
             parallel=settings.parallel_fetches,
         )
@@ -107,7 +111,7 @@ class Resolution:
         top = await self._gathering.fetch(self._reference)
         family = family_of_manifest(top.manifest)
         if family is None and top.manifest.is_image:
-            image = read_image(self._reference, top, self._executed)
+            image = read_image(self._reference, top, self._gathering.executed)
             return self._finish([await self._image_plan(image)])
         if family is None or family not in (families.AGENT, families.BUNDLE):
             raise ArtifactTypeUnsupported(
@@ -143,8 +147,20 @@ class Resolution:
             name=image.fetched.repository.rpartition("/")[2],
             image=image,
             closure=(*image.pins, *_pins_of(mounts)),
+            warnings=self._emulation(image),
         )
         return compose(ingredients, self._problems)
+
+    def _emulation(self, image: Image | None) -> tuple[str, ...]:
+        """Says that the guest of an image is emulated, where its architecture is not the node's."""
+        machine = self._machine
+        if image is None or machine.accepts(image.config.platform):
+            return ()
+        if not any(one.accepts(image.config.platform) for one in emulated_beside(machine)):
+            return ()
+        made_for = image.config.platform
+        slower = f"its guest is emulated, slower than one of {machine}"
+        return (f"{image.requested} is made for {made_for}: {slower}",)
 
     async def _bundle_plans(self, root: Component) -> list[RunPlan | None]:
         references = bundle_components(root.artifact.spec)
@@ -184,6 +200,7 @@ class Resolution:
                 is_image_missing=image is None,
                 group=root.artifact.name if len(agents) > 1 else "",
                 closure=self._closure(agent, image, mounts, bundle),
+                warnings=(*shared.warnings, *self._emulation(image)),
             )
             plans.append(compose(ingredients, self._problems))
         if not agents:

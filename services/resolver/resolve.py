@@ -35,6 +35,7 @@ class Resolver:
         platform: Platform | None = None,
         manifests: ManifestSource | None = None,
         offline: bool = False,
+        foreign: bool = False,
     ) -> tuple[RunPlan, ...]:
         """Resolves a reference into one plan for each agent.
 
@@ -45,6 +46,8 @@ class Resolver:
             platform: platform of the images; None for the resolver's own.
             manifests: where manifests come from, instead of the resolver's own source.
             offline: whether only what is on this node may answer.
+            foreign: whether an image that has only another platform is taken, for an emulated
+                guest.
 
         Raises:
             PlanInvalid: the plan has problems; all of them are in it.
@@ -59,6 +62,7 @@ class Resolver:
             manifests=StoredManifests(source) if offline else source,
             settings=self._settings,
             platform=platform or self._settings.platform,
+            foreign=foreign,
             overrides=overrides or Overrides(),
             defaults=defaults or Defaults(),
         )

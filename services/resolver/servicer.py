@@ -31,6 +31,7 @@ class ResolverServicer(rpc.ResolverServiceServicer):
                     defaults=defaults,
                     platform=platform,
                     offline=request.offline,
+                    foreign=request.emulate_foreign,
                 )
             case "lock":
                 plans = await self._locking.resolve(
@@ -52,7 +53,9 @@ class ResolverServicer(rpc.ResolverServiceServicer):
         """See the proto."""
         platform = messages.parse_wanted_platform(request)
         return messages.format_locked(
-            await self._locking.lock(request.reference, platform=platform)
+            await self._locking.lock(
+                request.reference, platform=platform, foreign=request.emulate_foreign
+            )
         )
 
     async def CheckLock(self, request: pb.CheckLockRequest, context: Any) -> pb.CheckLockResponse:

@@ -24,6 +24,10 @@ def _platform(text: str) -> bool:
     return _PLATFORM.fullmatch(text) is not None
 
 
+def _foreign(text: str) -> bool:
+    return text in ("refuse", "emulate")
+
+
 def _endpoint(text: str) -> bool:
     return text.startswith(("unix:/", "dns:///")) or re.fullmatch(r"\S+:\d{1,5}", text) is not None
 
@@ -64,6 +68,7 @@ KEYS: Mapping[str, Key] = {
         _key("memory", "memory of a run, without --memory", "2g", _size),
         _key("disk", "writable disk of a run, without --disk", "10g", _size),
         _key("platform", "platform of images", "linux/amd64", _platform),
+        _key("foreign", "images of another architecture alone", "emulate", _foreign),
         _key("starter-image", "image of `lns init agent`, without --image", "r/i:1", _some),
         _key("detach-keys", "keys that detach a terminal", "ctrl-p,ctrl-q", _some),
         _key("endpoint-registry-gateway", "address of the registry gateway", "gw:7001", _endpoint),

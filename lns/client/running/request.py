@@ -76,6 +76,7 @@ def resolve_request(
             cpus=config.get("cpus"), memory=config.get("memory"), disk=config.get("disk")
         ),
         platform=parse_platform(flags.platform or config.get("platform")),
+        emulate_foreign=flags.platform is None and config.get("foreign") == "emulate",
     )
     if flags.locked is not None:
         if reference is not None:

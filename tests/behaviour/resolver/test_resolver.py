@@ -172,6 +172,75 @@ async def test_a_platform_of_the_request_is_used(resolver: Any, shelf: Shelf) ->
     assert response.plans[0].image.platform.architecture == "arm64"
 
 
+ARM64 = Platform(architecture="arm64")
+
+
+async def test_an_image_of_another_architecture_is_refused_with_the_platform_that_takes_it(
+    resolver: Any, shelf: Shelf
+) -> None:
+    shelf.manifests.put_image(f"{HOST}/images/arm:1", platforms=(ARM64,))
+    shelf.manifests.put_image(f"{HOST}/images/index:1", platforms=(ARM64,), index=True)
+
+    for name in ("arm", "index"):
+        with pytest.raises(PlatformUnsupported) as caught:
+            await resolver.Resolve(pb.ResolveRequest(reference=f"{HOST}/images/{name}:1"))
+        assert "`--platform linux/arm64` takes that one" in caught.value.hint
+
+
+async def test_what_no_guest_executes_has_no_such_way_out(resolver: Any, shelf: Shelf) -> None:
+    other = Platform(architecture="riscv64")
+    shelf.manifests.put_image(f"{HOST}/images/other:1", platforms=(other,), index=True)
+    request = pb.ResolveRequest(reference=f"{HOST}/images/other:1", emulate_foreign=True)
+
+    with pytest.raises(PlatformUnsupported) as caught:
+        await resolver.Resolve(request)
+
+    assert "riscv64` takes" not in caught.value.hint
+
+
+@pytest.mark.parametrize("index", [False, True])
+async def test_a_foreign_image_is_taken_where_the_configuration_says_so(
+    resolver: Any, shelf: Shelf, index: bool
+) -> None:
+    shelf.manifests.put_image(f"{HOST}/images/arm:1", platforms=(ARM64,), index=index)
+    request = pb.ResolveRequest(reference=f"{HOST}/images/arm:1", emulate_foreign=True)
+
+    (plan,) = (await resolver.Resolve(request)).plans
+
+    assert plan.image.platform.architecture == "arm64"
+    assert [line for line in plan.warnings if "its guest is emulated" in line]
+
+
+async def test_an_image_that_has_the_own_platform_is_not_emulated(
+    resolver: Any, shelf: Shelf
+) -> None:
+    shelf.manifests.put_image(f"{HOST}/images/both:1", platforms=(ARM64, AMD64))
+    request = pb.ResolveRequest(reference=f"{HOST}/images/both:1", emulate_foreign=True)
+
+    (plan,) = (await resolver.Resolve(request)).plans
+
+    assert plan.image.platform.architecture == "amd64"
+    assert not [line for line in plan.warnings if "emulated" in line]
+
+
+async def test_a_bundle_mixes_platforms_and_so_does_its_lock(resolver: Any, shelf: Shelf) -> None:
+    shelf.manifests.put_image(f"{HOST}/images/arm:1", platforms=(ARM64,), index=True)
+    agents = [shelf.agent("own"), shelf.agent("foreign", image=f"{HOST}/images/arm:1")]
+    reference = shelf.bundle(agents=agents)
+
+    plans = (
+        await resolver.Resolve(pb.ResolveRequest(reference=reference, emulate_foreign=True))
+    ).plans
+    locked = await resolver.Lock(pb.LockRequest(reference=reference, emulate_foreign=True))
+    again = await resolver.Resolve(pb.ResolveRequest(lock=locked.lock))
+    same = await resolver.CheckLock(pb.CheckLockRequest(lock=locked.lock))
+
+    assert [plan.image.platform.architecture for plan in plans] == ["amd64", "arm64"]
+    assert [bool(plan.warnings) for plan in plans] == [False, True]
+    assert again.plans == plans
+    assert list(same.differences) == []
+
+
 async def test_lock_check_and_locked_resolve_fit_together(resolver: Any, shelf: Shelf) -> None:
     reference = shelf.bundle(agent=shelf.agent(), filesets=[shelf.fileset("fs", "/fs")])
     plans = (await resolver.Resolve(pb.ResolveRequest(reference=reference))).plans

@@ -5,7 +5,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.core.errors import PlatformUnsupported, RequestInvalid
-from services.core.platforms import Platform, describe_platforms, of_cpu, x86_level
+from services.core.platforms import (
+    Platform,
+    describe_platforms,
+    emulated_beside,
+    of_cpu,
+    way_out,
+    x86_level,
+)
 
 V1 = {"fpu", "sse", "sse2"}
 V2 = V1 | {"cx16", "lahf_lm", "popcnt", "sse4_1", "sse4_2", "ssse3"}
@@ -174,3 +181,34 @@ def test_platforms_are_reported_once_each() -> None:
 
     assert describe_platforms(some) == "linux/amd64, linux/arm64"
     assert describe_platforms([]) == "none"
+
+
+@pytest.mark.parametrize(
+    ("machine", "emulated"),
+    [
+        ("linux/amd64", ["linux/arm64"]),
+        ("linux/amd64/v3", ["linux/arm64"]),
+        ("linux/arm64", ["linux/amd64/v3"]),
+        ("linux/arm/v7", []),
+        ("windows/amd64", []),
+    ],
+)
+def test_a_machine_emulates_the_other_architecture(machine: str, emulated: list[str]) -> None:
+    assert list(map(str, emulated_beside(Platform.parse(machine)))) == emulated
+
+
+@pytest.mark.parametrize(
+    ("wanted", "offered", "named"),
+    [
+        ("linux/amd64", ["linux/arm64/v8"], "`--platform linux/arm64/v8` takes that one"),
+        ("linux/amd64", ["linux/s390x", "linux/arm/v7"], "`--platform linux/arm/v7` takes"),
+        ("linux/arm64", ["linux/amd64"], "`--platform linux/amd64` takes"),
+        ("linux/arm64", ["linux/amd64/v4"], "choose one of them"),
+        ("linux/amd64", ["linux/amd64/v4", "windows/amd64"], "choose one of them"),
+        ("linux/amd64", [], "choose one of them"),
+    ],
+)
+def test_the_way_out_is_the_platform_that_can_be_emulated(
+    wanted: str, offered: list[str], named: str
+) -> None:
+    assert way_out(Platform.parse(wanted), map(Platform.parse, offered)).startswith(named)

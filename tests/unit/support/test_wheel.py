@@ -20,7 +20,8 @@ def tag_of(root: Path) -> str:
 
 def build(root: Path, *names: str) -> None:
     for name in names:
-        path = root / "services" / "vm_runner" / "guest" / "build" / name
+        part = "confine" if "confine" in name else "guest"
+        path = root / "services" / "vm_runner" / part / "build" / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
 
@@ -31,12 +32,21 @@ def test_a_wheel_with_programs_is_for_their_machine(tmp_path: Path) -> None:
     assert tag_of(tmp_path) == "py3-none-linux_aarch64"
 
 
+def test_a_wheel_carries_the_agents_of_guests_of_both_architectures(tmp_path: Path) -> None:
+    build(tmp_path, "lns-confine-x86_64", "lns-agent-x86_64", "lns-agent-aarch64")
+
+    assert tag_of(tmp_path) == "py3-none-linux_x86_64"
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    carried = project["tool"]["hatch"]["build"]["artifacts"]
+    assert "services/vm_runner/guest/build/lns-agent-*" in carried
+
+
 def test_a_wheel_without_programs_is_for_any(tmp_path: Path) -> None:
     assert tag_of(tmp_path) == "py3-none-any"
 
 
 def test_a_wheel_is_for_one_machine(tmp_path: Path) -> None:
-    build(tmp_path, "lns-agent-aarch64", "lns-agent-x86_64")
+    build(tmp_path, "lns-confine-aarch64", "lns-confine-x86_64")
 
     with pytest.raises(ValueError, match="aarch64, x86_64"):
         tag_of(tmp_path)

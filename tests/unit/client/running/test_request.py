@@ -96,6 +96,24 @@ def test_defaults_of_the_configuration_stand_below_the_flags() -> None:
     assert asked.platform.architecture == "arm64"
 
 
+@pytest.mark.parametrize(
+    ("config", "platform", "emulates"),
+    [
+        ({}, None, False),
+        ({"foreign": "refuse"}, None, False),
+        ({"foreign": "emulate"}, None, True),
+        ({"foreign": "emulate"}, "linux/amd64", False),
+    ],
+)
+def test_images_of_another_architecture_are_emulated_where_nothing_else_is_asked_for(
+    config: dict[str, str], platform: str | None, emulates: bool
+) -> None:
+    flags = PlanFlags(platform=platform)
+    request = resolve_request(flags, reference="r:1", argv=(), environment={}, config=config)
+
+    assert request.emulate_foreign == emulates
+
+
 def test_a_relative_host_path_is_made_absolute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -26,7 +26,7 @@ from lns.types.v1 import descriptor_pb2 as lns_dot_types_dot_v1_dot_descriptor__
 from lns.types.v1 import run_plan_pb2 as lns_dot_types_dot_v1_dot_run__plan__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&lns/resolver/v1/resolver_service.proto\x12\x0flns.resolver.v1\x1a\x1dlns/types/v1/descriptor.proto\x1a\x1blns/types/v1/run_plan.proto\"\x87\x02\n\x0eResolveRequest\x12\x13\n\treference\x18\x01 \x01(\tH\x00\x12\x0e\n\x04lock\x18\x02 \x01(\x0cH\x00\x12/\n\timageless\x18\x03 \x01(\x0b\x32\x1a.lns.resolver.v1.ImagelessH\x00\x12-\n\toverrides\x18\x04 \x01(\x0b\x32\x1a.lns.resolver.v1.Overrides\x12+\n\x08\x64\x65\x66\x61ults\x18\x05 \x01(\x0b\x32\x19.lns.resolver.v1.Defaults\x12(\n\x08platform\x18\x06 \x01(\x0b\x32\x16.lns.types.v1.Platform\x12\x0f\n\x07offline\x18\x07 \x01(\x08\x42\x08\n\x06target\"\x0b\n\tImageless\"\x86\x04\n\tOverrides\x12\x0c\n\x04\x61rgv\x18\x01 \x03(\t\x12!\n\x03\x65nv\x18\x02 \x03(\x0b\x32\x14.lns.types.v1.EnvVar\x12\x11\n\x04user\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07workdir\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x11\n\x04\x63pus\x18\x05 \x01(\tH\x02\x88\x01\x01\x12\x13\n\x06memory\x18\x06 \x01(\tH\x03\x88\x01\x01\x12\x11\n\x04\x64isk\x18\x07 \x01(\tH\x04\x88\x01\x01\x12\r\n\x05ports\x18\x08 \x03(\t\x12\x0f\n\x07volumes\x18\t \x03(\t\x12\x0e\n\x06mounts\x18\n \x03(\t\x12\x30\n\x06policy\x18\x0b \x01(\x0b\x32\x1b.lns.resolver.v1.PolicyFileH\x05\x88\x01\x01\x12\x11\n\x04name\x18\x0c \x01(\tH\x06\x88\x01\x01\x12\x36\n\x06labels\x18\r \x03(\x0b\x32&.lns.resolver.v1.Overrides.LabelsEntry\x12\x17\n\nentrypoint\x18\x0e \x01(\tH\x07\x88\x01\x01\x12\x1a\n\x12usable_credentials\x18\x0f \x03(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05_userB\n\n\x08_workdirB\x07\n\x05_cpusB\t\n\x07_memoryB\x07\n\x05_diskB\t\n\x07_policyB\x07\n\x05_nameB\r\n\x0b_entrypoint\"(\n\nPolicyFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\x0c\"b\n\x08\x44\x65\x66\x61ults\x12\x11\n\x04\x63pus\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x06memory\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x11\n\x04\x64isk\x18\x03 \x01(\tH\x02\x88\x01\x01\x42\x07\n\x05_cpusB\t\n\x07_memoryB\x07\n\x05_disk\"7\n\x0fResolveResponse\x12$\n\x05plans\x18\x01 \x03(\x0b\x32\x15.lns.types.v1.RunPlan\"J\n\x0bLockRequest\x12\x11\n\treference\x18\x01 \x01(\t\x12(\n\x08platform\x18\x02 \x01(\x0b\x32\x16.lns.types.v1.Platform\"K\n\x0cLockResponse\x12\x0c\n\x04lock\x18\x01 \x01(\x0c\x12-\n\x07\x63losure\x18\x02 \x03(\x0b\x32\x1c.lns.types.v1.PinnedManifest\" \n\x10\x43heckLockRequest\x12\x0c\n\x04lock\x18\x01 \x01(\x0c\"I\n\x11\x43heckLockResponse\x12\x34\n\x0b\x64ifferences\x18\x01 \x03(\x0b\x32\x1f.lns.resolver.v1.LockDifference\"R\n\x0eLockDifference\x12\x11\n\tcomponent\x18\x01 \x01(\t\x12\x15\n\rlocked_digest\x18\x02 \x01(\t\x12\x16\n\x0e\x63urrent_digest\x18\x03 \x01(\t2\x87\x02\n\x0fResolverService\x12Q\n\x07Resolve\x12\x1f.lns.resolver.v1.ResolveRequest\x1a .lns.resolver.v1.ResolveResponse\"\x03\x90\x02\x01\x12H\n\x04Lock\x12\x1c.lns.resolver.v1.LockRequest\x1a\x1d.lns.resolver.v1.LockResponse\"\x03\x90\x02\x01\x12W\n\tCheckLock\x12!.lns.resolver.v1.CheckLockRequest\x1a\".lns.resolver.v1.CheckLockResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&lns/resolver/v1/resolver_service.proto\x12\x0flns.resolver.v1\x1a\x1dlns/types/v1/descriptor.proto\x1a\x1blns/types/v1/run_plan.proto\"\xa0\x02\n\x0eResolveRequest\x12\x13\n\treference\x18\x01 \x01(\tH\x00\x12\x0e\n\x04lock\x18\x02 \x01(\x0cH\x00\x12/\n\timageless\x18\x03 \x01(\x0b\x32\x1a.lns.resolver.v1.ImagelessH\x00\x12-\n\toverrides\x18\x04 \x01(\x0b\x32\x1a.lns.resolver.v1.Overrides\x12+\n\x08\x64\x65\x66\x61ults\x18\x05 \x01(\x0b\x32\x19.lns.resolver.v1.Defaults\x12(\n\x08platform\x18\x06 \x01(\x0b\x32\x16.lns.types.v1.Platform\x12\x0f\n\x07offline\x18\x07 \x01(\x08\x12\x17\n\x0f\x65mulate_foreign\x18\x08 \x01(\x08\x42\x08\n\x06target\"\x0b\n\tImageless\"\x86\x04\n\tOverrides\x12\x0c\n\x04\x61rgv\x18\x01 \x03(\t\x12!\n\x03\x65nv\x18\x02 \x03(\x0b\x32\x14.lns.types.v1.EnvVar\x12\x11\n\x04user\x18\x03 \x01(\tH\x00\x88\x01\x01\x12\x14\n\x07workdir\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x11\n\x04\x63pus\x18\x05 \x01(\tH\x02\x88\x01\x01\x12\x13\n\x06memory\x18\x06 \x01(\tH\x03\x88\x01\x01\x12\x11\n\x04\x64isk\x18\x07 \x01(\tH\x04\x88\x01\x01\x12\r\n\x05ports\x18\x08 \x03(\t\x12\x0f\n\x07volumes\x18\t \x03(\t\x12\x0e\n\x06mounts\x18\n \x03(\t\x12\x30\n\x06policy\x18\x0b \x01(\x0b\x32\x1b.lns.resolver.v1.PolicyFileH\x05\x88\x01\x01\x12\x11\n\x04name\x18\x0c \x01(\tH\x06\x88\x01\x01\x12\x36\n\x06labels\x18\r \x03(\x0b\x32&.lns.resolver.v1.Overrides.LabelsEntry\x12\x17\n\nentrypoint\x18\x0e \x01(\tH\x07\x88\x01\x01\x12\x1a\n\x12usable_credentials\x18\x0f \x03(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05_userB\n\n\x08_workdirB\x07\n\x05_cpusB\t\n\x07_memoryB\x07\n\x05_diskB\t\n\x07_policyB\x07\n\x05_nameB\r\n\x0b_entrypoint\"(\n\nPolicyFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\x0c\"b\n\x08\x44\x65\x66\x61ults\x12\x11\n\x04\x63pus\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x13\n\x06memory\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x11\n\x04\x64isk\x18\x03 \x01(\tH\x02\x88\x01\x01\x42\x07\n\x05_cpusB\t\n\x07_memoryB\x07\n\x05_disk\"7\n\x0fResolveResponse\x12$\n\x05plans\x18\x01 \x03(\x0b\x32\x15.lns.types.v1.RunPlan\"c\n\x0bLockRequest\x12\x11\n\treference\x18\x01 \x01(\t\x12(\n\x08platform\x18\x02 \x01(\x0b\x32\x16.lns.types.v1.Platform\x12\x17\n\x0f\x65mulate_foreign\x18\x03 \x01(\x08\"K\n\x0cLockResponse\x12\x0c\n\x04lock\x18\x01 \x01(\x0c\x12-\n\x07\x63losure\x18\x02 \x03(\x0b\x32\x1c.lns.types.v1.PinnedManifest\" \n\x10\x43heckLockRequest\x12\x0c\n\x04lock\x18\x01 \x01(\x0c\"I\n\x11\x43heckLockResponse\x12\x34\n\x0b\x64ifferences\x18\x01 \x03(\x0b\x32\x1f.lns.resolver.v1.LockDifference\"R\n\x0eLockDifference\x12\x11\n\tcomponent\x18\x01 \x01(\t\x12\x15\n\rlocked_digest\x18\x02 \x01(\t\x12\x16\n\x0e\x63urrent_digest\x18\x03 \x01(\t2\x87\x02\n\x0fResolverService\x12Q\n\x07Resolve\x12\x1f.lns.resolver.v1.ResolveRequest\x1a .lns.resolver.v1.ResolveResponse\"\x03\x90\x02\x01\x12H\n\x04Lock\x12\x1c.lns.resolver.v1.LockRequest\x1a\x1d.lns.resolver.v1.LockResponse\"\x03\x90\x02\x01\x12W\n\tCheckLock\x12!.lns.resolver.v1.CheckLockRequest\x1a\".lns.resolver.v1.CheckLockResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,29 +42,29 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RESOLVERSERVICE'].methods_by_name['CheckLock']._loaded_options = None
   _globals['_RESOLVERSERVICE'].methods_by_name['CheckLock']._serialized_options = b'\220\002\001'
   _globals['_RESOLVEREQUEST']._serialized_start=120
-  _globals['_RESOLVEREQUEST']._serialized_end=383
-  _globals['_IMAGELESS']._serialized_start=385
-  _globals['_IMAGELESS']._serialized_end=396
-  _globals['_OVERRIDES']._serialized_start=399
-  _globals['_OVERRIDES']._serialized_end=917
-  _globals['_OVERRIDES_LABELSENTRY']._serialized_start=787
-  _globals['_OVERRIDES_LABELSENTRY']._serialized_end=832
-  _globals['_POLICYFILE']._serialized_start=919
-  _globals['_POLICYFILE']._serialized_end=959
-  _globals['_DEFAULTS']._serialized_start=961
-  _globals['_DEFAULTS']._serialized_end=1059
-  _globals['_RESOLVERESPONSE']._serialized_start=1061
-  _globals['_RESOLVERESPONSE']._serialized_end=1116
-  _globals['_LOCKREQUEST']._serialized_start=1118
-  _globals['_LOCKREQUEST']._serialized_end=1192
-  _globals['_LOCKRESPONSE']._serialized_start=1194
-  _globals['_LOCKRESPONSE']._serialized_end=1269
-  _globals['_CHECKLOCKREQUEST']._serialized_start=1271
-  _globals['_CHECKLOCKREQUEST']._serialized_end=1303
-  _globals['_CHECKLOCKRESPONSE']._serialized_start=1305
-  _globals['_CHECKLOCKRESPONSE']._serialized_end=1378
-  _globals['_LOCKDIFFERENCE']._serialized_start=1380
-  _globals['_LOCKDIFFERENCE']._serialized_end=1462
-  _globals['_RESOLVERSERVICE']._serialized_start=1465
-  _globals['_RESOLVERSERVICE']._serialized_end=1728
+  _globals['_RESOLVEREQUEST']._serialized_end=408
+  _globals['_IMAGELESS']._serialized_start=410
+  _globals['_IMAGELESS']._serialized_end=421
+  _globals['_OVERRIDES']._serialized_start=424
+  _globals['_OVERRIDES']._serialized_end=942
+  _globals['_OVERRIDES_LABELSENTRY']._serialized_start=812
+  _globals['_OVERRIDES_LABELSENTRY']._serialized_end=857
+  _globals['_POLICYFILE']._serialized_start=944
+  _globals['_POLICYFILE']._serialized_end=984
+  _globals['_DEFAULTS']._serialized_start=986
+  _globals['_DEFAULTS']._serialized_end=1084
+  _globals['_RESOLVERESPONSE']._serialized_start=1086
+  _globals['_RESOLVERESPONSE']._serialized_end=1141
+  _globals['_LOCKREQUEST']._serialized_start=1143
+  _globals['_LOCKREQUEST']._serialized_end=1242
+  _globals['_LOCKRESPONSE']._serialized_start=1244
+  _globals['_LOCKRESPONSE']._serialized_end=1319
+  _globals['_CHECKLOCKREQUEST']._serialized_start=1321
+  _globals['_CHECKLOCKREQUEST']._serialized_end=1353
+  _globals['_CHECKLOCKRESPONSE']._serialized_start=1355
+  _globals['_CHECKLOCKRESPONSE']._serialized_end=1428
+  _globals['_LOCKDIFFERENCE']._serialized_start=1430
+  _globals['_LOCKDIFFERENCE']._serialized_end=1512
+  _globals['_RESOLVERSERVICE']._serialized_start=1515
+  _globals['_RESOLVERSERVICE']._serialized_end=1778
 # @@protoc_insertion_point(module_scope)

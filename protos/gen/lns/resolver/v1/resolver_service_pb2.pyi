@@ -33,12 +33,17 @@ class ResolveRequest(_message.Message):
     DEFAULTS_FIELD_NUMBER: _builtins.int
     PLATFORM_FIELD_NUMBER: _builtins.int
     OFFLINE_FIELD_NUMBER: _builtins.int
+    EMULATE_FOREIGN_FIELD_NUMBER: _builtins.int
     reference: _builtins.str
     """Reference of an image, an agent or a bundle."""
     lock: _builtins.bytes
     """Text of a lock file; resolved by digests alone and, where the store has them, without any network."""
     offline: _builtins.bool
     """Whether the store alone may answer, so that no registry is asked; what it lacks is MANIFEST_UNKNOWN."""
+    emulate_foreign: _builtins.bool
+    """Whether an image that has only a platform of another architecture is taken, to run in an emulated guest; a lock says
+    itself what is taken.
+    """
     @_builtins.property
     def imageless(self) -> Global___Imageless:
         """No image at all: the minimal guest. `overrides.argv` is required."""
@@ -65,10 +70,11 @@ class ResolveRequest(_message.Message):
         defaults: Global___Defaults | None = ...,
         platform: _descriptor_pb2.Platform | None = ...,
         offline: _builtins.bool = ...,
+        emulate_foreign: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults", "imageless", b"imageless", "lock", b"lock", "overrides", b"overrides", "platform", b"platform", "reference", b"reference", "target", b"target"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults", "imageless", b"imageless", "lock", b"lock", "offline", b"offline", "overrides", b"overrides", "platform", b"platform", "reference", b"reference", "target", b"target"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["defaults", b"defaults", "emulate_foreign", b"emulate_foreign", "imageless", b"imageless", "lock", b"lock", "offline", b"offline", "overrides", b"overrides", "platform", b"platform", "reference", b"reference", "target", b"target"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_target: _TypeAlias = _typing.Literal["reference", "lock", "imageless"]  # noqa: Y015
     _WhichOneofArgType_target: _TypeAlias = _typing.Literal["target", b"target"]  # noqa: Y015
@@ -337,8 +343,11 @@ class LockRequest(_message.Message):
 
     REFERENCE_FIELD_NUMBER: _builtins.int
     PLATFORM_FIELD_NUMBER: _builtins.int
+    EMULATE_FOREIGN_FIELD_NUMBER: _builtins.int
     reference: _builtins.str
     """Reference to lock."""
+    emulate_foreign: _builtins.bool
+    """As that of ResolveRequest."""
     @_builtins.property
     def platform(self) -> _descriptor_pb2.Platform:
         """Platform; unset is the resolver's default."""
@@ -348,10 +357,11 @@ class LockRequest(_message.Message):
         *,
         reference: _builtins.str = ...,
         platform: _descriptor_pb2.Platform | None = ...,
+        emulate_foreign: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["platform", b"platform"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["platform", b"platform", "reference", b"reference"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["emulate_foreign", b"emulate_foreign", "platform", b"platform", "reference", b"reference"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
