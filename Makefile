@@ -69,7 +69,7 @@ check: venv ## Check format, style, types, imports, protos and scripts
 	.venv/bin/buf lint
 	.venv/bin/buf format --diff --exit-code
 	$(python) protos/generate.py --check
-	shellcheck .ci/run demo/run demo/clean scripts/all-tests scripts/lock scripts/release scripts/setup/*
+	shellcheck .ci/run demo/run demo/clean scripts/all-tests scripts/images scripts/lock scripts/release scripts/setup/*
 
 unit: venv ## Run the unit, proto and architecture tests
 	$(pytest) tests/unit tests/protos tests/architecture $(tests)

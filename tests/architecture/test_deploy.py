@@ -3,11 +3,14 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from services.core.version import VERSION
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
@@ -70,6 +73,21 @@ def test_the_dockerfile_has_a_target_for_all_that_compose_builds() -> None:
     }
 
     assert built == targets == {*SERVICES, "cli"}
+
+
+def test_everything_that_is_deployed_has_one_version() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    arguments = re.findall(r"^ARG VERSION=(.+)$", (DEPLOY / "Dockerfile").read_text(), re.MULTILINE)
+    tags = [
+        service["image"].partition(":")[2]
+        for service in COMPOSE["services"].values()
+        if "build" in service
+    ]
+    base = yaml.safe_load((DEPLOY / "kubernetes" / "base" / "kustomization.yaml").read_text())
+    cluster = {image["name"]: image["newTag"] for image in base["images"]}
+
+    assert {VERSION, *arguments, *tags, *cluster.values()} == {project}
+    assert cluster.keys() == {f"lns/{service}" for service in SERVICES}
 
 
 @pytest.mark.parametrize("name", [*SERVICES])
