@@ -87,7 +87,7 @@ SECTIONS = (
             _entry("init", "types", "Write a commented starter file"),
             _entry("image", "image", "Manage the images in the store"),
             _entry("volume", "volume", "Manage named volumes"),
-            _entry("snapshot", "snapshot", "Manage snapshots of images"),
+            _entry("snapshot", "snapshot", "Save a live run, and manage snapshots"),
             _entry("warm", "warm", "Make a reference start fast: fetch it and snapshot it"),
             _entry("registry", "registry", "Start and stop a registry of your own"),
             _entry("login", "login", "Store verified credentials for a registry"),

@@ -36,6 +36,7 @@ _WAYS_OUT: Mapping[str, str] = {
     "PLAN_INVALID": "correct each problem, push again, and look with `lns resolve REF`",
     "LAYER_UNSAFE": "do not run this image; report it to its builder",
     "LAYER_UNSUPPORTED": "build the image with gzip, zstd or plain tar layers",
+    "RUN_NOT_SNAPSHOTTABLE": "docs/snapshots.md says what a snapshot of a run can have",
     "RUN_NOT_SUSPENDABLE": "`lns pause` holds a run in memory",
     "SAVED_MACHINE_UNUSABLE": "`lns stop`, then `lns start` boots the run again; its disk is kept",
     "RUN_STATE_CONFLICT": "`lns ps -a` shows the state of every run",

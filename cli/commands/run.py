@@ -1,7 +1,6 @@
 """`lns run`: a reference becomes a running microVM."""
 
 import asyncio
-import dataclasses
 import sys
 import time
 import uuid
@@ -31,6 +30,7 @@ from cli.run.console import (
     open_lines,
     process_terminal_size,
 )
+from cli.run.forking import check_terminal, make_fork, plan_flags, take_fork, take_terminal
 from cli.run.group import GroupRun, group_code
 from cli.run.prompting import Asker, Prompter
 from cli.run.signals import SignalSender
@@ -40,10 +40,10 @@ from lns.client.connection.session import Peer, Session, open_session
 from lns.client.content.local_files import place
 from lns.client.running import foreground
 from lns.client.running.attachment import Attachment
+from lns.client.running.forking import refuse, saved_run
 from lns.client.running.launch import Order, Services, launch
-from lns.client.running.request import PULL_MODES, PlanFlags, resolve_request, run_options
+from lns.client.running.request import PULL_MODES, resolve_request, run_options
 from lns.client.running.watching import Watch
-from services.core.errors import RequestInvalid
 from services.core.policy_edit import POLICY_FILE_NAME
 
 
@@ -56,6 +56,17 @@ from services.core.policy_edit import POLICY_FILE_NAME
 )
 @click.argument("reference", metavar="[REF]", required=False)
 @plan_options
+@click.option(
+    "--from",
+    "from_snapshot",
+    metavar="SNAPSHOT",
+    help="Go on from a snapshot of a run (`lns snapshot RUN`); any number of runs may.",
+)
+@click.option(
+    "--keep-policy",
+    is_flag=True,
+    help="With --from: the policy and credentials of the snapshot's run, not this run's own.",
+)
 @click.option("-d", "--detach", is_flag=True, help="Run in the background and print the id.")
 @click.option("--detach-keys", metavar="KEYS", help="Keys that detach. [default: ctrl-p,ctrl-q]")
 @life_options
@@ -87,6 +98,9 @@ async def run(
     COMMAND replaces the command that REF brings. Without REF, COMMAND runs in the minimal guest,
     which has no programs of its own: bring them with -v or --mount.
 
+    With --from a run goes on where another one was when its snapshot was made: the same programs
+    with their memory and files, under a name, policy and ports of its own.
+
     The exit code is the workload's; 125 if lns failed, 126 if the command cannot be executed, 127
     if it was not found, 128+n if signal n ended it. A group's is the first that is not 0, in the
     order of the bundle.
@@ -96,10 +110,14 @@ async def run(
     keys = terminal.parse_detach_keys(
         detach_keys or config.get("detach-keys") or terminal.DEFAULT_DETACH_KEYS
     )
-    order = make_order(context, config, reference, **flags)
-    options = order.options
-    if options.tty and options.stdin and not detach and terminal.terminal_size(STDIN) is None:
-        raise RequestInvalid("-t -i needs a terminal as standard input", hint="leave -t out")
+    fork = take_fork(flags)
+    if fork is not None:
+        if dry_run:
+            refuse("--dry-run", f"`lns snapshot inspect {fork.snapshot}` shows its plan")
+        order = make_fork(context, config, reference, fork, **flags)
+    else:
+        order = make_order(context, config, reference, **flags)
+    check_terminal(order.options, detach=detach)
     context.doing = f"run {order.subject}"
     if dry_run:
         async with open_session(context, Peer.RESOLVER, Peer.REGISTRY_GATEWAY) as session:
@@ -109,6 +127,9 @@ async def run(
         return 0
     async with open_session(context, *Peer) as session:
         await place(order.resolve, session)
+        if order.from_snapshot:
+            take_terminal(order.options, await saved_run(order.from_snapshot, session.vm))
+            check_terminal(order.options, detach=detach)
         phases = Phases()
         code, runs = await _run(
             context, session, order, phases, detach=detach, keys=keys, quiet=quiet
@@ -137,8 +158,7 @@ def make_order(
         RequestInvalid: a flag cannot be read, or two contradict each other.
         OSError: a file that a flag names cannot be read.
     """
-    names = [field.name for field in dataclasses.fields(PlanFlags)]
-    plan = PlanFlags(**{name: flags.pop(name) for name in names})
+    plan = plan_flags(flags)
     resolve = resolve_request(
         plan,
         reference=reference,

@@ -17,13 +17,24 @@ if TYPE_CHECKING:
     from lns.client.blocking import SyncClient, SyncRun
     from lns.client.client import Client
     from lns.client.run import Run
-    from lns.client.values import Completed, ExecOptions, Output, Pulled, Pushed, RunOptions
+    from lns.client.process import Process
+    from lns.client.values import (
+        Completed,
+        ExecOptions,
+        ForkOptions,
+        Output,
+        Pulled,
+        Pushed,
+        RunOptions,
+    )
 
 __all__ = [
     "Client",
     "Completed",
     "ExecOptions",
+    "ForkOptions",
     "Output",
+    "Process",
     "Pulled",
     "Pushed",
     "Run",
@@ -34,6 +45,7 @@ __all__ = [
 
 _MODULES = {
     "Client": "client",
+    "Process": "process",
     "Run": "run",
     "SyncClient": "blocking",
     "SyncRun": "blocking",

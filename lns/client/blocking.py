@@ -17,7 +17,15 @@ from lns.vm.v1 import run_pb2
 
 from lns.client.client import Client
 from lns.client.run import Run
-from lns.client.values import Completed, ExecOptions, Output, Pulled, Pushed, RunOptions
+from lns.client.values import (
+    Completed,
+    ExecOptions,
+    ForkOptions,
+    Output,
+    Pulled,
+    Pushed,
+    RunOptions,
+)
 
 ResultT = TypeVar("ResultT")
 
@@ -86,6 +94,18 @@ class SyncClient:
         """See `Client.run`."""
         run = self._call(self._client.run(reference, *command, **options))
         return SyncRun(run, self._running())
+
+    def fork(self, snapshot: str, **options: Unpack[ForkOptions]) -> "SyncRun":
+        """See `Client.fork`."""
+        return SyncRun(self._call(self._client.fork(snapshot, **options)), self._running())
+
+    def snapshots(self) -> list[run_pb2.Snapshot]:
+        """See `Client.snapshots`."""
+        return self._call(self._client.snapshots())
+
+    def remove_snapshot(self, snapshot: str) -> None:
+        """See `Client.remove_snapshot`."""
+        self._call(self._client.remove_snapshot(snapshot))
 
     def runs(self, *, include_ended: bool = False) -> list[run_pb2.Run]:
         """See `Client.runs`."""
@@ -197,6 +217,10 @@ class SyncRun:
     def suspend(self) -> None:
         """See `Run.suspend`."""
         self._call(self._run.suspend())
+
+    def snapshot(self, name: str = "") -> str:
+        """See `Run.snapshot`."""
+        return self._call(self._run.snapshot(name))
 
     def resume(self) -> None:
         """See `Run.resume`."""

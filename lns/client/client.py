@@ -19,12 +19,12 @@ from lns.client.connection.session import Peer, Session, open_session
 from lns.client.content.document_file import read_document
 from lns.client.content.local_files import place
 from lns.client.content.upload import upload_content
-from lns.client.order import make_order
+from lns.client.order import make_fork, make_order
 from lns.client.run import Run
 from lns.client.running.approving import answer
 from lns.client.running.launch import Order, Services, last_result, launch
 from lns.client.running.members import remove_all
-from lns.client.values import Pulled, Pushed, RunOptions
+from lns.client.values import ForkOptions, Pulled, Pushed, RunOptions
 from services.chassis import caller_environment
 from services.chassis import context as calls
 from services.chassis.tasks import together
@@ -101,6 +101,46 @@ class Client:
         """Runs a bundle of several agents, in the order of the bundle; else as `run`."""
         return await self._started(await self._launch(reference, (), options))
 
+    async def fork(self, snapshot: str, **options: Unpack[ForkOptions]) -> Run:
+        """Starts a run that goes on from a snapshot of another one (`Run.snapshot`).
+
+        Args:
+            snapshot: its name, or its id or the beginning of it.
+            options: see `ForkOptions`.
+
+        Raises:
+            SnapshotUnknown: it does not exist.
+            LnsError: as a service gave it; nothing is left then.
+        """
+        session = self._session()
+        config = load_config(self._caller)
+        environment = self._caller.environment
+        order = make_fork(snapshot, options, environment=environment, config=config)
+        return (await self._started(await self._launched(order, session)))[0]
+
+    async def snapshots(self) -> list[run_pb2.Snapshot]:
+        """Lists the snapshots of runs, by name.
+
+        Raises:
+            LnsError: as the service gave it.
+        """
+        request = pb.ListSnapshotsRequest()
+        found: list[run_pb2.Snapshot] = []
+        while True:
+            page = await self._session().vm.ListSnapshots(request)
+            found += (one for one in page.snapshots if one.HasField("run"))
+            if not page.next_page_token:
+                return sorted(found, key=lambda one: one.run.name)
+            request.page_token = page.next_page_token
+
+    async def remove_snapshot(self, snapshot: str) -> None:
+        """Removes a snapshot; runs that go on from it do so.
+
+        Raises:
+            SnapshotUnknown: it does not exist.
+        """
+        await self._session().vm.RemoveSnapshot(pb.RemoveSnapshotRequest(snapshot=snapshot))
+
     async def runs(self, *, include_ended: bool = False) -> list[run_pb2.Run]:
         """Lists runs.
 
@@ -140,7 +180,9 @@ class Client:
         self, reference: str | None, command: Sequence[str], options: RunOptions
     ) -> list[run_pb2.Run]:
         order = await self._order(reference, command, options)
-        session = self._session()
+        return await self._launched(order, self._session())
+
+    async def _launched(self, order: Order, session: Session) -> list[run_pb2.Run]:
         services = Services(
             runner_elsewhere=session.elsewhere(Peer.VM_RUNNER),
             resolver=session.resolver,

@@ -64,6 +64,36 @@ class RunOptions(TypedDict, total=False):
     cold: bool
 
 
+class ForkOptions(TypedDict, total=False):
+    """How a run is run that goes on from a snapshot; each means what it means in `RunOptions`.
+
+    Attributes:
+        name: name of the run.
+        ports: ports on the host: "[IP:]HOST:GUEST".
+        labels: labels of the run.
+        policy: policy file; without one, what the run reaches is asked for.
+        keep_policy: whether it has the policy and credentials of the snapshot's run instead.
+        restart: what follows its end; it begins anew then, with what it wrote.
+        approve_timeout: seconds that connections wait for an answer.
+        stop_timeout: seconds between the stop signal and KILL.
+        pids_limit: most processes in the guest; without it as many as the snapshot's run.
+        budgets: what it may use of services.
+        disk_rate: most bytes a second of its disks together.
+    """
+
+    name: str
+    ports: Sequence[str]
+    labels: Mapping[str, str]
+    policy: Path | str
+    keep_policy: bool
+    restart: str
+    approve_timeout: float
+    stop_timeout: float
+    pids_limit: int
+    budgets: Sequence[str]
+    disk_rate: str
+
+
 class ExecOptions(TypedDict, total=False):
     """How a command is run to its end.
 

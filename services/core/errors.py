@@ -341,6 +341,13 @@ class SavedMachineUnusable(LnsError):
     reason = "SAVED_MACHINE_UNUSABLE"
 
 
+class RunNotSnapshottable(LnsError):
+    """A run has something that a run which goes on from a snapshot of it cannot have, too."""
+
+    kind = Kind.FAILED_PRECONDITION
+    reason = "RUN_NOT_SNAPSHOTTABLE"
+
+
 class Unclassified(LnsError):
     """An error of a peer whose reason this version does not know; it keeps the peer's names."""
 

@@ -41,13 +41,11 @@ from services.vm_runner.adapters.egress.worker_processes import WorkerProcesses
 from services.vm_runner.adapters.file_servers import FileServers
 from services.vm_runner.adapters.log_files import LogFiles
 from services.vm_runner.adapters.materializer_client import MaterializerImages
-from services.vm_runner.adapters.memory_pressure import is_memory_tight
 from services.vm_runner.adapters.qemu.accelerator import AcceleratorChoice, Emulated
 from services.vm_runner.adapters.qemu.board import BOARDS, Accelerator
 from services.vm_runner.adapters.qemu.every_architecture import EveryArchitecture
 from services.vm_runner.adapters.qemu.hypervisor import QemuHypervisor
 from services.vm_runner.adapters.run_files import RunFiles
-from services.vm_runner.adapters.snapshot_files import SnapshotFiles
 from services.vm_runner.adapters.tcp_listeners import TcpListeners
 from services.vm_runner.adapters.volume_files import VolumeFiles
 from services.vm_runner.architectures import Architecture
@@ -67,9 +65,7 @@ from services.vm_runner.records.answered import AnsweredRequests
 from services.vm_runner.runner import Runner
 from services.vm_runner.servicer import VmServicer
 from services.vm_runner.settings import CredentialStore, VmProcess, VmSettings
-from services.vm_runner.snapshots.ahead import Ahead
-from services.vm_runner.snapshots.making import Maker
-from services.vm_runner.snapshots.starts import Starts
+from services.vm_runner.snapshot_stores import opened_saved, opened_starts
 from services.vm_runner.snapshots.traffic import Traffic
 from services.vm_runner.storage.binds import Binds
 from services.vm_runner.storage.volumes import Volumes
@@ -117,7 +113,10 @@ async def open_vm_runner(home: Path, own: VmSettings) -> AsyncIterator[Sequence[
         images = MaterializerImages(images_rpc.MaterializerServiceStub(channel), root=home)
         traffic = Traffic()
         starts = await stack.enter_async_context(
-            _opened_starts(home, own, hypervisor, disks, images, traffic, blocking)
+            opened_starts(home, own, hypervisor, disks, images, traffic, blocking)
+        )
+        saved = await stack.enter_async_context(
+            opened_saved(home, own, hypervisor, images, blocking)
         )
         issuer = OAuthIssuer(blocking)
         credentials = _credentials(own, blocking, issuer)
@@ -134,6 +133,7 @@ async def open_vm_runner(home: Path, own: VmSettings) -> AsyncIterator[Sequence[
             limits=limits,
             boots=BootQueue(limits.boots_at_once, traffic),
             starts=starts,
+            saved=saved,
             boundary=_boundary(stack, own, cgroups, blocking, credentials),
             answered=answered,
         )
@@ -147,57 +147,6 @@ async def open_vm_runner(home: Path, own: VmSettings) -> AsyncIterator[Sequence[
             *_services(runner, servicer, surroundings),
             _credential_service(credentials, Authorizations(issuer, credentials.vault)),
         ]
-
-
-@contextlib.asynccontextmanager
-async def _opened_starts(
-    home: Path,
-    own: VmSettings,
-    hypervisor: EveryArchitecture,
-    disks: Ext4Images,
-    images: MaterializerImages,
-    traffic: Traffic,
-    blocking: Blocking,
-) -> AsyncIterator[Starts]:
-    """Yields how machines of runs are started; its background work ends with the block."""
-    if not own.snapshot_disk:
-        yield Starts(hypervisor=hypervisor, disks=disks)
-        return
-    root = home / "snapshots"
-    root.mkdir(mode=0o700, exist_ok=True)
-    with owner_lock(root / ".lock", what=f"the snapshots below {home}"):
-        store = SnapshotFiles(root, blocking=blocking)
-        for left in store.unfinished():  # machines of a service that was killed
-            if machine := await hypervisor.adopt(left.name, left):
-                await machine.kill()
-        starts = Starts(
-            hypervisor=hypervisor,
-            disks=disks,
-            store=store,
-            maker=Maker(
-                hypervisor=hypervisor,
-                images=images,
-                store=store,
-                traffic=traffic,
-                answer_seconds=own.boot_time,
-            ),
-            ahead=Ahead(
-                hypervisor=hypervisor,
-                disks=disks,
-                traffic=traffic,
-                room=store.waiting_room(),
-                most=own.machines_ahead,
-                idle_seconds=own.ahead_idle,
-                is_tight=is_memory_tight,
-                answer_seconds=own.boot_time,
-            ),
-            budget_bytes=own.snapshot_disk,
-        )
-        await starts.open()
-        try:
-            yield starts
-        finally:
-            await starts.close()
 
 
 def _logs(home: Path, own: VmSettings, blocking: Blocking) -> LogFiles:

@@ -224,8 +224,9 @@ class Hypervisor(Protocol):
 
         With `is_held` its CPUs are held until its own `resume`.
 
-        It has a generation id of its own (vmgenid), and sees its memory as a private copy. Whether
-        the resumption goes well shows in whether the guest answers.
+        It has a generation id of its own (vmgenid), and sees its memory as a private copy; one
+        whose `saved` has the memory in its state has it in `memory_file`, if the spec names one.
+        Whether the resumption goes well shows in whether the guest answers.
 
         Raises:
             HostUnready: the VMM is missing.

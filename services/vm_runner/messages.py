@@ -29,7 +29,6 @@ from services.vm_runner.records.runs import (
     TerminalSize,
     Volume,
 )
-from services.vm_runner.snapshots.snapshot import Snapshot
 
 _STATES: Mapping[RunState, pb.Run.State.ValueType] = {
     RunState.CREATED: pb.Run.STATE_CREATED,
@@ -85,6 +84,7 @@ def format_run(run: Run) -> pb.Run:
         group=None if run.group is None else _format_group(run.group),
         notices=run.notices,
         health=None if run.health is None else _format_health(run.health),
+        from_snapshot=run.from_snapshot,
     )
     if run.boot_times != BootTimes():
         message.boot_times.CopyFrom(_format_boot_times(run.boot_times))
@@ -122,6 +122,7 @@ def parse_run(message: pb.Run) -> Run:
         group=parse_group(message.group) if message.HasField("group") else None,
         notices=tuple(message.notices),
         health=_parse_health(message.health) if message.HasField("health") else None,
+        from_snapshot=message.from_snapshot,
     )
 
 
@@ -297,20 +298,6 @@ def format_volume(volume: Volume) -> pb.Volume:
         run_ids=volume.run_ids,
         labels=volume.labels,
         problem=volume.problem,
-    )
-
-
-def format_snapshot(snapshot: Snapshot, *, waiting: int) -> pb.Snapshot:
-    """Returns the message of a snapshot, from which `waiting` machines were resumed ahead."""
-    return pb.Snapshot(
-        id=snapshot.key,
-        image_digest=snapshot.image_digest,
-        vcpus=snapshot.vcpus,
-        memory_bytes=snapshot.memory_mib << 20,
-        size_bytes=snapshot.size_bytes,
-        create_time=format_time(snapshot.create_time),
-        use_time=format_time(snapshot.use_time),
-        machines_ahead=waiting,
     )
 
 

@@ -22,6 +22,7 @@ from services.core.errors import (
 )
 from services.core.run_plan import RunPlan, VolumeKind
 from services.vm_runner.architectures import Architecture
+from services.vm_runner.life import snapshotting
 from services.vm_runner.life.exit_status import signal_number
 from services.vm_runner.life.guest_plan import guest_root, machine_spec
 from services.vm_runner.life.recovery import take_up
@@ -35,6 +36,8 @@ from services.vm_runner.records.groups import Group
 from services.vm_runner.records.register import Register
 from services.vm_runner.records.runs import Run, RunOptions, RunState, RunUsage
 from services.vm_runner.records.unread import unread_with
+from services.vm_runner.snapshots.forked import forked_options, forked_plan
+from services.vm_runner.snapshots.saved_run import SavedRun
 from services.vm_runner.snapshots.snapshot import Snapshot
 from services.vm_runner.storage.volumes import named_mounts
 
@@ -51,6 +54,7 @@ class Runner:
     def __init__(self, surroundings: Surroundings) -> None:
         self._around = surroundings
         self.events = surroundings.events
+        self.saved = surroundings.saved
         self.register: Register[RunLife] = Register()
         self._coming: dict[str, Run] = {}
         self._claimed: set[str] = set()
@@ -100,16 +104,27 @@ class Runner:
         request_id: str,
         start: bool,
         group: Group | None = None,
+        from_snapshot: str = "",
+        keep_policy: bool = False,
     ) -> Run:
         """Records a run and starts it if asked to; the same request gives the same run.
 
+        With `from_snapshot` it goes on from that snapshot of a run; `plan` and `options` then say
+        only what `forked_plan` and `forked_options` take of them.
+
         Raises:
             RequestInvalid: a value cannot be used.
+            SnapshotUnknown: no snapshot of a run is called `from_snapshot`.
             NameTaken: another run has the name.
             Unimplemented: the plan wants something that this version does not do.
             PlatformUnsupported: no guest of this machine executes the image.
             ImageUnknown: the image is not in the store.
         """
+        if from_snapshot:
+            saved = self.saved.find(from_snapshot)
+            plan = forked_plan(saved, plan, keep_policy=keep_policy)
+            options = forked_options(saved, options, keep_policy=keep_policy)
+            image_digest, from_snapshot = saved.origin.image_digest, saved.snapshot_id
         _check(plan, options, image_digest)
         self._around.foreign_guest(plan)
         check_ports(plan, plain_registries=self._around.plain_registries)
@@ -130,6 +145,7 @@ class Runner:
                 options=options,
                 create_time=_now(),
                 sequence=1,
+                from_snapshot=from_snapshot,
             )
         )
         # The client may leave; whether there is a run is decided all the same.
@@ -301,6 +317,24 @@ class Runner:
             return await around.starts.warm(spec, guest_root(run, image, around.boundary.settings))
         finally:
             await self._release(run)
+
+    async def snapshot(self, text: str, *, name: str, request_id: str) -> SavedRun:
+        """Saves a live run, so that others go on from there; it goes on itself.
+
+        Raises:
+            NameTaken: another snapshot has the name.
+            LnsError: what `snapshotting.take` and `SavedRuns.make` raise.
+        """
+        life = self.register.find(text)
+        if not self.saved.is_known(request_id):
+            snapshotting.check(life.run)
+        return await self.saved.make(
+            lambda draft: snapshotting.take(life, self._around, draft),
+            name=name,
+            suggestion=life.run.name,
+            image_digest=life.run.image_digest,
+            request_id=request_id,
+        )
 
     # ---- inside ----
 

@@ -4,7 +4,6 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
-from lns.vm.v1 import run_pb2
 from lns.vm.v1 import vm_service_pb2 as pb
 from lns.vm.v1 import vm_service_pb2_grpc as rpc
 
@@ -26,16 +25,16 @@ from services.vm_runner.records.run_log import LogStream
 from services.vm_runner.records.runs import ExecRequest
 from services.vm_runner.run_messages import RunMessages
 from services.vm_runner.runner import Runner
-from services.vm_runner.snapshots.snapshot import Snapshot
+from services.vm_runner.snapshot_servicer import SnapshotServicer
 from services.vm_runner.snapshots.starts import Starts
 from services.vm_runner.storage.volumes import Volumes
 
 
-class VmServicer(rpc.VmServiceServicer):
+class VmServicer(SnapshotServicer, rpc.VmServiceServicer):
     """Serves the runs of a node."""
 
     def __init__(self, runner: Runner, volumes: Volumes, host: Host, starts: Starts) -> None:
-        self._starts = starts
+        super().__init__(runner, host, starts)
         self._runner = runner
         self._volumes = volumes
         self._host = host
@@ -52,6 +51,8 @@ class VmServicer(rpc.VmServiceServicer):
             request_id=request.request_id,
             start=not request.do_not_start,
             group=messages.parse_group(request.group) if request.HasField("group") else None,
+            from_snapshot=request.from_snapshot,
+            keep_policy=request.keep_policy,
         )
         return pb.CreateRunResponse(run=messages.format_run(run))
 
@@ -266,49 +267,6 @@ class VmServicer(rpc.VmServiceServicer):
         """Takes a published port back."""
         await self._runner.register.find(request.run).unpublish(parse_port(request.port))
         return pb.UnpublishPortResponse()
-
-    async def MakeSnapshot(
-        self, request: pb.MakeSnapshotRequest, context: Any
-    ) -> pb.MakeSnapshotResponse:
-        """Makes the snapshot of a plan's image, and a machine that waits for a run."""
-        plan = run_plan_messages.parse_run_plan(request.plan)
-        await self._host.require(self._runner.foreign_guest(plan))
-        snapshot = await self._runner.warm(plan, request.image_digest)
-        return pb.MakeSnapshotResponse(snapshot=self._snapshot(snapshot))
-
-    async def GetSnapshot(
-        self, request: pb.GetSnapshotRequest, context: Any
-    ) -> pb.GetSnapshotResponse:
-        """Describes a snapshot."""
-        return pb.GetSnapshotResponse(snapshot=self._snapshot(self._starts.find(request.snapshot)))
-
-    async def ListSnapshots(
-        self, request: pb.ListSnapshotsRequest, context: Any
-    ) -> pb.ListSnapshotsResponse:
-        """Lists snapshots, the one that was used last first, by pages."""
-        chosen, token = page(
-            self._starts.snapshots(),
-            key=lambda snapshot: snapshot.key,
-            size=request.page_size,
-            token=request.page_token,
-        )
-        return pb.ListSnapshotsResponse(
-            snapshots=map(self._snapshot, chosen),
-            next_page_token=token,
-            budget_bytes=self._starts.budget_bytes,
-        )
-
-    async def RemoveSnapshot(
-        self, request: pb.RemoveSnapshotRequest, context: Any
-    ) -> pb.RemoveSnapshotResponse:
-        """Removes a snapshot and the machines that wait."""
-        snapshot = self._starts.find(request.snapshot)
-        await self._starts.remove(snapshot.key)
-        return pb.RemoveSnapshotResponse(id=snapshot.key, freed_bytes=snapshot.size_bytes)
-
-    def _snapshot(self, snapshot: Snapshot) -> run_pb2.Snapshot:
-        waiting = self._starts.waiting.count(snapshot.key)
-        return messages.format_snapshot(snapshot, waiting=waiting)
 
     async def CreateVolume(
         self, request: pb.CreateVolumeRequest, context: Any

@@ -139,6 +139,10 @@ class VmSettings:
     """What snapshots of images may take on the disk together; those used longest ago go. 0: none
     are made, and every start boots a kernel."""
 
+    saved_disk: ByteCount = 16 << 30
+    """What snapshots that users make of runs may take on the disk together. None is removed to make
+    room: a further one is refused."""
+
     machines_ahead: int = field(default=1, metadata=setting(least=0, most=_AHEAD_MOST))
     """How many machines wait for runs like the last ones, resumed already: 0 to 8."""
 

@@ -90,7 +90,7 @@ class FakeHypervisor:
         self.resumed.append(spec)
         if not saved.state.read_text().startswith("saved"):
             raise VmFailed("the microVM could not be resumed: its state cannot be read")
-        if saved.memory is None:
+        if saved.memory is None and spec.memory_file is None:
             return self.host.asleep.pop(saved.state.read_text()).wake(spec.run_id)
         return await self.start(spec)
 

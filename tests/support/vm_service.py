@@ -20,6 +20,7 @@ from services.core.errors import LnsError
 from services.vm_runner.adapters.answer_files import AnswerFile
 from services.vm_runner.adapters.log_files import LogFiles
 from services.vm_runner.adapters.run_files import RunFiles
+from services.vm_runner.adapters.saved_run_files import SavedRunFiles
 from services.vm_runner.adapters.tcp_listeners import TcpListeners
 from services.vm_runner.adapters.volume_files import VolumeFiles
 from services.vm_runner.boundary.approvals import Approvals
@@ -29,6 +30,7 @@ from services.vm_runner.life.surroundings import RunnerLimits, Surroundings
 from services.vm_runner.records.answered import AnsweredRequests
 from services.vm_runner.runner import Runner
 from services.vm_runner.servicer import VmServicer
+from services.vm_runner.snapshots.saved_runs import SavedRuns
 from services.vm_runner.snapshots.starts import Starts
 from services.vm_runner.storage.binds import Binds
 from services.vm_runner.storage.volumes import Volumes
@@ -56,6 +58,7 @@ class VmWorld:
     )
     log_bytes: int = 1 << 20
     stall_seconds: float = 5.0
+    saved_bytes: int = 1 << 30
     missing: LnsError | None = None
     missing_foreign: LnsError | None = None
     hypervisor: FakeHypervisor = field(init=False)
@@ -92,6 +95,13 @@ async def vm_service(world: VmWorld) -> AsyncIterator["VmClient"]:
             default_bytes=1 << 30,
             answered=answered,
         )
+        (world.home / "saved").mkdir(exist_ok=True)
+        saved = SavedRuns(
+            SavedRunFiles(world.home / "saved", blocking=blocking),
+            world.images,
+            budget_bytes=world.saved_bytes,
+        )
+        await saved.open()
         surroundings = Surroundings(
             hypervisor=world.hypervisor,
             images=world.images,
@@ -109,6 +119,7 @@ async def vm_service(world: VmWorld) -> AsyncIterator["VmClient"]:
             limits=world.limits,
             boots=BootQueue(world.limits.boots_at_once),
             starts=Starts(hypervisor=world.hypervisor, disks=world.disks),
+            saved=saved,
             boundary=boundary_outside(blocking, approvals=world.approvals),
             answered=answered,
         )
@@ -139,6 +150,7 @@ async def vm_service(world: VmWorld) -> AsyncIterator["VmClient"]:
                 yield VmClient(vm_service_pb2_grpc.VmServiceStub(channel))
         finally:
             await runner.close()
+            await saved.close()
 
 
 class VmClient:

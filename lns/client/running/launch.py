@@ -41,6 +41,8 @@ class Order:
         start: whether the runs are started, not only recorded.
         policy_file: that a person named for these runs; None where nobody did.
         project_policy: of the project, for runs that no bundle brings a policy for.
+        from_snapshot: of a run, that this one goes on from; empty for one that begins anew.
+        keep_policy: whether it then has the policy and credentials of the snapshot's run.
     """
 
     resolve: resolver_pb.ResolveRequest
@@ -51,6 +53,8 @@ class Order:
     start: bool = True
     policy_file: Path | None = None
     project_policy: Path | None = None
+    from_snapshot: str = ""
+    keep_policy: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,7 +80,8 @@ async def launch(
     _check_binds(order, services.runner_elsewhere)
     plans, images = await prepare(order, services, reporter=reporter, phases=phases)
     verb = "starting" if order.start else "recording"
-    reporter.doing(f"{verb} {', '.join(plan.name for plan in plans)}")
+    names = order.subject if order.from_snapshot else ", ".join(plan.name for plan in plans)
+    reporter.doing(f"{verb} {names}")
     requests = _create_requests(order, plans, images)
     if len(requests) == 1:
         return [await _create(requests[0], services.runner)]
@@ -183,6 +188,8 @@ def _create_requests(
                 image_digest=images[0],
                 options=_options(order, plans[0]),
                 do_not_start=not order.start,
+                from_snapshot=order.from_snapshot,
+                keep_policy=order.keep_policy,
             )
         ]
     group = run_pb2.RunGroup(
@@ -212,6 +219,8 @@ def _options(
     if is_member:
         options.ClearField("name")
     policy = order.policy_file
+    if order.keep_policy:
+        return options
     if policy is None and order.project_policy is not None and not plan.HasField("policy"):
         policy = made_policy(order.project_policy)
     if policy is not None:

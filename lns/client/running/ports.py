@@ -53,6 +53,12 @@ class Runner(Protocol):
         """Records and starts a run."""
         ...
 
+    def GetSnapshot(
+        self, request: vm_pb.GetSnapshotRequest, /
+    ) -> Awaitable[vm_pb.GetSnapshotResponse]:
+        """Describes a snapshot."""
+        ...
+
     def StartRun(self, request: vm_pb.StartRunRequest, /) -> Awaitable[vm_pb.StartRunResponse]:
         """Starts a run that was created or ended."""
         ...

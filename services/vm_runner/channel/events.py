@@ -75,6 +75,16 @@ class Prepared(Configured):
     """The disks of an image are mounted, or could not be."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frozen(Configured):
+    """No process of the workload executes any more, or it goes on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renewed(Configured):
+    """The machine is another run's, whose workload goes on; or could not become that."""
+
+
 @dataclass(frozen=True, slots=True)
 class Cleared:
     """A rehearsal is forgotten."""
@@ -259,6 +269,8 @@ GuestEvent = (
     | Configured
     | Prepared
     | Cleared
+    | Frozen
+    | Renewed
     | ProcessState
     | Connected
     | Opening

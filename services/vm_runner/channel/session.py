@@ -10,7 +10,7 @@ import os
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from services.core.errors import GuestUnreachable, LnsError
 from services.vm_runner.channel.byte_channel import ByteChannel
@@ -20,6 +20,7 @@ from services.vm_runner.channel.events import (
     Cleared,
     Configured,
     Connected,
+    Frozen,
     Goodbye,
     GuestEvent,
     GuestStats,
@@ -28,6 +29,7 @@ from services.vm_runner.channel.events import (
     Prepared,
     ProcessState,
     Ready,
+    Renewed,
     StreamData,
     StreamRefused,
     StreamReset,
@@ -44,10 +46,12 @@ _READ_BYTES = 256 * 1024
 _ENTROPY_BYTES = 64
 _NOTICES_KEPT = 64
 _CLOCK_SECONDS = 30.0
+_WITHOUT_FREEZE = frozenset({"1", "2"})
 _WITHOUT_CLOCK = "1"  # an agent of an earlier version, in a machine that was adopted
 _BACKLOG_MOST = 4 << 20
 
 T = TypeVar("T")
+E = TypeVar("E", bound=GuestEvent)
 
 
 class GuestSession:
@@ -75,8 +79,7 @@ class GuestSession:
         loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[None] = loop.create_future()
         self._configured: asyncio.Future[Configured] = loop.create_future()
-        self._prepared: asyncio.Future[Prepared] = loop.create_future()
-        self._cleared: asyncio.Future[None] = loop.create_future()
+        self._answers: dict[type, asyncio.Future[Any]] = {}
         self._goodbye: asyncio.Future[None] = loop.create_future()
         self._stats: asyncio.Future[GuestStats] | None = None
         self.connections = Connections(self)
@@ -98,18 +101,31 @@ class GuestSession:
 
     async def prepare(self, config: GuestConfig) -> Prepared:
         """Has the agent mount the disks of an image, before there is a run."""
-        self._prepared = asyncio.get_running_loop().create_future()
-        self.request(FrameType.PREPARE, fields=config.encode())
-        return await self.answer(self._prepared)
+        return await self._ask(FrameType.PREPARE, Prepared, config.encode())
 
     async def clear(self) -> None:
         """Has the agent forget a rehearsal: a configuration of disks alone, and what ran in it.
 
         The session is of no further use: its ids begin anew.
         """
-        self._cleared = asyncio.get_running_loop().create_future()
-        self.request(FrameType.CLEAR)
-        await self.answer(self._cleared)
+        await self._ask(FrameType.CLEAR, Cleared)
+
+    @property
+    def can_freeze(self) -> bool:
+        """Whether the agent knows what follows; one of an earlier version may have been adopted."""
+        return self.welcome is not None and self.welcome.agent not in _WITHOUT_FREEZE
+
+    async def freeze(self) -> Frozen:
+        """Has every process of the workload stand still, until `thaw`."""
+        return await self._ask(FrameType.FREEZE, Frozen)
+
+    def thaw(self) -> None:
+        """Lets the workload go on."""
+        self.request(FrameType.THAW)
+
+    async def renew(self, config: GuestConfig) -> Renewed:
+        """Makes the machine that of another run: its names, files and limits; then it goes on."""
+        return await self._ask(FrameType.RENEW, Renewed, config.encode())
 
     @property
     def is_configured(self) -> bool:
@@ -284,6 +300,13 @@ class GuestSession:
         for process in self._processes.values():
             process.wake()
 
+    async def _ask(self, request: FrameType, wanted: type[E], fields: bytes = b"") -> E:
+        """Sends a control message and returns the guest's answer to it."""
+        answer: asyncio.Future[E] = asyncio.get_running_loop().create_future()
+        self._answers[wanted] = answer
+        self.request(request, fields=fields)
+        return await self.answer(answer)
+
     async def answer(self, answer: asyncio.Future[T]) -> T:
         """Waits for an answer or the end of the session."""
         ended = asyncio.ensure_future(self.ended.wait())
@@ -315,10 +338,9 @@ class GuestSession:
                 self.send_time()  # what the greeting said is as old as the boot is long
             case Ready():
                 _resolve(self._ready, None)
-            case Prepared():
-                _resolve(self._prepared, event)
-            case Cleared():
-                _resolve(self._cleared, None)
+            case Prepared() | Cleared() | Frozen() | Renewed():
+                if answer := self._answers.pop(type(event), None):
+                    _resolve(answer, event)
             case Configured():
                 _resolve(self._configured, event)
             case Connected() | Opening():

@@ -60,6 +60,11 @@ class FrameType(IntEnum):
     PREPARED = 29
     CLEAR = 30
     CLEARED = 31
+    FREEZE = 32
+    FROZEN = 33
+    THAW = 34
+    RENEW = 35
+    RENEWED = 36
 
 
 class FrameFlag(IntFlag):

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "agent.h"
+#include "cgroup.h"
 #include "machine.h"
 #include "seed.h"
 #include "trust.h"
@@ -327,7 +328,7 @@ pid_t container_start(const struct container *container, struct failure *failure
     pid_t pid = (pid_t)syscall(SYS_clone, CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | SIGCHLD, 0, 0, 0, 0);
     if (pid == 0) {
         close(report[0]);
-        machine_join_cgroup();
+        cgroup_join();
         be_init(container, report[1]);
     }
     close(report[1]);

@@ -20,7 +20,7 @@
 
 enum { NOTICES = 32, NOTICE_BYTES = 400, BOOT_MOMENTS = 8 };
 
-static bool welcome_due, ready_due, prepared_due, configured_due, cleared_due, stats_due, goodbye_due;
+static bool welcome_due, ready_due, prepared_due, configured_due, cleared_due, frozen_due, renewed_due, stats_due, goodbye_due;
 static uint64_t boot_moments[BOOT_MOMENTS];
 static unsigned boot_moment_count;
 static char notices[NOTICES][NOTICE_BYTES];
@@ -69,6 +69,17 @@ static void message(uint8_t type, uint32_t id, const uint8_t *data, uint32_t siz
     case FRAME_CLEAR:
         machine_clear();
         cleared_due = true;
+        break;
+    case FRAME_FREEZE:
+        machine_freeze();
+        frozen_due = true;
+        break;
+    case FRAME_THAW:
+        machine_thaw();
+        break;
+    case FRAME_RENEW:
+        machine_renew(data, size);
+        renewed_due = true;
         break;
     case FRAME_EXEC:
         process_start(id, data, size);
@@ -174,6 +185,12 @@ size_t control_next(uint8_t *out)
         machine_put_prepared(&fields);
     } else if (taken(&cleared_due)) {
         type = FRAME_CLEARED;
+    } else if (taken(&frozen_due)) {
+        type = FRAME_FROZEN;
+        machine_put_frozen(&fields);
+    } else if (taken(&renewed_due)) {
+        type = FRAME_RENEWED;
+        machine_put_renewed(&fields);
     } else if ((id = process_put_state(&fields))) {
         type = FRAME_EXEC_STATE;
     } else if ((id = connect_put_result(&fields))) {
@@ -203,7 +220,7 @@ void control_restart(void)
 {
     welcome_due = ready_due = true;
     configured_due = machine_is_configured();
-    stats_due = prepared_due = cleared_due = false;
+    stats_due = prepared_due = cleared_due = frozen_due = renewed_due = false;
     partial_size = 0;
     processes_restart();
     outgoing_restart();

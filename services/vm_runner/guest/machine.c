@@ -22,49 +22,23 @@
 
 #include "agent.h"
 #include "bind.h"
+#include "cgroup.h"
 #include "channel.h"
 #include "container.h"
 #include "control.h"
 #include "egress.h"
+#include "files.h"
 #include "modules.h"
 #include "outgoing.h"
 #include "process.h"
 #include "rootfs.h"
 #include "stream.h"
 
-#define CGROUP "/cgroup/workload"
-
 static bool configured, has_terminals;
-static struct failure configure_failure, prepare_failure;
+static struct failure configure_failure, prepare_failure, freeze_failure, renew_failure;
 static struct container container;
 static pid_t init_pid;
 static int init_pidfd = -1;
-
-static bool write_text(const char *path, const char *text)
-{
-    int fd = open(path, O_WRONLY | O_CLOEXEC);
-    if (fd < 0)
-        return false;
-    bool written = write(fd, text, strlen(text)) == (ssize_t)strlen(text);
-    close(fd);
-    return written;
-}
-
-static uint64_t read_number(const char *path, const char *key)
-{
-    char line[256];
-    uint64_t value = 0;
-    FILE *file = fopen(path, "re");
-    while (file && fgets(line, sizeof line, file)) {
-        if (strncmp(line, key, strlen(key)) == 0) {
-            value = strtoull(line + strlen(key), NULL, 10);
-            break;
-        }
-    }
-    if (file)
-        fclose(file);
-    return value;
-}
 
 /* ---- boot ---- */
 
@@ -163,26 +137,6 @@ void machine_add_entropy(const uint8_t *data, uint32_t size)
 }
 
 /* ---- configuration ---- */
-
-static bool make_cgroup(uint64_t pids_max, uint64_t memory_max, struct failure *failure)
-{
-    char number[32];
-    if (mkdir("/cgroup", 0700) == 0 &&
-        (mount("cgroup2", "/cgroup", "cgroup2", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0 ||
-         !write_text("/cgroup/cgroup.subtree_control", "+memory +pids +cpu")))
-        return failed_at(failure, "cgroup");
-    if (mkdir(CGROUP, 0755) < 0)
-        return failed_at(failure, "cgroup");
-    if (!memory_max) /* the kernel and the agent keep what they need, so that only the workload runs out */
-        memory_max = read_number("/proc/meminfo", "MemAvailable:") * 1024 / 100 * 97;
-    snprintf(number, sizeof number, "%llu", (unsigned long long)memory_max);
-    if (!write_text(CGROUP "/memory.max", number))
-        return failed_at(failure, "memory limit");
-    snprintf(number, sizeof number, "%llu", (unsigned long long)pids_max);
-    if (pids_max && !write_text(CGROUP "/pids.max", number))
-        return failed_at(failure, "process limit");
-    return true;
-}
 
 static bool mount_host_folder(const struct volume *volume, const char *where, struct failure *failure)
 {
@@ -333,7 +287,7 @@ static bool configure(const uint8_t *data, uint32_t size, struct failure *failur
     memset(&wanted, 0, sizeof wanted);
     take(&wanted, data, size);
     if (!rootfs_mount(&wanted.rootfs, failure) || !mount_volumes(failure) || !write_files(failure) ||
-        !mount_terminals(failure) || !make_cgroup(wanted.pids_max, wanted.memory_max, failure))
+        !mount_terminals(failure) || !cgroup_make(wanted.pids_max, wanted.memory_max, failure))
         return false;
     if (wanted.steered &&
         !outgoing_start_peers((uint32_t)(wanted.steered >> 32), (uint32_t)wanted.steered, failure))
@@ -386,9 +340,56 @@ void machine_clear(void)
     configure_failure = (struct failure){0};
     if (!in_machine)
         return;
-    if (rmdir(CGROUP) < 0)
-        note("cgroup: %s", strerror(errno));
+    cgroup_remove();
     rootfs_clear();
+}
+
+/* ---- a snapshot of a run, and the runs that go on from it ---- */
+
+void machine_freeze(void)
+{
+    freeze_failure = (struct failure){0};
+    if (in_machine)
+        cgroup_freeze(&freeze_failure);
+}
+
+void machine_thaw(void)
+{
+    if (in_machine && configured)
+        cgroup_thaw();
+}
+
+/* A child does it: the agent has a host name of its own. */
+static bool rename_host(const char *name, struct failure *failure)
+{
+    int status = 0;
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(setns(init_pidfd, CLONE_NEWUTS) < 0 || sethostname(name, strlen(name)) < 0 ? errno : 0);
+    if (pid < 0 || waitpid(pid, &status, 0) < 0)
+        return failed_at(failure, "host name");
+    errno = WIFEXITED(status) ? WEXITSTATUS(status) : EIO;
+    return errno == 0 || failed_at(failure, "host name");
+}
+
+static bool renew(const uint8_t *data, uint32_t size, struct failure *failure)
+{
+    static struct wanted wanted;
+    memset(&wanted, 0, sizeof wanted);
+    take(&wanted, data, size);
+    return write_files(failure) && (!container.hostname || rename_host(container.hostname, failure)) &&
+           cgroup_limit(wanted.pids_max, failure);
+}
+
+void machine_renew(const uint8_t *data, uint32_t size)
+{
+    renew_failure = (struct failure){0};
+    if (!in_machine)
+        return;
+    if (renew(data, size, &renew_failure))
+        cgroup_thaw();
+    else
+        note("%s: %s", renew_failure.stage, strerror(renew_failure.error));
 }
 
 static void put_failure(struct fields *fields, const struct failure *failure)
@@ -398,6 +399,16 @@ static void put_failure(struct fields *fields, const struct failure *failure)
         fields_put_text(fields, FIELD_STAGE, failure->stage);
         fields_put_text(fields, FIELD_TEXT, strerror(failure->error));
     }
+}
+
+void machine_put_frozen(struct fields *fields)
+{
+    put_failure(fields, &freeze_failure);
+}
+
+void machine_put_renewed(struct fields *fields)
+{
+    put_failure(fields, &renew_failure);
 }
 
 void machine_put_prepared(struct fields *fields)
@@ -417,16 +428,11 @@ void machine_put_configured(struct fields *fields)
 
 /* ---- the workload ---- */
 
-void machine_join_cgroup(void)
-{
-    write_text(CGROUP "/cgroup.procs", "0");
-}
-
 bool machine_enter(void)
 {
     if (!in_machine)
         return true;
-    machine_join_cgroup();
+    cgroup_join();
     return setns(init_pidfd, CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP) == 0;
 }
 
@@ -448,16 +454,13 @@ void machine_end_workload(void)
 
 uint64_t machine_oom_kills(void)
 {
-    return in_machine ? read_number(CGROUP "/memory.events", "oom_kill ") : 0;
+    return in_machine ? cgroup_oom_kills() : 0;
 }
 
 void machine_put_stats(struct fields *fields)
 {
     struct statvfs disk = {0};
-    fields_put_number(fields, FIELD_MEMORY_BYTES, read_number(CGROUP "/memory.current", ""));
-    fields_put_number(fields, FIELD_PIDS, read_number(CGROUP "/pids.current", ""));
-    fields_put_number(fields, FIELD_CPU_NS, read_number(CGROUP "/cpu.stat", "usage_usec ") * 1000);
-    fields_put_number(fields, FIELD_OOM_KILLS, machine_oom_kills());
+    cgroup_put_stats(fields);
     if (statvfs(UPPER_PATH, &disk) == 0)
         fields_put_number(fields, FIELD_DISK_BYTES, (uint64_t)(disk.f_blocks - disk.f_bfree) * disk.f_frsize);
 }

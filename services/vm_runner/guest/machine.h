@@ -24,10 +24,16 @@ void machine_configure(const uint8_t *data, uint32_t size);
 bool machine_is_configured(void);
 void machine_put_configured(struct fields *fields);
 
+/* For a snapshot of a run: its processes stand still until they are let go, here or in the runs that begin from it. */
+void machine_freeze(void);
+void machine_put_frozen(struct fields *fields);
+void machine_thaw(void);
+/* In a machine that goes on as another run: the fields of CONFIGURE give it that run's names, files and limit; then thaws. */
+void machine_renew(const uint8_t *data, uint32_t size);
+void machine_put_renewed(struct fields *fields);
+
 /* In a child of the agent: enters the workload's cgroup and namespaces. False with errno set. */
 bool machine_enter(void);
-/* In a child of the agent: has it counted and limited with the workload. */
-void machine_join_cgroup(void);
 /* A new terminal of the workload's own; -1 with errno set. */
 int machine_open_terminal(unsigned *number);
 /* Ends every process of the workload. */

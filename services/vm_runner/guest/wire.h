@@ -46,7 +46,12 @@ enum frame_type {
     FRAME_PREPARED = 29,   /* guest: done, or why not */
     FRAME_CLEAR = 30,      /* host: end a rehearsal and forget it */
     FRAME_CLEARED = 31,    /* guest: the next CONFIGURE is the first one's equal */
-    FRAME_LAST = FRAME_CLEARED,
+    FRAME_FREEZE = 32,     /* host: the workload is to stand still, for a snapshot of it */
+    FRAME_FROZEN = 33,     /* guest: it does, or why not */
+    FRAME_THAW = 34,       /* host: it goes on */
+    FRAME_RENEW = 35,      /* host: this machine is another run's now: names, files, limits; then it goes on */
+    FRAME_RENEWED = 36,    /* guest: done, or why not */
+    FRAME_LAST = FRAME_RENEWED,
 };
 
 enum frame_flag {

@@ -260,6 +260,7 @@ class Boot:
         The first filling of a volume takes what it takes; others may boot meanwhile.
         """
         run = self._owner.run
+        self._workload_asked = self._workload_asked or self._origin.has_workload
         configured = await patiently(
             self._origin.assemble(run, session, authority=await self._owner.boundary.trust()),
             seconds=self._around.limits.boot_seconds,

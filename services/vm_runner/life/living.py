@@ -19,9 +19,10 @@ from services.chassis.tasks import first_error
 from services.core.errors import Internal, LnsError, RunStateConflict, RunUnknown
 from services.vm_runner.life import saved_state
 from services.vm_runner.life.boot import Boot, BootedRun, MachineLost
+from services.vm_runner.life.forking import Fork
 from services.vm_runner.life.guest_plan import machine_spec
 from services.vm_runner.life.holdings import Holdings
-from services.vm_runner.life.origins import Adopted, Origin, Start
+from services.vm_runner.life.origins import Adopted, Origin, Start, is_fork
 from services.vm_runner.life.record import RunRecord
 from services.vm_runner.life.surroundings import Surroundings
 from services.vm_runner.machines import Machine, MachineSpec, SavedMachine
@@ -134,7 +135,7 @@ class Living:
         Raises:
             LnsError: it cannot be saved.
         """
-        fingerprint = await self._around.hypervisor.fingerprint(await self._spec())
+        fingerprint = await self._around.hypervisor.fingerprint(await self.spec())
         await machine.save_whole(saved_state.state_file(self.directory))
         await saved_state.keep(self.directory, fingerprint)
 
@@ -146,7 +147,7 @@ class Living:
             LnsError: the VMM does not start, or that it runs cannot be recorded.
         """
         await self.machine_gone.wait()
-        spec = await self._spec()
+        spec = await self.spec()
         await saved_state.check(self.directory, await self._around.hypervisor.fingerprint(spec))
         saved = SavedMachine(memory=None, state=saved_state.state_file(self.directory))
         machine = await self._around.hypervisor.resume(spec, saved, is_held=True)
@@ -164,7 +165,12 @@ class Living:
         await saved_state.remove(self.directory)
         self.spawn(machine)
 
-    async def _spec(self) -> MachineSpec:
+    async def spec(self) -> MachineSpec:
+        """Returns the run's machine.
+
+        Raises:
+            LnsError: its image cannot be had.
+        """
         run = self._record.run
         return machine_spec(
             run,
@@ -173,6 +179,7 @@ class Living:
             volumes=self._around.volumes.disks(run),
             default_disk=self._around.limits.disk_bytes,
             architecture=self._around.foreign_guest(run.plan),
+            default_rate=self._around.limits.disk_rate_bytes,
         )
 
     async def end_suspended(self) -> None:
@@ -229,13 +236,15 @@ class Living:
     def _new_boot(self, machine: Machine | None = None) -> Boot:
         self._owner.log.begin()
         self.machine_gone.clear()
-        origin: Origin = (
-            Start(self._around, self._image, notice=self._record.notice)
-            if machine is None
-            else Adopted(machine, self._around, self._image)
-        )
-        self.boot = Boot(self._owner, self._around, origin)
+        self.boot = Boot(self._owner, self._around, self._origin(machine))
         return self.boot
+
+    def _origin(self, machine: Machine | None) -> Origin:
+        if machine is not None:
+            return Adopted(machine, self._around, self._image)
+        if is_fork(self._record.run):
+            return Fork(self._around, self._image, log=self._owner.log, notice=self._record.notice)
+        return Start(self._around, self._image, notice=self._record.notice)
 
     async def _image(self) -> Image | None:
         """Returns the run's image: as it was leased for this start, or leased again."""

@@ -15,7 +15,7 @@ from services.vm_runner.life.guest_plan import guest_config, guest_root, machine
 from services.vm_runner.life.surroundings import Surroundings
 from services.vm_runner.machines import Machine, MachineSpec
 from services.vm_runner.ports import Image
-from services.vm_runner.records.runs import Run
+from services.vm_runner.records.runs import Run, RunState
 from services.vm_runner.snapshots.snapshot import Root
 
 ImageOfRun = Callable[[], Awaitable[Image | None]]
@@ -33,6 +33,11 @@ class Origin(Protocol):
     @property
     def way(self) -> str:
         """How it was had, as `BootTimes` says it; known once there is a machine."""
+        ...
+
+    @property
+    def has_workload(self) -> bool:
+        """Whether programs of the workload go on once it is assembled."""
         ...
 
     async def bring(self, run: Run) -> Machine | None:
@@ -78,6 +83,7 @@ class Start:
     """
 
     is_adopted = False
+    has_workload = False
 
     def __init__(
         self,
@@ -117,7 +123,12 @@ class Start:
             default_rate=around.limits.disk_rate_bytes,
             architecture=foreign,
         )
-        self._start_from = spec, guest_root(run, image, around.boundary.settings)
+        return await self.machine(run, spec)
+
+    async def machine(self, run: Run, spec: MachineSpec) -> Machine:
+        """Has a machine of a run started, in its turn."""
+        around = self._around
+        self._start_from = spec, guest_root(run, self._image, around.boundary.settings)
         started = await around.starts.start(*self._start_from, cold=run.options.cold)
         self.way = started.way
         if started.remark:
@@ -172,6 +183,7 @@ class Adopted:
     """
 
     is_adopted = True
+    has_workload = True
     way = ""
 
     def __init__(self, machine: Machine, around: Surroundings, image: ImageOfRun) -> None:
@@ -186,6 +198,10 @@ class Adopted:
     async def assemble(self, run: Run, session: GuestSession, *, authority: str) -> Configured:
         """Returns what the earlier service was answered, or does what it did not come to."""
         if session.is_configured:
+            if is_fork(run) and run.state is RunState.STARTING:
+                return await renew(run, session, await self._image_of_run(), self._around)
+            if session.can_freeze:  # a snapshot of it may have been cut short
+                session.thaw()
             return await session.configured()
         return await _assemble(run, session, await self._image_of_run(), self._around, authority)
 
@@ -201,6 +217,21 @@ class Adopted:
 
     def leave(self) -> None:
         """Does nothing: it does not wait in the queue."""
+
+
+def is_fork(run: Run) -> bool:
+    """Returns whether a run's machine goes on from a snapshot: at its first start alone."""
+    return bool(run.from_snapshot) and run.boot == 1
+
+
+async def renew(
+    run: Run, session: GuestSession, image: Image | None, around: Surroundings
+) -> Configured:
+    """Gives a machine that goes on as this run its names and files; then its programs go on."""
+    settings = around.boundary.settings
+    return await session.renew(
+        guest_config(run, image, binds=(), pids_limit=around.limits.pids, boundary=settings)
+    )
 
 
 async def _assemble(

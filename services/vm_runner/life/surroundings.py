@@ -16,6 +16,7 @@ from services.vm_runner.node_events import NodeEvent
 from services.vm_runner.ports import DiskMaker, ImageSource, LogStorage, PortListeners, RunStore
 from services.vm_runner.records.answered import AnsweredRequests
 from services.vm_runner.records.runs import Run, RunEvent
+from services.vm_runner.snapshots.saved_runs import SavedRuns
 from services.vm_runner.snapshots.starts import Starts
 from services.vm_runner.storage.binds import Binds
 from services.vm_runner.storage.volumes import Volumes
@@ -60,6 +61,7 @@ class Surroundings:
     limits: RunnerLimits
     boots: BootQueue
     starts: Starts
+    saved: SavedRuns
     boundary: BoundaryOutside
     answered: AnsweredRequests
     platform: Platform = field(default_factory=own_platform)

@@ -119,7 +119,8 @@ class BootTimes:
         devices: of `boot`, as the guest tells it: modules and devices, until the channel was open.
         mount: from the greeting to the mounted root.
         exec: from there to the running workload.
-        way: how the machine was had: `cold`, `snapshot` or `ahead`; empty for one that was adopted.
+        way: how the machine was had: `cold`, `snapshot`, `ahead` or `fork`; empty for one that was
+            adopted.
     """
 
     prepare: timedelta = timedelta()
@@ -175,6 +176,7 @@ class Run:
         group: that it belongs to, by the name `plan.member`.
         notices: lines for users since a user last started it, the newest last.
         health: what its health checks say; None where it has none, or its workload does not run.
+        from_snapshot: id of the snapshot of a run that its first start goes on from; may be empty.
     """
 
     run_id: str
@@ -202,6 +204,7 @@ class Run:
     group: Group | None = None
     notices: tuple[str, ...] = ()
     health: Health | None = None
+    from_snapshot: str = ""
 
     @property
     def stop_signal(self) -> str:

@@ -235,8 +235,8 @@ def _name_in(directory: Path) -> str:
 
 
 def _ram(spec: MachineSpec, saved: SavedMachine | None) -> Ram | None:
-    if saved is not None:
-        return None if saved.memory is None else Ram(saved.memory, is_shared=False)
+    if saved is not None and saved.memory is not None:
+        return Ram(saved.memory, is_shared=False)
     return None if spec.memory_file is None else Ram(spec.memory_file, is_shared=True)
 
 

@@ -166,8 +166,12 @@ class QemuMachine:
                 await client.execute("migrate", {"uri": "fd:state"})
                 await _migrated(client)
             await asyncio.to_thread(os.fsync, descriptor)
-        except (TimeoutError, OSError, QMPError, EOFError) as error:
-            raise VmFailed(f"the microVM could not be saved: {error}") from error
+        except BaseException as error:
+            with contextlib.suppress(GuestUnreachable):  # at its end it would hold the CPUs again
+                await self._control.execute("migrate_cancel")
+            if isinstance(error, TimeoutError | OSError | QMPError | EOFError):
+                raise VmFailed(f"the microVM could not be saved: {error}") from error
+            raise
         finally:
             os.close(descriptor)
 

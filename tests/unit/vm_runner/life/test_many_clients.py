@@ -38,6 +38,7 @@ from services.core.errors import (
     VmFailed,
 )
 from services.core.run_plan import PortMapping, VolumeKind, VolumeMount
+from services.vm_runner.adapters.saved_run_files import SavedRunFiles
 from services.vm_runner.channel import session
 from services.vm_runner.channel.pace import Pace
 from services.vm_runner.life import standing_still
@@ -64,6 +65,7 @@ from services.vm_runner.records.runs import (
     Volume,
 )
 from services.vm_runner.runner import Runner
+from services.vm_runner.snapshots.saved_runs import SavedRuns
 from services.vm_runner.snapshots.starts import Starts
 from services.vm_runner.storage.bind_host import BindSource, ServedBind
 from services.vm_runner.storage.binds import Binds
@@ -515,6 +517,9 @@ class ManyClients(RuleBasedStateMachine):
                 boots=BootQueue(1),
                 answered=answered,
                 starts=Starts(hypervisor=outside, disks=outside),
+                saved=SavedRuns(
+                    SavedRunFiles(Path("/saved"), blocking=self.blocking), outside, budget_bytes=0
+                ),
                 boundary=boundary_outside(self.blocking),
             )
         )

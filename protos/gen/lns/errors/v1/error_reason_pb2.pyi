@@ -125,6 +125,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """A run has something that cannot be saved with it (FAILED_PRECONDITION)."""
     ERROR_REASON_SAVED_MACHINE_UNUSABLE: _ErrorReason.ValueType  # 141
     """What was saved of a machine cannot be resumed on this host any more (FAILED_PRECONDITION)."""
+    ERROR_REASON_RUN_NOT_SNAPSHOTTABLE: _ErrorReason.ValueType  # 150
+    """A run has something that a run which goes on from a snapshot of it cannot have, too (FAILED_PRECONDITION)."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Names why a call was refused or failed. The canonical gRPC code that each reason travels with is given beside it."""
@@ -227,4 +229,6 @@ ERROR_REASON_RUN_NOT_SUSPENDABLE: ErrorReason.ValueType  # 140
 """A run has something that cannot be saved with it (FAILED_PRECONDITION)."""
 ERROR_REASON_SAVED_MACHINE_UNUSABLE: ErrorReason.ValueType  # 141
 """What was saved of a machine cannot be resumed on this host any more (FAILED_PRECONDITION)."""
+ERROR_REASON_RUN_NOT_SNAPSHOTTABLE: ErrorReason.ValueType  # 150
+"""A run has something that a run which goes on from a snapshot of it cannot have, too (FAILED_PRECONDITION)."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -108,6 +108,7 @@ class Run(_message.Message):
     GROUP_FIELD_NUMBER: _builtins.int
     NOTICES_FIELD_NUMBER: _builtins.int
     HEALTH_FIELD_NUMBER: _builtins.int
+    FROM_SNAPSHOT_FIELD_NUMBER: _builtins.int
     run_id: _builtins.str
     """Id, 32 hexadecimal digits, chosen by the service."""
     name: _builtins.str
@@ -128,6 +129,8 @@ class Run(_message.Message):
     """Number of processes that the guest's memory limit ended since the last start, as the guest last said: whenever one that
     lns started ends, and when statistics are asked for.
     """
+    from_snapshot: _builtins.str
+    """Id of the snapshot of a run that its first start goes on from; empty for one that begins with its command."""
     @_builtins.property
     def plan(self) -> _run_plan_pb2.RunPlan:
         """What runs."""
@@ -201,10 +204,11 @@ class Run(_message.Message):
         group: Global___RunGroup | None = ...,
         notices: _abc.Iterable[_builtins.str] | None = ...,
         health: Global___Health | None = ...,
+        from_snapshot: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["boot_times", b"boot_times", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "exit", b"exit", "group", b"group", "health", b"health", "options", b"options", "plan", b"plan", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "boot_times", b"boot_times", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "exit", b"exit", "group", b"group", "health", b"health", "image_digest", b"image_digest", "name", b"name", "notices", b"notices", "oom_kills", b"oom_kills", "options", b"options", "plan", b"plan", "ports", b"ports", "restart_count", b"restart_count", "run_id", b"run_id", "start_time", b"start_time", "state", b"state", "vmm_pid", b"vmm_pid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["accelerator", b"accelerator", "boot_times", b"boot_times", "create_time", b"create_time", "end_time", b"end_time", "error", b"error", "exit", b"exit", "from_snapshot", b"from_snapshot", "group", b"group", "health", b"health", "image_digest", b"image_digest", "name", b"name", "notices", b"notices", "oom_kills", b"oom_kills", "options", b"options", "plan", b"plan", "ports", b"ports", "restart_count", b"restart_count", "run_id", b"run_id", "start_time", b"start_time", "state", b"state", "vmm_pid", b"vmm_pid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -522,7 +526,9 @@ class BootTimes(_message.Message):
     DEVICES_FIELD_NUMBER: _builtins.int
     WAY_FIELD_NUMBER: _builtins.int
     way: _builtins.str
-    """How the machine was had: `cold` (a kernel booted), `snapshot` (resumed) or `ahead` (resumed before it was asked for)."""
+    """How the machine was had: `cold` (a kernel booted), `snapshot` (resumed), `ahead` (resumed before it was asked for)
+    or `fork` (it goes on from a snapshot of a run).
+    """
     @_builtins.property
     def prepare(self) -> _duration_pb2.Duration:
         """From the request to the VMM's process."""
@@ -755,7 +761,7 @@ Global___ServiceUse: _TypeAlias = ServiceUse  # noqa: Y015
 
 @_typing.final
 class Snapshot(_message.Message):
-    """A saved machine from which others are resumed."""
+    """A saved machine from which others are resumed: of an image, made behind a first run, or of a live run, made by a user."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -767,8 +773,9 @@ class Snapshot(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     USE_TIME_FIELD_NUMBER: _builtins.int
     MACHINES_AHEAD_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
     id: _builtins.str
-    """Digest over everything that it depends on, 64 hexadecimal digits."""
+    """Of an image's: digest over everything that it depends on, 64 hexadecimal digits. Of a run's: 32 hexadecimal digits."""
     image_digest: _builtins.str
     """digest of the image that it has mounted; empty for a machine without one.
     It is `Image.composefs_digest` of lns.materializer.v1.
@@ -789,6 +796,10 @@ class Snapshot(_message.Message):
     def use_time(self) -> _timestamp_pb2.Timestamp:
         """When a run last started from it, or one like it was made ready; else when it was made."""
 
+    @_builtins.property
+    def run(self) -> Global___SavedRun:
+        """The run that it was made of, as it was then; unset for an image's."""
+
     def __init__(
         self,
         *,
@@ -800,14 +811,57 @@ class Snapshot(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         use_time: _timestamp_pb2.Timestamp | None = ...,
         machines_ahead: _builtins.int = ...,
+        run: Global___SavedRun | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "use_time", b"use_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "run", b"run", "use_time", b"use_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "id", b"id", "image_digest", b"image_digest", "machines_ahead", b"machines_ahead", "memory_bytes", b"memory_bytes", "size_bytes", b"size_bytes", "use_time", b"use_time", "vcpus", b"vcpus"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "id", b"id", "image_digest", b"image_digest", "machines_ahead", b"machines_ahead", "memory_bytes", b"memory_bytes", "run", b"run", "size_bytes", b"size_bytes", "use_time", b"use_time", "vcpus", b"vcpus"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Snapshot: _TypeAlias = Snapshot  # noqa: Y015
+
+@_typing.final
+class SavedRun(_message.Message):
+    """What a snapshot of a run is of."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    RUN_NAME_FIELD_NUMBER: _builtins.int
+    PLAN_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """Name of the snapshot, unique among those of runs."""
+    run_id: _builtins.str
+    """Id of the run, which may be gone."""
+    run_name: _builtins.str
+    """Name that the run had."""
+    @_builtins.property
+    def plan(self) -> _run_plan_pb2.RunPlan:
+        """Its plan, with its policy. ListSnapshots leaves it out."""
+
+    @_builtins.property
+    def options(self) -> Global___RunOptions:
+        """Its options."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        run_id: _builtins.str = ...,
+        run_name: _builtins.str = ...,
+        plan: _run_plan_pb2.RunPlan | None = ...,
+        options: Global___RunOptions | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options", "plan", b"plan"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "options", b"options", "plan", b"plan", "run_id", b"run_id", "run_name", b"run_name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SavedRun: _TypeAlias = SavedRun  # noqa: Y015
 
 @_typing.final
 class Volume(_message.Message):

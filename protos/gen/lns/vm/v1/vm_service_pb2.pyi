@@ -36,6 +36,8 @@ class CreateRunRequest(_message.Message):
     OPTIONS_FIELD_NUMBER: _builtins.int
     DO_NOT_START_FIELD_NUMBER: _builtins.int
     GROUP_FIELD_NUMBER: _builtins.int
+    FROM_SNAPSHOT_FIELD_NUMBER: _builtins.int
+    KEEP_POLICY_FIELD_NUMBER: _builtins.int
     request_id: _builtins.str
     """Chosen by the client; the same id again returns the same run."""
     image_digest: _builtins.str
@@ -44,6 +46,13 @@ class CreateRunRequest(_message.Message):
     """
     do_not_start: _builtins.bool
     """Whether the run is only recorded, to be started later."""
+    from_snapshot: _builtins.str
+    """Name, id or unique prefix of an id of the snapshot of a run that this one goes on from. Its programs, image, machine
+    and mounts are then the snapshot's, as are `tty` and `stdin`; of `plan` only labels, ports, policy, integrations and
+    credentials count, and volumes are refused.
+    """
+    keep_policy: _builtins.bool
+    """Whether the run has the policy, integrations and credentials of the snapshot's run in place of its own."""
     @_builtins.property
     def plan(self) -> _run_plan_pb2.RunPlan:
         """What to run."""
@@ -67,10 +76,12 @@ class CreateRunRequest(_message.Message):
         options: _run_pb2.RunOptions | None = ...,
         do_not_start: _builtins.bool = ...,
         group: _run_pb2.RunGroup | None = ...,
+        from_snapshot: _builtins.str = ...,
+        keep_policy: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["group", b"group", "options", b"options", "plan", b"plan"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["do_not_start", b"do_not_start", "group", b"group", "image_digest", b"image_digest", "options", b"options", "plan", b"plan", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["do_not_start", b"do_not_start", "from_snapshot", b"from_snapshot", "group", b"group", "image_digest", b"image_digest", "keep_policy", b"keep_policy", "options", b"options", "plan", b"plan", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1981,6 +1992,60 @@ class MakeSnapshotResponse(_message.Message):
 Global___MakeSnapshotResponse: _TypeAlias = MakeSnapshotResponse  # noqa: Y015
 
 @_typing.final
+class SnapshotRunRequest(_message.Message):
+    """Which run to save."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    RUN_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Chosen by the client; the same id again returns the same snapshot."""
+    run: _builtins.str
+    """The run."""
+    name: _builtins.str
+    """Name of the snapshot; empty lets the service choose one by the run's."""
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        run: _builtins.str = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "request_id", b"request_id", "run", b"run"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotRunRequest: _TypeAlias = SnapshotRunRequest  # noqa: Y015
+
+@_typing.final
+class SnapshotRunResponse(_message.Message):
+    """The snapshot."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SNAPSHOT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def snapshot(self) -> _run_pb2.Snapshot:
+        """As it is."""
+
+    def __init__(
+        self,
+        *,
+        snapshot: _run_pb2.Snapshot | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["snapshot", b"snapshot"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SnapshotRunResponse: _TypeAlias = SnapshotRunResponse  # noqa: Y015
+
+@_typing.final
 class GetSnapshotRequest(_message.Message):
     """Which snapshot."""
 
@@ -1988,7 +2053,7 @@ class GetSnapshotRequest(_message.Message):
 
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     snapshot: _builtins.str
-    """Id or a unique prefix of one."""
+    """Name, id or a unique prefix of one."""
     def __init__(
         self,
         *,
@@ -2061,10 +2126,13 @@ class ListSnapshotsResponse(_message.Message):
     SNAPSHOTS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     BUDGET_BYTES_FIELD_NUMBER: _builtins.int
+    SAVED_BUDGET_BYTES_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
     """Token of the next page; empty at the end."""
     budget_bytes: _builtins.int
-    """Bytes that snapshots may take together; 0: none are made."""
+    """Bytes that snapshots of images may take together; 0: none are made."""
+    saved_budget_bytes: _builtins.int
+    """Bytes that snapshots of runs may take together; one more is refused then."""
     @_builtins.property
     def snapshots(self) -> _containers.RepeatedCompositeFieldContainer[_run_pb2.Snapshot]:
         """The snapshots."""
@@ -2075,10 +2143,11 @@ class ListSnapshotsResponse(_message.Message):
         snapshots: _abc.Iterable[_run_pb2.Snapshot] | None = ...,
         next_page_token: _builtins.str = ...,
         budget_bytes: _builtins.int = ...,
+        saved_budget_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_bytes", b"budget_bytes", "next_page_token", b"next_page_token", "snapshots", b"snapshots"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_bytes", b"budget_bytes", "next_page_token", b"next_page_token", "saved_budget_bytes", b"saved_budget_bytes", "snapshots", b"snapshots"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -2092,7 +2161,7 @@ class RemoveSnapshotRequest(_message.Message):
 
     SNAPSHOT_FIELD_NUMBER: _builtins.int
     snapshot: _builtins.str
-    """Id or a unique prefix of one."""
+    """Name, id or a unique prefix of one."""
     def __init__(
         self,
         *,

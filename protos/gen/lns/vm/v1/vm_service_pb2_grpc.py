@@ -153,6 +153,11 @@ class VmServiceStub:
                 request_serializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.MakeSnapshotRequest.SerializeToString,
                 response_deserializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.MakeSnapshotResponse.FromString,
                 _registered_method=True)
+        self.SnapshotRun = channel.unary_unary(
+                '/lns.vm.v1.VmService/SnapshotRun',
+                request_serializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.SnapshotRunRequest.SerializeToString,
+                response_deserializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.SnapshotRunResponse.FromString,
+                _registered_method=True)
         self.GetSnapshot = channel.unary_unary(
                 '/lns.vm.v1.VmService/GetSnapshot',
                 request_serializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.GetSnapshotRequest.SerializeToString,
@@ -419,8 +424,20 @@ class VmServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SnapshotRun(self, request, context):
+        """Saves a live run, its memory and disks included, so that others go on from there; it stands still meanwhile and then
+        goes on.
+
+        Idempotent by `request_id`.
+        Errors: RUN_UNKNOWN, RUN_STATE_CONFLICT (its workload does not run), RUN_NOT_SNAPSHOTTABLE (it has a bind, a named volume
+        or a group), NAME_TAKEN, REQUEST_INVALID (name), CAPACITY_EXHAUSTED, GUEST_UNREACHABLE, VM_FAILED.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetSnapshot(self, request, context):
-        """Describes a snapshot by its id or a unique prefix of it.
+        """Describes a snapshot by the name of a run's, its id or a unique prefix of one.
 
         Errors: SNAPSHOT_UNKNOWN.
         """
@@ -429,7 +446,7 @@ class VmServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListSnapshots(self, request, context):
-        """Lists snapshots, the one that was used last first, by pages.
+        """Lists snapshots, sorted by id, by pages.
 
         Errors: REQUEST_INVALID (page token).
         """
@@ -438,7 +455,7 @@ class VmServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RemoveSnapshot(self, request, context):
-        """Removes a snapshot and the machines that wait; runs that were resumed from it go on.
+        """Removes a snapshot and the machines that wait; runs that were resumed from it, or go on from it, do so.
 
         Errors: SNAPSHOT_UNKNOWN.
         """
@@ -610,6 +627,11 @@ def add_VmServiceServicer_to_server(servicer, server):
                     servicer.MakeSnapshot,
                     request_deserializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.MakeSnapshotRequest.FromString,
                     response_serializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.MakeSnapshotResponse.SerializeToString,
+            ),
+            'SnapshotRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.SnapshotRun,
+                    request_deserializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.SnapshotRunRequest.FromString,
+                    response_serializer=lns_dot_vm_dot_v1_dot_vm__service__pb2.SnapshotRunResponse.SerializeToString,
             ),
             'GetSnapshot': grpc.unary_unary_rpc_method_handler(
                     servicer.GetSnapshot,
@@ -1277,6 +1299,33 @@ class VmService:
             '/lns.vm.v1.VmService/MakeSnapshot',
             lns_dot_vm_dot_v1_dot_vm__service__pb2.MakeSnapshotRequest.SerializeToString,
             lns_dot_vm_dot_v1_dot_vm__service__pb2.MakeSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SnapshotRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/lns.vm.v1.VmService/SnapshotRun',
+            lns_dot_vm_dot_v1_dot_vm__service__pb2.SnapshotRunRequest.SerializeToString,
+            lns_dot_vm_dot_v1_dot_vm__service__pb2.SnapshotRunResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -145,18 +145,26 @@ class VmServiceStub:
     Errors: IMAGE_UNKNOWN, HOST_UNREADY, REQUEST_INVALID (snapshots are turned off), VM_FAILED, GUEST_UNREACHABLE,
     CAPACITY_EXHAUSTED.
     """
+    SnapshotRun: _aio.UnaryUnaryMultiCallable[_vm_service_pb2.SnapshotRunRequest, _vm_service_pb2.SnapshotRunResponse]
+    """Saves a live run, its memory and disks included, so that others go on from there; it stands still meanwhile and then
+    goes on.
+
+    Idempotent by `request_id`.
+    Errors: RUN_UNKNOWN, RUN_STATE_CONFLICT (its workload does not run), RUN_NOT_SNAPSHOTTABLE (it has a bind, a named volume
+    or a group), NAME_TAKEN, REQUEST_INVALID (name), CAPACITY_EXHAUSTED, GUEST_UNREACHABLE, VM_FAILED.
+    """
     GetSnapshot: _aio.UnaryUnaryMultiCallable[_vm_service_pb2.GetSnapshotRequest, _vm_service_pb2.GetSnapshotResponse]
-    """Describes a snapshot by its id or a unique prefix of it.
+    """Describes a snapshot by the name of a run's, its id or a unique prefix of one.
 
     Errors: SNAPSHOT_UNKNOWN.
     """
     ListSnapshots: _aio.UnaryUnaryMultiCallable[_vm_service_pb2.ListSnapshotsRequest, _vm_service_pb2.ListSnapshotsResponse]
-    """Lists snapshots, the one that was used last first, by pages.
+    """Lists snapshots, sorted by id, by pages.
 
     Errors: REQUEST_INVALID (page token).
     """
     RemoveSnapshot: _aio.UnaryUnaryMultiCallable[_vm_service_pb2.RemoveSnapshotRequest, _vm_service_pb2.RemoveSnapshotResponse]
-    """Removes a snapshot and the machines that wait; runs that were resumed from it go on.
+    """Removes a snapshot and the machines that wait; runs that were resumed from it, or go on from it, do so.
 
     Errors: SNAPSHOT_UNKNOWN.
     """
@@ -459,12 +467,26 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
         """
 
     @_abc_1.abstractmethod
+    def SnapshotRun(
+        self,
+        request: _vm_service_pb2.SnapshotRunRequest,
+        context: _aio.ServicerContext[_vm_service_pb2.SnapshotRunRequest, _abc.Awaitable[_vm_service_pb2.SnapshotRunResponse]],
+    ) -> _abc.Awaitable[_vm_service_pb2.SnapshotRunResponse]:
+        """Saves a live run, its memory and disks included, so that others go on from there; it stands still meanwhile and then
+        goes on.
+
+        Idempotent by `request_id`.
+        Errors: RUN_UNKNOWN, RUN_STATE_CONFLICT (its workload does not run), RUN_NOT_SNAPSHOTTABLE (it has a bind, a named volume
+        or a group), NAME_TAKEN, REQUEST_INVALID (name), CAPACITY_EXHAUSTED, GUEST_UNREACHABLE, VM_FAILED.
+        """
+
+    @_abc_1.abstractmethod
     def GetSnapshot(
         self,
         request: _vm_service_pb2.GetSnapshotRequest,
         context: _aio.ServicerContext[_vm_service_pb2.GetSnapshotRequest, _abc.Awaitable[_vm_service_pb2.GetSnapshotResponse]],
     ) -> _abc.Awaitable[_vm_service_pb2.GetSnapshotResponse]:
-        """Describes a snapshot by its id or a unique prefix of it.
+        """Describes a snapshot by the name of a run's, its id or a unique prefix of one.
 
         Errors: SNAPSHOT_UNKNOWN.
         """
@@ -475,7 +497,7 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _vm_service_pb2.ListSnapshotsRequest,
         context: _aio.ServicerContext[_vm_service_pb2.ListSnapshotsRequest, _abc.Awaitable[_vm_service_pb2.ListSnapshotsResponse]],
     ) -> _abc.Awaitable[_vm_service_pb2.ListSnapshotsResponse]:
-        """Lists snapshots, the one that was used last first, by pages.
+        """Lists snapshots, sorted by id, by pages.
 
         Errors: REQUEST_INVALID (page token).
         """
@@ -486,7 +508,7 @@ class VmServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _vm_service_pb2.RemoveSnapshotRequest,
         context: _aio.ServicerContext[_vm_service_pb2.RemoveSnapshotRequest, _abc.Awaitable[_vm_service_pb2.RemoveSnapshotResponse]],
     ) -> _abc.Awaitable[_vm_service_pb2.RemoveSnapshotResponse]:
-        """Removes a snapshot and the machines that wait; runs that were resumed from it go on.
+        """Removes a snapshot and the machines that wait; runs that were resumed from it, or go on from it, do so.
 
         Errors: SNAPSHOT_UNKNOWN.
         """
