@@ -110,13 +110,7 @@ async def run(
     keys = terminal.parse_detach_keys(
         detach_keys or config.get("detach-keys") or terminal.DEFAULT_DETACH_KEYS
     )
-    fork = take_fork(flags)
-    if fork is not None:
-        if dry_run:
-            refuse("--dry-run", f"`lns snapshot inspect {fork.snapshot}` shows its plan")
-        order = make_fork(context, config, reference, fork, **flags)
-    else:
-        order = make_order(context, config, reference, **flags)
+    order = _order(context, config, reference, flags, dry_run=dry_run)
     check_terminal(order.options, detach=detach)
     context.doing = f"run {order.subject}"
     if dry_run:
@@ -139,6 +133,23 @@ async def run(
             for line in timing_lines(one, phases.spans, before=before, total=process_age()):
                 context.note(line)
     return code
+
+
+def _order(
+    context: Context,
+    config: Mapping[str, str],
+    reference: str | None,
+    flags: dict[str, Any],
+    *,
+    dry_run: bool,
+) -> Order:
+    """Returns what is asked for: a run of a reference, or one that goes on from a snapshot."""
+    fork = take_fork(flags)
+    if fork is None:
+        return make_order(context, config, reference, **flags)
+    if dry_run:
+        refuse("--dry-run", f"`lns snapshot inspect {fork.snapshot}` shows its plan")
+    return make_fork(context, config, reference, fork, **flags)
 
 
 def make_order(

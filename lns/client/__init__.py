@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lns.client.blocking import SyncClient, SyncRun
     from lns.client.client import Client
-    from lns.client.run import Run
     from lns.client.process import Process
+    from lns.client.run import Run
     from lns.client.values import (
         Completed,
         ExecOptions,

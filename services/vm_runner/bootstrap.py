@@ -65,7 +65,7 @@ from services.vm_runner.records.answered import AnsweredRequests
 from services.vm_runner.runner import Runner
 from services.vm_runner.servicer import VmServicer
 from services.vm_runner.settings import CredentialStore, VmProcess, VmSettings
-from services.vm_runner.snapshot_stores import opened_saved, opened_starts
+from services.vm_runner.snapshot_stores import opened_snapshots
 from services.vm_runner.snapshots.traffic import Traffic
 from services.vm_runner.storage.binds import Binds
 from services.vm_runner.storage.volumes import Volumes
@@ -100,9 +100,7 @@ async def open_vm_runner(home: Path, own: VmSettings) -> AsyncIterator[Sequence[
                 own.materializer, images_pb.DESCRIPTOR, default_target=content_target(home)
             )
         )
-        choice = AcceleratorChoice(
-            mode=own.accelerator, directory=home / "guest", probe_seconds=own.probe_time
-        )
+        choice = _accelerator_choice(home, own)
         cgroups = _cgroups(own)
         confinement = _confinement(own, cgroups)
         hypervisor = _hypervisors(home, own, choice, confinement, blocking)
@@ -112,11 +110,8 @@ async def open_vm_runner(home: Path, own: VmSettings) -> AsyncIterator[Sequence[
         limits = own.limits()
         images = MaterializerImages(images_rpc.MaterializerServiceStub(channel), root=home)
         traffic = Traffic()
-        starts = await stack.enter_async_context(
-            opened_starts(home, own, hypervisor, disks, images, traffic, blocking)
-        )
-        saved = await stack.enter_async_context(
-            opened_saved(home, own, hypervisor, images, blocking)
+        starts, saved = await stack.enter_async_context(
+            opened_snapshots(home, own, hypervisor, disks, images, traffic, blocking)
         )
         issuer = OAuthIssuer(blocking)
         credentials = _credentials(own, blocking, issuer)
@@ -207,6 +202,12 @@ def _hypervisors(
         raise HostUnready(f"microVMs are not supported on {machine} hosts")
     foreign = {one: of(one, is_own=False) for one in architecture.others}
     return EveryArchitecture(of(architecture, is_own=True), foreign)
+
+
+def _accelerator_choice(home: Path, own: VmSettings) -> AcceleratorChoice:
+    return AcceleratorChoice(
+        mode=own.accelerator, directory=home / "guest", probe_seconds=own.probe_time
+    )
 
 
 def _cgroups(own: VmSettings) -> Cgroups:

@@ -109,8 +109,7 @@ class Runner:
     ) -> Run:
         """Records a run and starts it if asked to; the same request gives the same run.
 
-        With `from_snapshot` it goes on from that snapshot of a run; `plan` and `options` then say
-        only what `forked_plan` and `forked_options` take of them.
+        With `from_snapshot` it goes on from there: see `forked_plan` and `forked_options`.
 
         Raises:
             RequestInvalid: a value cannot be used.

@@ -21,7 +21,29 @@ from services.vm_runner.snapshots.traffic import Traffic
 
 
 @contextlib.asynccontextmanager
-async def opened_starts(
+async def opened_snapshots(
+    home: Path,
+    own: VmSettings,
+    hypervisor: EveryArchitecture,
+    disks: Ext4Images,
+    images: MaterializerImages,
+    traffic: Traffic,
+    blocking: Blocking,
+) -> AsyncIterator[tuple[Starts, SavedRuns]]:
+    """Yields how machines of runs are started, and the snapshots of runs.
+
+    Raises:
+        InUse: another process owns one of the two.
+    """
+    async with (
+        _opened_starts(home, own, hypervisor, disks, images, traffic, blocking) as starts,
+        _opened_saved(home, own, hypervisor, images, blocking) as saved,
+    ):
+        yield starts, saved
+
+
+@contextlib.asynccontextmanager
+async def _opened_starts(
     home: Path,
     own: VmSettings,
     hypervisor: EveryArchitecture,
@@ -70,7 +92,7 @@ async def opened_starts(
 
 
 @contextlib.asynccontextmanager
-async def opened_saved(
+async def _opened_saved(
     home: Path,
     own: VmSettings,
     hypervisor: EveryArchitecture,
