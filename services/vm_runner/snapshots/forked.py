@@ -7,6 +7,8 @@ from services.core.run_plan import RunPlan
 from services.vm_runner.records.runs import RunOptions
 from services.vm_runner.snapshots.saved_run import SavedRun
 
+_OWN = frozenset({"name", "ports", "labels", "policy"})
+
 
 def forked_plan(saved: SavedRun, own: RunPlan, *, keep_policy: bool) -> RunPlan:
     """Returns the plan of a run that goes on from a snapshot.
@@ -24,6 +26,7 @@ def forked_plan(saved: SavedRun, own: RunPlan, *, keep_policy: bool) -> RunPlan:
             hint="leave -v out; `lns cp` copies files into the run",
         )
     guarded = saved.origin.plan if keep_policy else own
+    kept = tuple(one for one in saved.origin.plan.origins if one.path not in _OWN)
     return replace(
         saved.origin.plan,
         name=saved.name,
@@ -33,6 +36,7 @@ def forked_plan(saved: SavedRun, own: RunPlan, *, keep_policy: bool) -> RunPlan:
         integrations=guarded.integrations,
         credentials=guarded.credentials,
         warnings=(),
+        origins=kept + tuple(one for one in own.origins if one.path in _OWN),
     )
 
 

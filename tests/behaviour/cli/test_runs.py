@@ -457,6 +457,61 @@ def test_snapshots_are_listed_and_removed(services: ScriptedServices, lns: Clien
     assert lns("snapshot", "rm", "bbb").code == 1
 
 
+def test_a_live_run_is_saved_and_its_snapshot_not_pruned_by_the_way(
+    services: ScriptedServices, lns: Client
+) -> None:
+    made = run_pb2.Snapshot(id="c" * 32, run=run_pb2.SavedRun(name="warm", run_name="web"))
+    image = run_pb2.Snapshot(id="a" * 64)
+    services["SnapshotRun"] = pb.SnapshotRunResponse(snapshot=made)
+    services["ListSnapshots"] = pb.ListSnapshotsResponse(snapshots=[image, made])
+    services["RemoveSnapshot"] = lambda request: pb.RemoveSnapshotResponse(id=request.snapshot)
+
+    assert lns("snapshot", "web", "warm").out == "warm\n"
+    (asked,) = services.asked("SnapshotRun")
+    assert (asked.run, asked.name, len(asked.request_id)) == ("web", "warm", 32)
+    shown = lns("snapshot", "ls").out.splitlines()
+    assert shown[1].split()[:3] == ["c" * 12, "warm", "web"], "those of runs come first"
+    assert lns("snapshot", "prune", "-f").out == f"{'a' * 12}\n"
+    assert lns("snapshot", "prune", "-f", "--all").out == f"{'c' * 12}\n{'a' * 12}\n"
+
+
+@pytest.mark.parametrize("keeps", [True, False])
+def test_a_run_goes_on_from_a_snapshot_with_its_input_and_a_policy_of_its_own(
+    services: ScriptedServices, lns: Client, *, keeps: bool
+) -> None:
+    options = run_pb2.RunOptions(stdin=True, name="another")
+    saved = run_pb2.SavedRun(name="warm", options=options)
+    services["GetSnapshot"] = pb.GetSnapshotResponse(snapshot=run_pb2.Snapshot(run=saved))
+    services["Resolve"] = resolver_pb.ResolveResponse(plans=[run_plan_pb2.RunPlan(name="go-on")])
+    services["CreateRun"] = pb.CreateRunResponse(run=a_run(state=State.STATE_RUNNING))
+    services["WatchRun"] = [
+        pb.WatchRunResponse(
+            event=run_pb2.RunEvent(sequence=1, state_changed=a_run(state=State.STATE_RUNNING))
+        )
+    ]
+
+    flags = ["--keep-policy"] if keeps else []
+    result = lns("run", "-d", "--from", "warm", "--name", "try", *flags)
+
+    assert (result.code, result.out) == (0, f"{ID}\n"), result.err
+    (request,) = services.asked("CreateRun")
+    assert (request.from_snapshot, request.keep_policy) == ("warm", keeps)
+    assert (request.options.name, request.options.stdin) == ("try", True)
+    assert request.options.policy_file.endswith("lns-policy.yaml") is not keeps
+    assert services.asked("Resolve")[0].HasField("imageless")
+
+
+def test_a_snapshot_of_an_image_is_nothing_to_go_on_from(
+    services: ScriptedServices, lns: Client
+) -> None:
+    services["GetSnapshot"] = pb.GetSnapshotResponse(snapshot=run_pb2.Snapshot(id="a" * 64))
+
+    result = lns("run", "--from", "aaa")
+
+    assert result.code == 125
+    assert "aaa is a snapshot of an image, not of a run" in result.err
+
+
 def test_prune_says_what_went(services: ScriptedServices, lns: Client) -> None:
     services["PruneRuns"] = pb.PruneRunsResponse(run_ids=[ID], freed_bytes=5 * 10**6)
 

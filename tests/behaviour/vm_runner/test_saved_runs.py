@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from lns.types.v1.run_plan_pb2 import Policy, PortMapping, RunPlan, VolumeMount
+from lns.types.v1 import run_plan_pb2
+from lns.types.v1.run_plan_pb2 import Policy, PortMapping, RunPlan, ValueOrigin, VolumeMount
 from lns.vm.v1 import run_pb2, vm_service_pb2
 
 from services.chassis import run_plan_messages
@@ -248,6 +249,16 @@ async def test_a_fork_has_the_program_of_the_snapshot_and_a_policy_of_its_own(
         again = await fork(vm, "warm", own, keep_policy=True)
         assert again.plan.policy.default_verdict == "deny", "it was asked for"
         assert world.images.leased[run.run_id] == DIGEST
+
+
+async def test_ports_that_an_artifact_wished_for_are_those_of_the_user_now(world: VmWorld) -> None:
+    wish = ValueOrigin(path="ports", kind=run_plan_pb2.ORIGIN_KIND_AGENT, detail="an agent")
+    said = ValueOrigin(path="ports", kind=run_plan_pb2.ORIGIN_KIND_FLAG)
+    async with vm_service(world) as vm:
+        await waiting(vm, more=RunPlan(origins=[wish]))
+        await snapshot(vm, "warm")
+        run = await fork(vm, "warm", RunPlan(origins=[said]))
+        assert [one for one in run.plan.origins if one.path == "ports"] == [said]
 
 
 async def test_a_fork_that_ended_begins_anew_with_what_it_wrote(world: VmWorld) -> None:
