@@ -7,6 +7,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,6 +28,17 @@ from tests.support.lns_command import Lns, lns_user
 @pytest.fixture
 def lns(short_directory: Path) -> Iterator[Lns]:
     with lns_user(short_directory) as user:
+        yield user
+
+
+@pytest.fixture(scope="module")
+def started() -> Iterator[Lns]:
+    """A user whose suite runs, for tests that only look at it: a start takes seconds."""
+    with (
+        tempfile.TemporaryDirectory(prefix="lns", dir="/tmp") as directory,
+        lns_user(Path(directory)) as user,
+    ):
+        user.ok("service", "start")
         yield user
 
 
@@ -56,14 +68,13 @@ def test_two_commands_at_once_start_one_suite(lns: Lns) -> None:
     assert len(served) == 2, "one line for each of its processes"
 
 
-def test_a_second_suite_gives_up_at_once(lns: Lns) -> None:
-    lns.ok("service", "start")
-    pid = pid_of(lns)
+def test_a_second_suite_gives_up_at_once(started: Lns) -> None:
+    pid = pid_of(started)
 
     async def second() -> tuple[int | None, bytes]:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "services.suite"),
-            env=lns.environment,
+            env=started.environment,
             stderr=asyncio.subprocess.PIPE,
         )
         _, said = await process.communicate()
@@ -73,29 +84,28 @@ def test_a_second_suite_gives_up_at_once(lns: Lns) -> None:
 
     assert code == 1
     assert b"IN_USE" in said
-    assert pid_of(lns) == pid
-    assert lns.run("service", "status").returncode == 0
+    assert pid_of(started) == pid
+    assert started.run("service", "status").returncode == 0
 
 
-def test_nobody_else_can_reach_the_suite_or_read_what_it_keeps(lns: Lns) -> None:
-    lns.ok("service", "start")
+def test_nobody_else_can_reach_the_suite_or_read_what_it_keeps(started: Lns) -> None:
     modes = {
         path: stat.S_IMODE(path.stat().st_mode)
         for path in (
-            lns.home,
-            lns.home / "run",
-            lns.home / "logs",
-            lns.files.socket,
-            lns.files.content_socket,
-            lns.files.log,
-            lns.home / "run" / "suite.version",
-            lns.home / "run" / "suite.lock",
-            lns.home / "run" / "start.lock",
+            started.home,
+            started.home / "run",
+            started.home / "logs",
+            started.files.socket,
+            started.files.content_socket,
+            started.files.log,
+            started.home / "run" / "suite.version",
+            started.home / "run" / "suite.lock",
+            started.home / "run" / "start.lock",
         )
     }
 
     assert {path: mode for path, mode in modes.items() if mode & 0o077} == {}
-    assert modes[lns.files.socket] == modes[lns.files.content_socket] == 0o600
+    assert modes[started.files.socket] == modes[started.files.content_socket] == 0o600
 
 
 def test_a_killed_suite_is_replaced_by_the_next_command(lns: Lns) -> None:
@@ -120,9 +130,8 @@ def loaded_by(pid: int) -> str:
     return Path(f"/proc/{pid}/maps").read_text()
 
 
-def test_foreign_bytes_are_read_in_another_process_than_the_one_that_owns_vms(lns: Lns) -> None:
-    lns.ok("service", "start")
-    suite = suite_of(lns)
+def test_foreign_bytes_are_read_in_another_process_than_the_one_that_owns_vms(started: Lns) -> None:
+    suite = suite_of(started)
 
     assert suite.content_pid is not None
     assert suite.content_pid != suite.pid
