@@ -12,6 +12,7 @@ from services.core.errors import (
     BlobsMissing,
     ImageUnknown,
     ManifestUnknown,
+    PlatformUnsupported,
     ReferenceInvalid,
     Violation,
 )
@@ -86,6 +87,15 @@ class PushImage:
             BlobsMissing: the source lacks something that its manifests name.
             RequestInvalid: the source cannot be read.
         """
+        try:
+            return await self._run(source, target, all_platforms=all_platforms, board=board)
+        except PlatformUnsupported as error:
+            error.hint = "--all-platforms pushes an image for every platform that it has"
+            raise
+
+    async def _run(
+        self, source: str, target: Reference, *, all_platforms: bool, board: Board
+    ) -> PushedImage:
         if self._sources.accepts(source):
             async with self._sources.open(source) as opened:
                 parts = _parts_of(opened, self._platform, all_platforms=all_platforms)

@@ -36,5 +36,6 @@ async def test_an_index_without_this_machine_is_refused_with_what_it_offers(
     other: Built = build_image(b"2", architecture=OTHER)
     write_layout(tmp_path, build_index((label, other)), "v1")
 
-    with pytest.raises(errors.PlatformUnsupported, match=f"offers linux/{OTHER}"):
+    with pytest.raises(errors.PlatformUnsupported, match=f"offers linux/{OTHER}") as caught:
         await pushed(world, f"oci:{tmp_path}:v1")
+    assert "--all-platforms" in caught.value.hint  # push has no --platform
