@@ -90,6 +90,23 @@ def test_everything_that_is_deployed_has_one_version() -> None:
     assert cluster.keys() == {f"lns/{service}" for service in SERVICES}
 
 
+def test_compose_over_tls_listens_where_compose_alone_does_and_on_a_port() -> None:
+    overlay = yaml.safe_load((DEPLOY / "compose.tls.yaml").read_text())["services"]
+    ports = {}
+    for service in SERVICES:
+        local, network = overlay[service]["environment"]["LNS_SERVER__LISTEN"].split(",")
+        settings = effective_settings(service)
+        assert settings["server"]["listen"] == [local]
+        assert settings["server"]["allow"] == {"*": ["client.lns"]}
+        ports[service] = network.rpartition(":")[2]
+    published = {
+        port.split(":")[-1] for service in overlay.values() for port in service.get("ports", ())
+    }
+
+    assert published == set(ports.values())
+    assert len(published) == len(SERVICES)
+
+
 @pytest.mark.parametrize("name", [*SERVICES])
 def test_no_container_may_do_more_than_it_must(name: str) -> None:
     container = COMPOSE["services"][name]
