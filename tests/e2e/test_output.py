@@ -15,7 +15,7 @@ from tests.support.lns_command import Lns
 log = structlog.get_logger()
 
 MIB = 1 << 20
-SIZE_MIB = int(os.environ.get("LNS_TEST_OUTPUT_MIB", "256"))
+SIZE_MIB = int(os.environ.get("LNS_TEST_OUTPUT_MIB", "128"))
 GROWTH_MIB = 64
 """Far less than what passes, more than what memory allocators do on their own."""
 
