@@ -15,14 +15,14 @@ from services.vm_runner.egress_worker.reports import (
     ToRunner,
     Usage,
 )
-from tests.behaviour.vm_runner.egress_worker.test_http1 import (
+from tests.support.egress_world import EgressWorld
+from tests.support.http1_world import (
     Client,
     Origin,
     inspected,
     reply,
     request,
 )
-from tests.support.egress_world import EgressWorld
 
 ANTHROPIC = [
     (

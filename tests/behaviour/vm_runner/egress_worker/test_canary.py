@@ -10,7 +10,10 @@ import pytest
 from services.vm_runner.egress_worker import control
 from services.vm_runner.egress_worker.orders import Revoke, Secret
 from services.vm_runner.egress_worker.reports import Closed
-from tests.behaviour.vm_runner.egress_worker.test_http1 import (
+from tests.fakes.egress_agent import Reset
+from tests.support.egress_world import EgressWorld
+from tests.support.eventually import eventually
+from tests.support.http1_world import (
     PLACEHOLDER,
     SECRET,
     Origin,
@@ -21,9 +24,6 @@ from tests.behaviour.vm_runner.egress_worker.test_http1 import (
     request,
     rules,
 )
-from tests.fakes.egress_agent import Reset
-from tests.support.egress_world import EgressWorld
-from tests.support.eventually import eventually
 
 WITH_KEY = f"Authorization: Bearer {PLACEHOLDER}"
 Answer = Callable[[bytes, bytes], bytes]

@@ -9,8 +9,8 @@ import trustme
 
 from services.vm_runner.egress_worker.orders import Inspection, Leaf, Mode, UpstreamTrust
 from services.vm_runner.egress_worker.reports import Closed
-from tests.behaviour.vm_runner.egress_worker.test_http1 import Client, Origin, request
 from tests.support.egress_world import EgressWorld, leaf_of
+from tests.support.http1_world import Client, Origin, request
 
 SERVICE, CLIENTS, OTHERS = trustme.CA(), trustme.CA(), trustme.CA()
 MINE = leaf_of(CLIENTS.issue_cert("client.test"))
