@@ -5,6 +5,7 @@ The store is the real one; machines are agents without a machine around them.
 
 import asyncio
 import contextlib
+import os
 import secrets
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field, replace
@@ -13,14 +14,20 @@ from pathlib import Path
 import pytest
 
 from services.chassis.blocking import Blocking
-from services.core.errors import CapacityExhausted, LnsError, RequestInvalid, SnapshotUnknown
+from services.core.errors import (
+    CapacityExhausted,
+    LnsError,
+    RequestInvalid,
+    SnapshotUnknown,
+    VmFailed,
+)
 from services.vm_runner.adapters.snapshot_files import SnapshotFiles
 from services.vm_runner.channel.requests import GuestConfig
 from services.vm_runner.channel.session import open_session
 from services.vm_runner.machines import Disk, Machine, MachineSpec
 from services.vm_runner.snapshots.ahead import Ahead
 from services.vm_runner.snapshots.making import Maker
-from services.vm_runner.snapshots.snapshot import Root
+from services.vm_runner.snapshots.snapshot import Root, Snapshot
 from services.vm_runner.snapshots.starts import Started, Starts, Way
 from services.vm_runner.snapshots.traffic import Traffic
 from tests.fakes.hypervisor import FakeHost, FakeHypervisor
@@ -158,22 +165,55 @@ async def test_the_first_run_boots_the_second_is_resumed_and_the_third_was_made_
     assert starts.counts == {Way.COLD: 1, Way.SNAPSHOT: 1, Way.AHEAD: 1}
 
 
-async def test_ten_runs_that_want_a_snapshot_at_once_make_it_once(node: Node) -> None:
+async def test_ten_runs_that_want_a_snapshot_at_once_make_it_once(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = []
+    make = Maker.make
+
+    async def counted(self: Maker, key: str, spec: MachineSpec, root: Root) -> Snapshot:
+        begun.append(key)
+        return await make(self, key, spec, root)
+
+    monkeypatch.setattr(Maker, "make", counted)
     async with node.service() as starts:
         await asyncio.gather(*(node.run(starts) for _ in range(10)))
         await made(starts)
 
+        assert begun == [starts.snapshots()[0].key]
         assert sum(spec.memory_file is not None for spec in node.hypervisor.specs) == 1
+
+
+async def test_an_image_is_leased_while_its_snapshot_is_made(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    leased = []
+    start = node.hypervisor.start
+
+    async def noting(spec: MachineSpec) -> Machine:
+        if spec.memory_file is not None:
+            leased.append(list(node.images.leased.values()))
+        return await start(spec)
+
+    monkeypatch.setattr(node.hypervisor, "start", noting)
+    async with node.service() as starts:
+        await starts.warm(node.spec(), node.root())
+
+        assert leased == [[DIGEST]]
+        assert node.images.leased == {}, "a snapshot whose image is gone is dropped instead"
 
 
 async def test_one_machine_that_waits_is_claimed_by_one_of_many(node: Node) -> None:
     async with node.service() as starts:
         await starts.warm(node.spec(), node.root())
 
-        ways = [one.way for one in await asyncio.gather(*(node.run(starts) for _ in range(5)))]
+        started = await asyncio.gather(*(node.run(starts) for _ in range(5)))
 
+        ways = [one.way for one in started]
         assert ways.count(Way.AHEAD) == 1
         assert ways.count(Way.SNAPSHOT) == 4
+        machines = set(node.host.machines.values())
+        assert machines.issuperset(one.machine for one in started), "each has one that lives"
 
 
 async def test_a_snapshot_that_cannot_be_resumed_is_discarded_and_the_run_boots_and_says_so(
@@ -257,6 +297,19 @@ async def test_snapshots_are_found_by_the_next_service_and_what_a_crash_left_is_
         assert (await node.run(starts)).way is Way.SNAPSHOT
 
 
+@pytest.mark.parametrize(("file", "size"), [("memory", 4096), ("state", 0)])
+async def test_a_snapshot_whose_files_were_cut_off_is_not_taken_up(
+    node: Node, file: str, size: int
+) -> None:
+    async with node.service() as starts:
+        snapshot = await starts.warm(node.spec(), node.root())
+    os.truncate(node.home / "snapshots" / snapshot.key / file, size)
+
+    async with node.service() as starts:
+        assert starts.snapshots() == ()
+        assert node.left() == ["ahead"]
+
+
 async def test_a_snapshot_of_files_that_are_gone_is_not_taken_up(node: Node) -> None:
     async with node.service() as starts:
         await starts.warm(node.spec(), node.root())
@@ -316,8 +369,39 @@ async def test_no_machine_waits_where_memory_is_short(node: Node) -> None:
         assert (starts.waiting, node.host.machines) == ((), {})
 
         assert (await node.run(starts)).way is Way.SNAPSHOT
-        await node.pool.settled()
+        await starts.warm(node.spec(), node.root())
         assert starts.waiting == ()
+
+
+async def test_what_is_made_ready_waits_while_runs_start(node: Node) -> None:
+    async with node.service() as starts:
+        snapshot = await starts.warm(node.spec(), node.root())
+        await node.pool.drop()
+        node.traffic.enter()
+        node.pool.want(snapshot, node.spec(), node.root())
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await node.pool.settled()
+        assert node.host.machines == {}
+
+        node.traffic.leave()
+        await waiting(starts)
+
+
+async def test_a_snapshot_that_cannot_be_resumed_is_none(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fails(*_: object) -> Machine:
+        raise VmFailed("the state does not fit this VMM")
+
+    node.ahead = 0
+    monkeypatch.setattr(node.hypervisor, "resume", fails)
+    async with node.service() as starts:
+        with pytest.raises(VmFailed, match="does not fit"):
+            await starts.warm(node.spec(), node.root())
+
+        assert starts.snapshots() == ()
+        assert node.left() == ["ahead"]
 
 
 async def test_a_machine_that_waited_too_long_goes_and_one_that_died_is_replaced(
@@ -359,7 +443,7 @@ async def test_a_machine_with_a_volume_does_not_wait(node: Node) -> None:
         assert starts.waiting == ()
         spec = node.spec()
         started = await node.run(starts, replace(spec, disks=(*spec.disks, disk)))
-        assert started.way is Way.SNAPSHOT
+        assert (started.way, started.why) == (Way.SNAPSHOT, "volumes")
     assert disk.path.read_text() == "a volume", "no snapshot is made with a volume's own disk"
 
 

@@ -1,5 +1,6 @@
 """What the key of a snapshot stands for: everything that it depends on, and nothing of a run."""
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -61,3 +62,8 @@ def test_a_file_that_was_replaced_or_written_to_has_another_identity(tmp_path: P
     file.write_text("longer content")
 
     assert len({before, replaced, file_identity(file)}) == 3
+
+    written = file_identity(file)
+    file.write_text("LONGER CONTENT")  # of the same length
+    os.utime(file, ns=(0, file.stat().st_mtime_ns + 1))
+    assert file_identity(file) != written

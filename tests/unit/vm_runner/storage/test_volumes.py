@@ -1,12 +1,15 @@
 """Named volumes: one change of a name at a time, however many clients ask."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 from services.core.errors import VolumeUnknown
+from services.core.run_plan import VolumeKind, VolumeMount
 from services.vm_runner.records.answered import AnsweredRequests
 from services.vm_runner.records.runs import Volume
 from services.vm_runner.storage.volumes import Volumes
+from tests.support.runs import a_run
 
 
 class Outside:
@@ -66,3 +69,17 @@ async def test_whoever_comes_while_the_next_in_turn_begins_waits_too() -> None:
     assert isinstance(results[1], VolumeUnknown)
     assert not outside.overlapped
     assert len(volumes._changing) == 0
+
+
+async def test_a_volume_that_a_run_holds_is_in_use_whoever_else_names_it() -> None:
+    outside = Outside()
+    volumes = Volumes(outside, outside, default_bytes=1, answered=AnsweredRequests(NoAnswers()))
+    await volumes.create("alone")
+    mount = VolumeMount(kind=VolumeKind.NAMED, source="data", target="/data", read_only=True)
+    run = a_run("true")
+    await volumes.hold(replace(run, plan=replace(run.plan, volumes=(mount,))))
+    assert volumes.unused(frozenset()) == ["alone"]
+
+    volumes.let_go(run.run_id)
+    assert volumes.unused(frozenset()) == ["alone", "data"]
+    assert volumes.unused(frozenset({"data"})) == ["alone"]
