@@ -314,3 +314,20 @@ _Validator: Any = extend(  # type: ignore[no-untyped-call] # jsonschema has no t
         for name, keyword in Draft202012Validator.VALIDATORS.items()
     },
 )
+
+
+def _evolved(self: Any, **changes: Any) -> Any:
+    """Returns a validator of the same class for another schema.
+
+    The library's own picks the class by the `$schema` of a part: a part with one would leave the
+    bounds, and every part of the metaschema has one.
+    """
+    for name, parameter in _FIELDS:
+        changes.setdefault(parameter, getattr(self, name))
+    return type(self)(**changes)
+
+
+_FIELDS: Final = tuple(
+    (member.name, member.alias) for member in _Validator.__attrs_attrs__ if member.init
+)
+_Validator.evolve = _evolved

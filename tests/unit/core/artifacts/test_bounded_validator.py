@@ -1,10 +1,11 @@
 import time
+from collections.abc import Callable
 
 import pytest
 
 from services.core.artifacts import bounded_validator
 from services.core.artifacts.bounded_validator import MAX_ERRORS, SchemaValidator
-from services.core.errors import LimitExceeded, RegistryProtocol
+from services.core.errors import DeadlineExceeded, LimitExceeded, RegistryProtocol
 
 
 def messages(schema: dict[str, object], document: object) -> list[str]:
@@ -200,3 +201,64 @@ def test_shared_schemas_are_found_by_their_id() -> None:
 
     assert validator.errors(1) == []
     assert len(validator.errors("a")) == 1
+
+
+# A look-behind is beyond RE2 and not checked here; the library's own validator would match it, and
+# backtrack without end on others.
+BEYOND_RE2 = "(?<!x)b"
+DIALECTS = [
+    "https://json-schema.org/draft/2020-12/schema",
+    "https://json-schema.org/draft/2019-09/schema",
+    "http://json-schema.org/draft-07/schema#",
+    "http://json-schema.org/draft-06/schema#",
+]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS)
+@pytest.mark.parametrize(
+    "place",
+    [
+        lambda part: part,
+        lambda part: {"properties": {"a": part}},
+        lambda part: {"additionalProperties": part},
+        lambda part: {"patternProperties": {"^a": part}},
+        lambda part: {"properties": {"a": {"allOf": [part]}}},
+        lambda part: {"$defs": {"x": part}, "properties": {"a": {"$ref": "#/$defs/x"}}},
+        lambda part: {
+            "$defs": {"x": {"$id": "urn:x", **part}},
+            "properties": {"a": {"$ref": "urn:x"}},
+        },
+        lambda part: {"if": True, "then": {"properties": {"a": part}}},
+        lambda part: {"dependentSchemas": {"a": {"properties": {"a": part}}}},
+    ],
+    ids=["root", "property", "additional", "pattern", "allOf", "ref", "id", "then", "dependent"],
+)
+def test_a_part_that_names_a_dialect_stays_within_the_bounds(
+    dialect: str, place: Callable[[dict[str, object]], dict[str, object]]
+) -> None:
+    part: dict[str, object] = {"$schema": dialect, "pattern": BEYOND_RE2}
+    validator = SchemaValidator(place(part))
+
+    assert validator.errors({"a": "x"}) == []
+    part["pattern"] = "^b"
+    document = "a" if place(part) is part else {"a": "x"}
+    assert SchemaValidator(place(part)).errors(document) != []
+
+
+def test_the_check_of_a_schema_itself_is_counted_and_can_be_ended() -> None:
+    schema: dict[str, object] = {"allOf": [{"$ref": "#/$defs/a"}] * 1000, "$defs": {"a": True}}
+    asked = 0
+
+    def wanted() -> None:
+        nonlocal asked
+        asked += 1
+        if asked > 2000:
+            raise DeadlineExceeded("over")
+
+    with pytest.raises(DeadlineExceeded):
+        SchemaValidator(schema, wanted=wanted)
+
+
+def test_a_schema_whose_own_check_takes_too_much_work_is_refused() -> None:
+    with pytest.raises(LimitExceeded):
+        SchemaValidator({"allOf": [{"$ref": "#/$defs/a"}] * 20_000, "$defs": {"a": True}})
