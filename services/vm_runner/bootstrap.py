@@ -322,11 +322,14 @@ def _host(
     async def confined() -> ConfinementReport:
         return await confinement.report(own.find_program())
 
+    async def snapshots() -> str:
+        return f"{await surroundings.starts.describe()}; {surroundings.saved.describe()}"
+
     return Host(
         needs={**own.needs(), "mkfs.ext4": formatter},
         accelerator=accelerator,
         confinement=confined,
-        snapshots=surroundings.starts.describe,
+        snapshots=snapshots,
         home=home,
         foreign={
             architecture: {**one.needs(), "mkfs.ext4": formatter}

@@ -79,6 +79,13 @@ class SavedRuns:
         """What they take on the disk."""
         return sum(saved.size_bytes for saved in self._known.values())
 
+    def describe(self) -> str:
+        """Returns how things stand, in a few words."""
+        return (
+            f"{len(self._known)} snapshots of runs take {self.taken_bytes >> 20} of "
+            f"{self.budget_bytes >> 20} MiB"
+        )
+
     def find(self, text: str) -> SavedRun:
         """Returns the snapshot of a name, an id or a unique prefix of one.
 

@@ -115,6 +115,7 @@ async def test_beyond_the_room_for_them_a_further_one_is_refused(world: VmWorld)
             await snapshot(vm, "second")
         assert "lns snapshot rm" in refused.value.hint
         assert await listed(vm) == ["first"], "none goes to make room"
+        assert world.runner.saved.describe() == "1 snapshots of runs take 0 of 0 MiB"
 
 
 @pytest.mark.parametrize("what", ["bind", "volume", "group", "paused", "ended"])
