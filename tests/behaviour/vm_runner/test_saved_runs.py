@@ -23,6 +23,7 @@ from services.core.errors import (
 )
 from services.vm_runner.adapters import saved_run_files
 from services.vm_runner.adapters.saved_run_files import SavedDraftFiles
+from services.vm_runner.channel import session as session_module
 from services.vm_runner.storage.bind_host import BindSource
 from tests.fakes.hypervisor import FakeMachine
 from tests.support.runs import DIGEST, a_plan
@@ -142,6 +143,18 @@ async def test_what_cannot_be_had_twice_is_refused_with_words(
             await snapshot(vm, run=run.run_id)
         assert refused.value.hint
         assert kept(world) == []
+
+
+async def test_a_machine_with_an_agent_of_an_earlier_version_is_refused_and_goes_on(
+    world: VmWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with vm_service(world) as vm:
+        run = await waiting(vm)
+        monkeypatch.setattr(session_module, "_WITHOUT_FREEZE", {"3"})
+        with pytest.raises(RunNotSnapshottable) as refused:
+            await snapshot(vm)
+        assert refused.value.hint == "`lns restart origin` starts it anew"
+        assert await echoes(vm, run)
 
 
 async def _fails(*_: Any, **__: Any) -> Any:
