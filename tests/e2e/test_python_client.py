@@ -58,4 +58,5 @@ def test_the_examples_do_what_they_say(lns: Lns, image: str, tmp_path: Path) -> 
     assert best.removeprefix("best: ") in {json.loads(line)["run"] for line in tries}
     assert "1 passed" in ended["fixture"][0]
     assert lns.ok("ps", "-aq") == ""
-    assert "fork" not in lns.ok("snapshot", "ls")
+    rows = lns.ok("snapshot", "ls", "--format", "json").splitlines()
+    assert [row for row in rows if json.loads(row)["name"]] == []
