@@ -10,8 +10,9 @@ from typing import Any
 import click
 
 from cli.context import FAILURE, Context, subcommand
-from cli.options import existing_file
-from cli.render.output import write_document
+from cli.options import existing_file, format_option
+from cli.render.output import write_document, write_rows
+from cli.render.profile import PROFILE_COLUMNS, busiest, collapsed
 from lns.client.connection import suite_process
 from lns.client.connection.config import load_config
 from lns.client.connection.suite_process import Suite, SuiteFiles
@@ -20,6 +21,7 @@ from services.core.errors import RequestInvalid
 from services.core.version import VERSION
 
 _STOP_SECONDS = 60.0
+_PROFILE_SECONDS = 15.0
 _FOLLOW_SECONDS = 0.3
 
 _CONFIG = click.option(
@@ -142,6 +144,54 @@ def service_logs(context: Context, follow: bool, tail: int) -> None:
         context.write(line)
     if follow:
         _follow(context, path)
+
+
+@subcommand(service, "profile", doing="take a profile of {name}")
+@click.argument(
+    "name",
+    metavar="SERVICE",
+    type=click.Choice(["registry_gateway", "resolver", "materializer", "vm_runner"]),
+)
+@click.option(
+    "--seconds",
+    type=click.IntRange(1, 60),
+    default=5,
+    show_default=True,
+    metavar="N",
+    help="Look for so long.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write whole stacks, as flame graphs are made of, into this file.",
+)
+@format_option
+async def service_profile(
+    context: Context, name: str, seconds: int, output: Path | None, form: str | None
+) -> None:
+    """Show what the process with SERVICE does, by the functions in which it was found.
+
+    Every thread is looked at a hundred times a second; those that wait do not count. SELF is the
+    share of a function itself, TOTAL that with what it calls. SERVICE is registry_gateway,
+    resolver, materializer or vm_runner; in the suite, the first three are one process.
+    """
+    from lns.process.v1 import process_service_pb2 as pb  # noqa: PLC0415 - imports gRPC
+
+    from lns.client.connection.session import Peer, open_session  # noqa: PLC0415 - the same
+
+    peer = Peer[name.upper()]
+    async with open_session(context, peer) as session:
+        profile = await session.process(peer).TakeProfile(
+            pb.TakeProfileRequest(seconds=seconds), timeout=seconds + _PROFILE_SECONDS
+        )
+    stacks = [(tuple(one.frames), one.samples) for one in profile.stacks]
+    if output is not None:
+        lines = collapsed(stacks)
+        await asyncio.to_thread(output.write_text, "".join(f"{line}\n" for line in lines))
+        context.note(f"lns: {len(stacks)} stacks in {output}")
+    write_rows(busiest(stacks, profile.looks), PROFILE_COLUMNS, form=form, write=context.write)
 
 
 def _files(context: Context) -> SuiteFiles:

@@ -12,6 +12,7 @@ _MODULES = (
     "lns.egress.v1.credential_service_pb2",
     "lns.egress.v1.egress_service_pb2",
     "lns.materializer.v1.materializer_service_pb2",
+    "lns.process.v1.process_service_pb2",
     "lns.registry.v1.registry_service_pb2",
     "lns.resolver.v1.resolver_service_pb2",
     "lns.vm.v1.vm_service_pb2",

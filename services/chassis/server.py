@@ -24,12 +24,14 @@ import grpc.aio
 import structlog
 from grpc_health.v1 import health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
+from lns.process.v1 import process_service_pb2_grpc as process_rpc
 
 from services.chassis.channel import METADATA_BYTES
 from services.chassis.interceptors import Wrapper
 from services.chassis.keepalive import KEEPALIVE, Keepalive
 from services.chassis.locks import owner_lock
 from services.chassis.probes import HEALTH_SERVICE_NAME, Probes
+from services.chassis.process_servicer import PROCESS_SERVICE_NAME, ProcessServicer
 from services.chassis.revocation import RevocationList
 from services.chassis.scopes import standard_scopes
 from services.chassis.settings import ServerSettings, check_unix_address, split_tcp_address
@@ -121,9 +123,12 @@ async def running_server(
     names = [service.full_name for service in services]
     probes = Probes(names)
     health_pb2_grpc.add_HealthServicer_to_server(probes, server)
+    process_rpc.add_ProcessServiceServicer_to_server(
+        ProcessServicer(authorized=allow is not None), server
+    )
     if settings.reflection:
         reflection.enable_server_reflection(
-            [*names, HEALTH_SERVICE_NAME, reflection.SERVICE_NAME], server
+            [*names, PROCESS_SERVICE_NAME, HEALTH_SERVICE_NAME, reflection.SERVICE_NAME], server
         )
     with contextlib.ExitStack() as sockets:
         addresses = [_bind(server, address, settings, sockets) for address in settings.listen]

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from lns.egress.v1.credential_service_pb2_grpc import CredentialServiceStub
     from lns.egress.v1.egress_service_pb2_grpc import EgressServiceStub
     from lns.materializer.v1.materializer_service_pb2_grpc import MaterializerServiceStub
+    from lns.process.v1.process_service_pb2_grpc import ProcessServiceStub
     from lns.registry.v1.registry_service_pb2_grpc import RegistryServiceStub
     from lns.resolver.v1.resolver_service_pb2_grpc import ResolverServiceStub
     from lns.vm.v1.vm_service_pb2_grpc import VmServiceStub
@@ -122,6 +123,12 @@ class Session:
         from lns.egress.v1 import credential_service_pb2_grpc as rpc  # noqa: PLC0415 - see above
 
         return rpc.CredentialServiceStub(self._channels[Peer.VM_RUNNER])
+
+    def process(self, peer: Peer) -> "ProcessServiceStub":
+        """The process that has one of the services."""
+        from lns.process.v1 import process_service_pb2_grpc as rpc  # noqa: PLC0415 - see above
+
+        return rpc.ProcessServiceStub(self._channels[peer])
 
 
 @contextlib.asynccontextmanager
