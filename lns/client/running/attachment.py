@@ -19,6 +19,9 @@ from lns.client.running.ports import Runner
 from lns.client.running.typed_input import TypedInput
 from services.core.errors import AttachLagging, GuestUnreachable, ServiceUnavailable
 
+_HELD_SECONDS = 10.0
+"""How long a user who leaves waits until what was typed after a lost connection can be sent."""
+
 _DETACH_SECONDS = 1.0
 _ATTEMPTS = 5
 _PAUSE_SECONDS = 0.2
@@ -197,14 +200,12 @@ class Attachment:
                 if over.done():
                     return
                 if control.done():
-                    self._control = None
                     if control.result().HasField("detach"):
-                        if data in waiting and data.done() and data.result():
-                            waiting.remove(data)
-                            yield pb.AttachRequest(stdin=data.result())
-                        while rest := self._input.next_now():
+                        async for rest in self._last_words(data):
                             yield pb.AttachRequest(stdin=rest)
+                        waiting.discard(data)
                         self._leaving.set()
+                    self._control = None  # not before: a connection that is lost meanwhile keeps it
                     yield control.result()
                 elif broken in waiting and broken.done():
                     waiting.remove(broken)
@@ -220,6 +221,17 @@ class Attachment:
         finally:
             for task in (data, over, broken):
                 task.cancel()
+
+    async def _last_words(self, data: "asyncio.Future[bytes]") -> AsyncIterator[bytes]:
+        """Yields what was typed before the user left; `data` waits for the next of it."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._input.released(), _HELD_SECONDS)
+        data.cancel()
+        await asyncio.wait({data})
+        if not data.cancelled() and data.result():
+            yield data.result()
+        while rest := self._input.next_now():
+            yield rest
 
     def _next_control(self) -> asyncio.Future[pb.AttachRequest]:
         """Returns what the user does next; what a lost connection left is for the next one."""

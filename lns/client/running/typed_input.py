@@ -90,6 +90,11 @@ class TypedInput:
                 return b""
             await self._wait()
 
+    async def released(self) -> None:
+        """Waits until what is kept may be sent; returns at once if nothing is kept."""
+        while self._is_held and self._end > self._start:
+            await self._wait()
+
     def next_now(self) -> bytes:
         """Returns bytes to send if some wait, else none."""
         if self._is_held or self._sent == self._end:

@@ -317,6 +317,49 @@ async def test_what_was_typed_before_leaving_is_sent_before_it() -> None:
     assert [one.WhichOneof("message") for one in runner.received[0]] == ["stdin", "detach"]
 
 
+async def test_what_was_typed_after_a_lost_connection_is_sent_before_leaving() -> None:
+    runner, console = FakeRunner(), FakeConsole()
+    ready, enough = asyncio.Event(), asyncio.Event()
+    first = pb.AttachResponse(stdin_ready=pb.StdinReady(position=0, boot=1))
+    runner.connections = [
+        [STARTED, first, ServiceUnavailable("gone")],
+        [STARTED, ready, first, enough, pb.AttachResponse(detached=pb.Detach())],
+    ]
+
+    following = asyncio.ensure_future(attachment(runner, console)[0].follow())
+    await eventually(lambda: len(runner.received) == 2)
+    console.types.put_nowait(b"last words")
+    await asyncio.sleep(0)
+    console.does.put_nowait(pb.AttachRequest(detach=pb.Detach()))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert runner.received[1] == []  # the service has not said yet what arrived
+    ready.set()
+    await eventually(lambda: len(runner.received[1]) == 2)
+    enough.set()
+
+    assert await following is None
+    assert [one.WhichOneof("message") for one in runner.received[1]] == ["stdin", "detach"]
+
+
+async def test_leaving_is_not_held_up_for_long_by_a_service_that_says_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("lns.client.running.attachment._HELD_SECONDS", 0.05)
+    runner, console = FakeRunner(), FakeConsole()
+    first = pb.AttachResponse(stdin_ready=pb.StdinReady(position=0, boot=1))
+    runner.connections = [[STARTED, first, ServiceUnavailable("gone")], [STARTED, asyncio.Event()]]
+
+    following = asyncio.ensure_future(attachment(runner, console)[0].follow())
+    await eventually(lambda: len(runner.received) == 2)
+    console.types.put_nowait(b"last words")
+    await asyncio.sleep(0)
+    console.does.put_nowait(pb.AttachRequest(detach=pb.Detach()))
+
+    async with asyncio.timeout(5):
+        assert await following is None
+
+
 async def test_leaving_works_also_when_the_service_does_not_answer() -> None:
     runner, console = FakeRunner(), FakeConsole()
     runner.connections = [[STARTED, asyncio.Event()]]
