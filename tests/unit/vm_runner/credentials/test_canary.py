@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from services.chassis.blocking import Blocking
-from services.core.errors import LnsError
+from services.core.errors import CredentialUnusable, LnsError, RequestInvalid, SettingsInvalid
 from services.core.integrations.catalogue import shipped_catalogue
 from services.vm_runner.adapters.credentials.commands import ShellCommands
 from services.vm_runner.adapters.credentials.credential_file import CredentialFile
@@ -101,7 +101,7 @@ def everything_of(error: BaseException) -> str:
 async def test_a_failure_says_nothing_of_a_key(
     tmp_path: Path, blocking: Blocking, failure: str
 ) -> None:
-    with pytest.raises(LnsError) as caught:
+    with pytest.raises((CredentialUnusable, RequestInvalid, SettingsInvalid)) as caught:
         await FAILURES[failure](World(tmp_path, blocking))
 
     assert CANARY not in everything_of(caught.value)
@@ -129,7 +129,7 @@ async def test_an_issuer_that_repeats_a_token_is_not_quoted(
 ) -> None:
     issuer.answers = lambda _path, _form: (status, answer)
 
-    with pytest.raises(LnsError) as caught:
+    with pytest.raises(CredentialUnusable) as caught:
         await OAuthIssuer(blocking).refresh(issuer.client, CANARY)
 
     assert issuer.forms[0]["refresh_token"] == CANARY
