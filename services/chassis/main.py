@@ -56,12 +56,7 @@ def run(
         ready: called with the bound addresses once calls are answered.
         failed: called with the error for which the process cannot serve, after it was logged.
     """
-    parser = argparse.ArgumentParser(description=f"Serves lns at {socket} unless configured.")
-    parser.add_argument("--config", type=Path, metavar="FILE", help="settings, YAML")
-    parser.add_argument(
-        "--print-config", action="store_true", help="print the settings in effect and exit"
-    )
-    options = parser.parse_args(arguments)
+    options = _parse(arguments, socket)
     try:
         settings = load_settings(settings_type, options.config, socket=socket, adapted=adapted)
     except SettingsInvalid as error:
@@ -97,6 +92,15 @@ def run(
         log.exception("failed")
         return FAILED
     return 0
+
+
+def _parse(arguments: Sequence[str] | None, socket: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=f"Serves lns at {socket} unless configured.")
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings, YAML")
+    parser.add_argument(
+        "--print-config", action="store_true", help="print the settings in effect and exit"
+    )
+    return parser.parse_args(arguments)
 
 
 def load_settings(
