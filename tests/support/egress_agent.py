@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 from services.vm_runner.adapters.socket_channel import adopt_socket
 from services.vm_runner.channel.session import GuestSession, open_session
@@ -43,15 +43,15 @@ class EgressAgent:
         return out.decode().strip()
 
 
-@contextlib.asynccontextmanager
-async def egress_agent() -> AsyncIterator[EgressAgent]:
-    """Yield an agent that steers everything in a network namespace of its own."""
+@contextlib.contextmanager
+def egress_process() -> Iterator[tuple[int, socket.socket]]:
+    """Yield a ready agent, in a network namespace of its own, and the host's end of its port."""
     agent = require_agent()
     ours, theirs = socket.socketpair()
     wanted_read, wanted_write = os.pipe()
-    # The agent takes its port as descriptor 3, and 4 to say that it wants a host.
+    # The agent takes its port as descriptor 3, and 4 to say that it is ready or wants a host.
     script = f"exec {agent} --egress {_NETWORK} {_MASK} 3<&{theirs.fileno()} 4>&{wanted_write}"
-    process = subprocess.Popen(  # noqa: ASYNC220 - returns at once
+    process = subprocess.Popen(
         ["unshare", "--net", "bash", "-c", script],
         pass_fds=[theirs.fileno(), wanted_write],
         stderr=subprocess.PIPE,
@@ -59,9 +59,8 @@ async def egress_agent() -> AsyncIterator[EgressAgent]:
     theirs.close()
     os.close(wanted_write)
     try:
-        connection = await adopt_socket(ours.dup())
-        async with open_session(connection, answer_seconds=10) as session:
-            yield EgressAgent(session, process.pid)
+        assert os.read(wanted_read, 1) == b"w"
+        yield process.pid, ours
     finally:
         ours.close()
         os.close(wanted_read)
@@ -70,3 +69,12 @@ async def egress_agent() -> AsyncIterator[EgressAgent]:
         if process.stderr:
             print(process.stderr.read().decode())  # noqa: T201 - what a failed test shows
             process.stderr.close()
+
+
+@contextlib.asynccontextmanager
+async def egress_agent() -> AsyncIterator[EgressAgent]:
+    """Yield an agent that steers everything, with a session."""
+    with egress_process() as (pid, port):
+        connection = await adopt_socket(port.dup())
+        async with open_session(connection, answer_seconds=10) as session:
+            yield EgressAgent(session, pid)

@@ -52,7 +52,7 @@ def killed_at(event: str, pattern: str, before: int) -> Mapping[str, str]:
     }
 
 
-async def serving(peer: PeerSettings, *, within: float = 20.0) -> None:
+async def serving(peer: PeerSettings, *, within: float = 45.0) -> None:
     """Returns when the process at `peer` says that it serves."""
     async with asyncio.timeout(within), open_channel(peer) as channel:
         stub = health_pb2_grpc.HealthStub(channel)

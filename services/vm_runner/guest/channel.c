@@ -199,8 +199,9 @@ void channel_flush(void)
 
 int channel_timeout(void)
 {
-    /* A wake-up that is lost between two hosts is made good for within half a second. */
-    return due || more_input ? 0 : tx_done < tx_size ? 500 : -1;
+    /* What is due waits for a host: until one greets, nothing can be sent, and only the port's events matter. A
+     * wake-up that is lost between two hosts is made good for within half a second. */
+    return (due && host_known) || more_input ? 0 : tx_done < tx_size ? 500 : -1;
 }
 
 void channel_open(int fd)

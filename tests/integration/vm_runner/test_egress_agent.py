@@ -1,13 +1,15 @@
 """What programs of a guest meet when they reach out: the real agent on a real kernel's network."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from ipaddress import IPv4Address, IPv6Address
+from pathlib import Path
 
 import pytest
 
 from services.vm_runner.channel.events import Opening
-from tests.support.egress_agent import EgressAgent, egress_agent
+from tests.support.egress_agent import EgressAgent, egress_agent, egress_process
 
 pytestmark = pytest.mark.integration
 
@@ -16,6 +18,16 @@ pytestmark = pytest.mark.integration
 async def agent() -> AsyncIterator[EgressAgent]:
     async with egress_agent() as agent:
         yield agent
+
+
+def test_an_agent_sleeps_while_no_host_has_greeted_it() -> None:
+    """Every run that reaches nothing is in that state: awake it would use up a processor."""
+    with egress_process() as (pid, _):
+        states = set()
+        for _ in range(20):
+            time.sleep(0.02)
+            states.add(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0])
+        assert states == {"S"}
 
 
 async def opening(agent: EgressAgent) -> Opening:
