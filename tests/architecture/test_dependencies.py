@@ -12,6 +12,8 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 RUNTIME = [Requirement(text) for text in PROJECT["dependencies"]]
 DEVELOPMENT = [Requirement(text) for text in PROJECT["optional-dependencies"]["dev"]]
+GROUPS = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]
+GUEST = [Requirement(text) for text in GROUPS["guest"]]
 DOCUMENT = (ROOT / "docs" / "dependencies.md").read_text()
 
 
@@ -23,7 +25,11 @@ def pins(name: str) -> dict[str, str]:
 
 @pytest.mark.parametrize(
     ("lock", "requirements"),
-    [("requirements.lock", RUNTIME), ("requirements-dev.lock", RUNTIME + DEVELOPMENT)],
+    [
+        ("requirements.lock", RUNTIME),
+        ("requirements-dev.lock", RUNTIME + DEVELOPMENT),
+        ("requirements-guest.lock", GUEST),
+    ],
 )
 def test_every_dependency_is_pinned_within_its_bounds(
     lock: str, requirements: list[Requirement]
@@ -40,7 +46,9 @@ def test_the_two_locks_agree() -> None:
     assert pins("requirements.lock").items() <= pins("requirements-dev.lock").items()
 
 
-@pytest.mark.parametrize("lock", ["requirements.lock", "requirements-dev.lock"])
+@pytest.mark.parametrize(
+    "lock", ["requirements.lock", "requirements-dev.lock", "requirements-guest.lock"]
+)
 def test_every_pin_has_hashes_and_no_index_is_named(lock: str) -> None:
     text = (ROOT / lock).read_text()
     blocks = re.split(r"^(?=[A-Za-z0-9._-]+==)", text, flags=re.MULTILINE)[1:]

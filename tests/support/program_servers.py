@@ -8,7 +8,7 @@ import os
 import ssl
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -40,17 +40,27 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answers from the host's folder, or its program."""
-        self._dispatch()
+        self.dispatch()
 
     def do_POST(self) -> None:
         """The same, with a body."""
-        self._dispatch()
+        self.dispatch()
+
+    def do_HEAD(self) -> None:
+        """The same without what it has."""
+        self.dispatch()
 
     def log_message(self, *_: object) -> None:
         """Says nothing."""
 
-    def _dispatch(self) -> None:
-        host = (self.headers["Host"] or "").partition(":")[0]
+    @property
+    def host(self) -> str:
+        """The name that the request is for."""
+        return (self.headers["Host"] or "").partition(":")[0]
+
+    def dispatch(self) -> None:
+        """Answers for the host that the request names."""
+        host = self.host
         world = self.server.world
         world.asked.append((host, self.command, self.path))
         special = {
@@ -63,7 +73,7 @@ class Handler(BaseHTTPRequestHandler):
         if special is not None:
             special()
         elif host == "git.test":
-            self._git()
+            self.git()
         else:
             self._file(world.directory / host)
 
@@ -87,7 +97,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def _file(self, folder: Path) -> None:
         for _ in self.pieces():
@@ -157,7 +168,7 @@ class Handler(BaseHTTPRequestHandler):
                 return
             ends.receive_data(data)
 
-    def _git(self) -> None:
+    def git(self) -> None:
         """Has git's own program answer, as a web server does (CGI)."""
         path, _, query = self.path.partition("?")
         environment = {
@@ -196,14 +207,18 @@ class ProgramServers:
 
     Attributes:
         directory: with a folder of files for each name.
+        names: that its certificate is for.
         authority: of the certificates.
         asked: host, method and path of each request.
         read_on: released by a client that has read an event.
         received: bytes of uploads that have come, also of those that are not over.
     """
 
-    def __init__(self, directory: Path) -> None:
+    handler: type[Handler] = Handler
+
+    def __init__(self, directory: Path, names: Sequence[str] = NAMES) -> None:
         self.directory = directory
+        self.names = names
         self.authority = trustme.CA()
         self.asked: list[tuple[str, str, str]] = []
         self.read_on = threading.Semaphore(0)
@@ -232,11 +247,11 @@ class ProgramServers:
         return path
 
     def _server(self, *, secure: bool) -> _Server:
-        server = _Server(("127.0.0.1", 0), Handler)
+        server = _Server(("127.0.0.1", 0), self.handler)
         server.world = self
         if secure:
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            self.authority.issue_cert(*NAMES).configure_cert(context)
+            self.authority.issue_cert(*self.names).configure_cert(context)
             server.socket = context.wrap_socket(
                 server.socket, server_side=True, do_handshake_on_connect=False
             )

@@ -6,8 +6,9 @@ from pathlib import Path
 _STEP = 1 << 22
 
 
-def memory_holds(pid: int, wanted: bytes) -> bool:
-    """Says whether the memory of a VMM, its guest's included, holds some bytes."""
+def memory_holds(pid: int, *wanted: bytes) -> bool:
+    """Says whether the memory of a VMM, its guest's included, holds any of some bytes."""
+    longest = max(map(len, wanted))
     with Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
         for begin, end in _resident(pid):
             before = b""
@@ -17,9 +18,10 @@ def memory_holds(pid: int, wanted: bytes) -> bool:
                     piece = memory.read(min(_STEP, end - at))
                 except (OSError, OverflowError):
                     break
-                if wanted in before + piece:
+                both = before + piece
+                if any(one in both for one in wanted):
                     return True
-                before = piece[-len(wanted) :]
+                before = piece[-longest:]
     return False
 
 
