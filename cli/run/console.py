@@ -115,7 +115,8 @@ class ProcessConsole:
     async def flushed(self) -> None:
         """Waits until what was typed was taken, though not for long."""
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._input.join(), _FLUSH_SECONDS)
+            async with asyncio.timeout(_FLUSH_SECONDS):
+                await self._input.join()
 
     def did(self, request: pb.AttachRequest) -> None:
         """Adds what the user does beside typing."""

@@ -34,6 +34,7 @@ def ssh_server(root: Path, key: str) -> Iterator[int]:
         )  # fmt: skip
         await process.redirect(stdin=child.stdin, stdout=child.stdout)
         process.exit(await child.wait())
+        await process.wait_closed()  # which awaits what was begun for its streams
 
     async def start() -> asyncssh.SSHAcceptor:
         return await asyncssh.listen(

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import select
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -62,10 +63,13 @@ async def test_a_profile_says_where_a_thread_was_found_and_leaves_waiting_ones_o
         with busy():
             profile = await stub.TakeProfile(pb.TakeProfileRequest(seconds=1))
 
-    innermost = {stack.frames[-1] for stack in profile.stacks}
+    seen = Counter[str]()
+    for stack in profile.stacks:
+        seen[stack.frames[-1]] += stack.samples
     assert profile.looks > 0
-    assert f"{__name__}:turning" in innermost
-    assert not [frame for frame in innermost if frame.endswith(":resting")]
+    assert seen[f"{__name__}:turning"] > 2
+    # It uses the processor when it starts and when it wakes, which a look may meet.
+    assert seen[f"{__name__}:resting"] <= 2
 
 
 @pytest.mark.parametrize("seconds", [0, 61, 4_000_000_000])

@@ -88,7 +88,7 @@ async def work(home: Path) -> None:
 async def test_one_trace_leads_through_the_four_services(
     short_directory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def is_ready(_: Host) -> None:
+    async def is_ready(_: Host, __: object = None) -> None:
         """No guest is booted here."""
 
     monkeypatch.setattr(Host, "require", is_ready)

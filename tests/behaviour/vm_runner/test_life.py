@@ -457,6 +457,7 @@ async def test_the_host_says_what_it_can_do(vm: VmClient) -> None:
     assert [check.name for check in report.checks] == [
         "kvm",
         "qemu",
+        "platforms",
         "confinement",
         "snapshots",
         "disk",
