@@ -70,9 +70,18 @@ def rename(source: Path, target: Path) -> None:
         sync_directory(source.parent)
 
 
+def sync_file(path: Path) -> None:
+    """Makes the content of the file `path`, written by whomever, survive a power failure."""
+    _sync(path, os.O_RDONLY)
+
+
 def sync_directory(path: Path) -> None:
     """Makes the names in the directory `path` survive a power failure."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    _sync(path, os.O_RDONLY | os.O_DIRECTORY)
+
+
+def _sync(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

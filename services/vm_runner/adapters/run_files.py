@@ -26,6 +26,7 @@ from services.chassis.messages import parse_port
 from services.chassis.reserve import Reserve
 from services.core.errors import LnsError
 from services.vm_runner import messages
+from services.vm_runner.adapters.disk_usage import disk_bytes
 from services.vm_runner.records.runs import Run, RunState
 from services.vm_runner.records.unread import unread_run
 
@@ -35,7 +36,6 @@ _VERSION = 1
 _BYTES_MOST = 16 << 20
 _RECORD = "run.json"
 _PRIVATE = 0o700
-_BLOCK = 512  # st_blocks counts in these
 
 
 class RunFiles:
@@ -73,7 +73,7 @@ class RunFiles:
 
     async def size(self, run_id: str) -> int:
         """Returns the bytes that a run takes on the disk."""
-        return await self._blocking.run(_disk_bytes, self.directory(run_id))
+        return await self._blocking.run(disk_bytes, self.directory(run_id))
 
     def directory(self, run_id: str) -> Path:
         """Returns a run's directory."""
@@ -113,14 +113,6 @@ class RunFiles:
         except FileNotFoundError:
             return
         shutil.rmtree(gone, ignore_errors=True)
-
-
-def _disk_bytes(directory: Path) -> int:
-    total = 0
-    for path in directory.rglob("*"):
-        with contextlib.suppress(OSError):
-            total += path.lstat().st_blocks * _BLOCK
-    return total
 
 
 def _format(run: Run) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from services.chassis.blocking import Blocking
 from services.core.errors import SnapshotUnknown
 from services.vm_runner import messages
 from services.vm_runner.adapters.copies import copy_sparse
+from services.vm_runner.adapters.disk_usage import disk_bytes
 from services.vm_runner.records.run_log import LogStream
 from services.vm_runner.snapshots.saved_run import SavedRun
 
@@ -37,7 +38,6 @@ _BYTES_MOST = 16 << 20
 _RECORD, _MEMORY, _STATE, _STREAM, _DISK = "saved.json", "memory", "state", "stream", "writable.img"
 _AUTHORITY = ("ca.key", "ca.pem")
 _ROOM_LEFT = 1 << 30
-_BLOCK = 512  # st_blocks counts in these
 _WHAT = "a snapshot of a run"
 
 
@@ -94,11 +94,11 @@ class SavedDraftFiles:
                 path.unlink()
         with reserve.full_disk_is_typed(self.root, what=_WHAT):
             for path in self.directory.iterdir():
-                _sync(path)
+                durable.sync_file(path)
             data = json.dumps(_format(saved), indent=1).encode()
             durable.write_bytes(self.directory / _RECORD, data, mode=0o600)
             place = self.root / saved.snapshot_id
-            size = _disk_bytes(self.directory)
+            size = disk_bytes(self.directory)
             durable.rename(self.directory, place)
         return replace(saved, directory=place, size_bytes=size)
 
@@ -221,21 +221,9 @@ def _parse(directory: Path) -> SavedRun:
         },
         create_time=datetime.fromisoformat(record["create_time"]),
         directory=directory,
-        size_bytes=_disk_bytes(directory),
+        size_bytes=disk_bytes(directory),
     )
     size = saved.machine.memory.stat().st_size if saved.machine.memory else 0
     if size != saved.origin.plan.resources.memory_mib << 20 or not saved.machine.state.exists():
         raise ValueError("its files are not whole")
     return saved
-
-
-def _disk_bytes(directory: Path) -> int:
-    return sum(path.stat().st_blocks * _BLOCK for path in directory.iterdir())
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

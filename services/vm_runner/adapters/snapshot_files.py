@@ -25,6 +25,7 @@ import structlog
 from services.chassis import durable
 from services.chassis.blocking import Blocking
 from services.core.errors import CapacityExhausted
+from services.vm_runner.adapters.disk_usage import disk_bytes
 from services.vm_runner.machines import SavedMachine
 from services.vm_runner.snapshots.snapshot import Snapshot
 
@@ -35,7 +36,6 @@ _RECORD = "snapshot.json"
 _MEMORY, _STATE = "memory", "state"
 _ROOM = "ahead"
 _ROOM_LEFT = 1 << 30
-_BLOCK = 512  # st_blocks counts in these
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +73,8 @@ class DraftFiles:
         place = self.root / snapshot.key
         try:
             for name in (_MEMORY, _STATE):
-                _sync(self.directory / name)
-            kept = replace(snapshot, size_bytes=_disk_bytes(self.directory), saved=_saved(place))
+                durable.sync_file(self.directory / name)
+            kept = replace(snapshot, size_bytes=disk_bytes(self.directory), saved=_saved(place))
             data = json.dumps(_format(kept), indent=1).encode()
             durable.write_bytes(self.directory / _RECORD, data, mode=0o600)
             shutil.rmtree(place, ignore_errors=True)  # of a key whose record could not be read
@@ -194,20 +194,8 @@ def _parse(directory: Path) -> Snapshot:
         sources=tuple(str(source) for source in record["sources"]),
         vcpus=int(record["vcpus"]),
         memory_mib=memory_mib,
-        size_bytes=_disk_bytes(directory),
+        size_bytes=disk_bytes(directory),
         create_time=datetime.fromisoformat(record["create_time"]),
         use_time=datetime.fromtimestamp(used, UTC),
         saved=saved,
     )
-
-
-def _disk_bytes(directory: Path) -> int:
-    return sum(path.stat().st_blocks * _BLOCK for path in directory.iterdir())
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

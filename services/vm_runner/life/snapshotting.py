@@ -100,21 +100,26 @@ async def _held(
             hint=f"`lns restart {run.name}` starts it anew",
         )
     try:
-        async with asyncio.timeout(seconds):
-            frozen = await session.freeze()
-        if frozen.errno:
-            raise VmFailed(
-                f"the programs of run {run.name} cannot be made to stand still: {frozen.text}"
-            )
+        await _freeze(run, session, seconds=seconds)
         yield
-    except TimeoutError:
-        message = f"the guest of run {run.name} did not answer within {seconds:g} s"
-        raise GuestUnreachable(message) from None
     finally:
         with contextlib.suppress(LnsError):  # it has ended: whoever lives with it finds that out
             await machine.resume()
         session.thaw()
         session.send_time()
+
+
+async def _freeze(run: Run, session: GuestSession, *, seconds: float) -> None:
+    try:
+        async with asyncio.timeout(seconds):
+            frozen = await session.freeze()
+    except TimeoutError:
+        message = f"the guest of run {run.name} did not answer within {seconds:g} s"
+        raise GuestUnreachable(message) from None
+    if frozen.errno:
+        raise VmFailed(
+            f"the programs of run {run.name} cannot be made to stand still: {frozen.text}"
+        )
 
 
 async def _write_memory(spec: MachineSpec, around: Surroundings, draft: SavedDraft) -> None:
