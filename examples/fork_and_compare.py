@@ -10,7 +10,7 @@ import asyncio
 import json
 import sys
 
-from lns.client import Client, Process, Run
+from lns.client import Client, Process
 
 AGENT = """
 import json, math, os, sys
@@ -38,9 +38,10 @@ async def until_line(agent: Process, text: str) -> str:
     raise SystemExit("the agent has ended")
 
 
-async def attempt(run: Run, task: str) -> dict[str, object]:
-    """Gives an agent a task and returns what it found; its run is removed."""
-    async with run, run.attach(replay=True) as agent:
+async def attempt(lns: Client, warm: str, number: int, task: str) -> dict[str, object]:
+    """Has an agent go on from a snapshot with a task, and returns what it found."""
+    fork = await lns.fork(warm, name=f"{warm}-{number}")
+    async with fork as run, run.attach(replay=True) as agent:
         await agent.write(f"{task}\n".encode())
         return {"run": run.name, **json.loads(await until_line(agent, task))}
 
@@ -59,10 +60,14 @@ async def main(image: str, count: str = "10") -> None:
                 await until_line(agent, "warm")
             warm = await run.snapshot()
         try:
-            forks = [await lns.fork(warm, name=f"{warm}-{n}") for n in range(int(count))]
-            tries = await asyncio.gather(*(attempt(fork, "go down") for fork in forks))
+            async with asyncio.TaskGroup() as group:  # one that fails ends them all
+                tasks = [
+                    group.create_task(attempt(lns, warm, number, "go down"))
+                    for number in range(int(count))
+                ]
         finally:
             await lns.remove_snapshot(warm)
+    tries = [task.result() for task in tasks]
     for one in tries:
         print(json.dumps(one))
     print("best:", min(tries, key=height_of)["run"])

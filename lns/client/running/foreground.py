@@ -15,6 +15,7 @@ from services.chassis.status import from_status
 from services.core.errors import LnsError, RunUnknown
 
 _SETTLE_SECONDS = 2.0
+_REMOVAL_SECONDS = 10.0
 
 Revive = Callable[[], Awaitable[None]]
 
@@ -32,7 +33,8 @@ async def follow_run(
     """Follows an attachment to the end of the run, with the watch beside it.
 
     The attachment has the output and the exit code. The watch knows what an attachment cannot tell:
-    that the run failed before there was a process.
+    that the run failed before there was a process. A run that is removed at its end is gone then,
+    unless its removal takes longer than ten seconds.
 
     Raises:
         LnsError: why the run failed, or why it can no longer be followed.
@@ -52,12 +54,23 @@ async def follow_run(
             return Ending(exit=await _ended_otherwise(watch, runner, error))
         if not watch.has_started and status is not None:
             await asyncio.wait({watching}, timeout=_SETTLE_SECONDS)
+        if status is not None and watch.run.options.remove:
+            await _until_removed(watch.run.run_id, runner)
         return Ending(exit=status)
     finally:
         for task in (watching, attached):
             task.cancel()
             with contextlib.suppress(asyncio.CancelledError, LnsError):
                 await task
+
+
+async def _until_removed(run_id: str, runner: Runner) -> None:
+    """Returns when a run was removed, or when nobody can say any more that it was."""
+    with contextlib.suppress(TimeoutError, LnsError):
+        async with asyncio.timeout(_REMOVAL_SECONDS):
+            async for response in runner.WatchRun(pb.WatchRunRequest(run=run_id)):
+                if response.event.HasField("removed"):
+                    return
 
 
 def failure_of(run: run_pb2.Run) -> LnsError:

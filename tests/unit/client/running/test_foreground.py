@@ -63,6 +63,35 @@ async def test_the_exit_code_is_that_of_the_attachment() -> None:
     assert watch.has_started
 
 
+async def test_a_run_that_is_removed_at_its_end_is_gone_when_its_command_ends() -> None:
+    runner = FakeRunner()
+    runner.run.options.remove = True
+    options = run_pb2.RunOptions(remove=True)
+    runner.state(State.STATE_RUNNING, options=options)
+    runner.state(State.STATE_EXITED, exit=run_pb2.ExitStatus(code=7), options=options)
+    going = asyncio.Event()
+    runner.events += [going, run_pb2.RunEvent(sequence=3, removed=run_pb2.RunRemoved())]
+    runner.connections = [[exited(7)]]
+    following = asyncio.ensure_future(follow_run(*parts(runner), runner, revive=nothing))
+    await eventually(lambda: len(runner.watched_from) == 2)
+    assert not following.done()
+
+    going.set()
+    ending = await following
+    assert ending.exit is not None
+    assert ending.exit.code == 7
+
+
+async def test_a_removal_that_takes_long_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lns.client.running.foreground._REMOVAL_SECONDS", 0.05)
+    runner = FakeRunner()
+    runner.run.options.remove = True
+    runner.connections = [[exited(7)]]
+
+    ending = await follow_run(*parts(runner), runner, revive=nothing)
+    assert ending.exit is not None
+
+
 async def test_a_run_that_failed_before_there_was_a_process_says_why() -> None:
     runner = FakeRunner()
     runner.connections = [[asyncio.Event()]]
