@@ -20,7 +20,8 @@ class ShellCommands:
 
     async def run(self, command: str) -> str:
         """See `Commands`."""
-        process = await asyncio.create_subprocess_exec(
+        transport, running = await asyncio.get_running_loop().subprocess_exec(
+            _Running,
             "/bin/sh",
             "-c",
             command,
@@ -31,39 +32,66 @@ class ShellCommands:
         )
         try:
             async with asyncio.timeout(self._seconds):
-                output = await self._read(process)
-                status = await process.wait()
+                output = await running.output
         except TimeoutError:
             raise CredentialUnusable(
                 f"the command has not ended after {self._seconds:g} seconds",
                 hint="run it yourself: it may be waiting for you to unlock something",
             ) from None
         finally:
-            _end(process)
-            await process.wait()
-        if status:
+            _end(transport.get_pid())
+            transport.close()
+            await running.exited.wait()
+        if status := transport.get_returncode():
             raise CredentialUnusable(
                 f"the command ended with status {status}",
                 hint="run it yourself; the services run it with the environment that they were"
                 " started with",
             )
-        return output
-
-    @staticmethod
-    async def _read(process: asyncio.subprocess.Process) -> str:
-        assert process.stdout is not None  # noqa: S101 - a pipe was asked for
-        output = bytearray()
-        while chunk := await process.stdout.read(_MAX_BYTES):
-            output += chunk
-            if len(output) > _MAX_BYTES:
-                raise CredentialUnusable(f"the command prints more than {_MAX_BYTES} bytes")
-        try:
-            return output.decode()
-        except UnicodeDecodeError:
-            raise CredentialUnusable("the command's output is not UTF-8") from None
+        return _text(output)
 
 
-def _end(process: asyncio.subprocess.Process) -> None:
+class _Running(asyncio.SubprocessProtocol):
+    """A command that runs.
+
+    `asyncio.subprocess.Process` is of no use here: its `wait` waits for the end of the output, too,
+    which never comes where nobody reads on, or where something that left the session holds it.
+
+    Attributes:
+        output: all that it has written, when it and its output have ended.
+        exited: set when it has ended.
+    """
+
+    def __init__(self) -> None:
+        self.output: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.exited = asyncio.Event()
+        self._written = bytearray()
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        """Keeps what was written, up to a bound."""
+        self._written += data
+        if len(self._written) > _MAX_BYTES and not self.output.done():
+            error = CredentialUnusable(f"the command prints more than {_MAX_BYTES} bytes")
+            self.output.set_exception(error)
+
+    def process_exited(self) -> None:
+        """Says that it has ended."""
+        self.exited.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Says that nothing more can be written."""
+        if not self.output.done():
+            self.output.set_result(bytes(self._written))
+
+
+def _text(output: bytes) -> str:
+    try:
+        return output.decode()
+    except UnicodeDecodeError:
+        raise CredentialUnusable("the command's output is not UTF-8") from None
+
+
+def _end(pid: int) -> None:
     """Ends a command with all that it started, whether it has ended itself or not."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+        os.killpg(pid, signal.SIGKILL)

@@ -1,6 +1,8 @@
 """Commands that print a secret: bounded in time and size, ended with all that they started."""
 
 import asyncio
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ async def test_the_output_of_a_command_is_returned() -> None:
         ("exit 3", "status 3"),
         ("lns-no-such-command", "status 127"),
         ("head -c 100000 /dev/zero", "more than 65536 bytes"),
+        ("yes", "more than 65536 bytes"),
         ("printf '\\377'", "not UTF-8"),
         ("kill -9 $$", "status -9"),
     ],
@@ -37,6 +40,17 @@ async def test_a_command_that_hangs_is_ended_with_its_children(tmp_path: Path) -
 
     await asyncio.sleep(1.5)
     assert not alive.exists()
+
+
+async def test_what_left_the_session_and_holds_the_output_is_not_waited_for(tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    command = f"setsid sh -c 'echo $$ >{pid}; exec sleep 60' & exit 0"
+
+    with pytest.raises(CredentialUnusable, match="not ended after 1 seconds"):
+        async with asyncio.timeout(10):
+            await ShellCommands(seconds=1).run(command)
+
+    os.kill(int(pid.read_text()), signal.SIGKILL)
 
 
 async def test_a_command_gets_no_terminal_and_no_input() -> None:
